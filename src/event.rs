@@ -1,0 +1,274 @@
+//! An event: an immutable fact, fat enough that no subscriber has to call back (docs/events.md).
+//!
+//! The engine writes [`Draft`]s; the journal stamps each with its origin and moment ([`Event`]) and gives it
+//! its [`Sequence`] in the durable write that stores it ([`Entry`]). Nothing here reads a clock.
+
+use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    reading::{DeviceId, Metric, Value},
+    time::{EngineTime, Moment},
+};
+
+pub mod cloudevents;
+
+/// Labels of a device, a rule or the gateway.
+pub type Labels = BTreeMap<String, String>;
+
+/// Where a frame stands in the journal: grows strictly, says nothing else. `Position(0)` is before the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Position(pub u64);
+
+/// An event's number within its epoch: 1, 2, 3, …, never assigned twice. `Sequence(0)` is before the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Sequence(pub u64);
+
+impl fmt::Display for Sequence {
+    /// 20 digits, so that text sorts like numbers.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:020}", self.0)
+    }
+}
+
+/// A random 64-bit number made with a new journal; with the sequence it identifies an event for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Epoch(pub u64);
+
+const CROCKFORD: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+
+impl fmt::Display for Epoch {
+    /// Crockford base32, lower case, 13 characters.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for digit in (0..13_u32).rev() {
+            let index = usize::try_from((self.0 >> (5 * digit)) & 31).unwrap_or(0);
+            let character = CROCKFORD.get(index).copied().unwrap_or(b'0');
+            write!(formatter, "{}", char::from(character))?;
+        }
+        Ok(())
+    }
+}
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// Worth knowing.
+    Info,
+    /// Worth a look.
+    #[default]
+    Warning,
+    /// Somebody should act.
+    Error,
+    /// Somebody must act now.
+    Critical,
+}
+
+/// Where in an episode's life an event stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transition {
+    /// The alarm began.
+    Raised,
+    /// It goes on.
+    Reminded,
+    /// It goes on under other numbers.
+    Changed,
+    /// It ended.
+    Cleared,
+}
+
+/// Why an episode was cleared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// The value crossed the clear point.
+    BackToNormal,
+    /// The rule was edited and no longer holds.
+    RuleChanged,
+    /// The rule is no longer configured.
+    RuleRemoved,
+    /// The device was forgotten.
+    DeviceRemoved,
+}
+
+/// Names one episode of one rule on one device, for all time: `<epoch>-e<n>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct EpisodeId {
+    /// The journal's epoch when it began.
+    pub epoch: Epoch,
+    /// The engine's own counter, from 1.
+    pub number: u64,
+}
+
+impl fmt::Display for EpisodeId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}-e{}", self.epoch, self.number)
+    }
+}
+
+/// Which gateway speaks: the same for all events of one run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The gateway's id.
+    pub gateway: Arc<str>,
+    /// The CloudEvents `source`.
+    pub source: Arc<str>,
+    /// The gateway's labels.
+    pub labels: Labels,
+    /// The version of the daemon.
+    pub version: Arc<str>,
+}
+
+/// What happened, as decided: not yet stored, without a number.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Draft {
+    /// The CloudEvents `type`, whole: `io.tidegate.rule.HighTemperature`.
+    pub kind: Arc<str>,
+    /// The last part of the type, as topics use it: `HighTemperature`, `HighTemperatureCleared`.
+    pub name: Arc<str>,
+    /// The CloudEvents `subject`: `thermostat-7/temperature`, or the gateway's id.
+    pub subject: Arc<str>,
+    /// `{device}` in topics: the device, source, sink or the gateway's id.
+    pub about: Arc<str>,
+    /// How bad.
+    pub severity: Severity,
+    /// When it happened.
+    pub at: EngineTime,
+    /// Where in the episode's life; none for the gateway's own events.
+    pub transition: Option<Transition>,
+    /// What ties a raise to its clear.
+    pub correlation: Option<Arc<str>>,
+    /// What subscribers read.
+    pub data: Data,
+}
+
+/// An event's content. Times in it are on the boot clock, so that they can be corrected at send.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Data {
+    /// Of a rule.
+    Rule(Box<RuleData>),
+    /// The gateway's own: already as JSON, without times. CBOR in the journal.
+    Gateway(serde_json::Map<String, serde_json::Value>),
+}
+
+/// What a rule event tells (docs/events.md, `data`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RuleData {
+    /// One line for people.
+    pub summary: String,
+    /// The device's id.
+    pub device: DeviceId,
+    /// The device's display name.
+    pub device_name: Option<Arc<str>>,
+    /// The device's labels.
+    pub device_labels: Arc<Labels>,
+    /// What was measured.
+    pub metric: Metric,
+    /// In which SenML unit.
+    pub unit: Option<Arc<str>>,
+    /// The value that decided, if one did.
+    pub value: Option<Value>,
+    /// The rule that spoke, as it was.
+    pub rule: Arc<RuleFacts>,
+    /// The episode so far.
+    pub episode: EpisodeFacts,
+}
+
+/// A rule as an event quotes it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RuleFacts {
+    /// The rule's name.
+    pub name: Arc<str>,
+    /// The condition's configuration key: `above`, `not-equals`.
+    pub kind: Arc<str>,
+    /// Its numbers; durations in seconds: `{"above": 30.0, "clear": 28.0, "hold_s": 30}`.
+    pub params: serde_json::Map<String, serde_json::Value>,
+    /// The rule's labels.
+    pub labels: Labels,
+    /// Where to read what to do.
+    pub runbook: Option<String>,
+}
+
+/// An episode as an event quotes it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EpisodeFacts {
+    /// Its id.
+    pub id: EpisodeId,
+    /// When the condition became true.
+    pub since: EngineTime,
+    /// When it was raised.
+    pub raised_at: EngineTime,
+    /// Until the event, in milliseconds.
+    pub duration_ms: u64,
+    /// The smallest value since.
+    pub min: Option<f64>,
+    /// The largest value since.
+    pub max: Option<f64>,
+    /// Readings since.
+    pub readings: u64,
+    /// Which reminder this is, from 1; 0 for none.
+    pub reminder: u32,
+    /// How often it went back from clearing to active, or was raised again beyond `max-raises`.
+    pub flaps: u32,
+    /// Why it ended.
+    pub reason: Option<Reason>,
+}
+
+/// An event as the journal stores it: complete.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// What happened.
+    pub draft: Draft,
+    /// Who says so.
+    pub origin: Arc<Origin>,
+    /// When it was stored, on both clocks.
+    pub recorded: Moment,
+}
+
+/// An event as a reader of the journal gets it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// Where it stands.
+    pub position: Position,
+    /// The epoch that numbers it.
+    pub epoch: Epoch,
+    /// Its number.
+    pub sequence: Sequence,
+    /// The fact.
+    pub event: Arc<Event>,
+}
+
+/// A sink's name: 1 to 64 of `A-Za-z0-9._-`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SinkName(Arc<str>);
+
+/// Not a sink's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a sink's name has 1 to 64 of the characters A-Z a-z 0-9 . _ -")]
+pub struct SinkNameError;
+
+impl FromStr for SinkName {
+    type Err = SinkNameError;
+    fn from_str(name: &str) -> Result<Self, SinkNameError> {
+        if is_identifier(name) { Ok(Self(name.into())) } else { Err(SinkNameError) }
+    }
+}
+
+impl fmt::Display for SinkName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// Whether `text` has 1 to 64 of `A-Za-z0-9._-`: what gateway ids and sink names are made of.
+#[must_use]
+pub fn is_identifier(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}

@@ -1,0 +1,3 @@
+//! The binary: parse arguments, call, turn an error into a report and an exit code.
+
+fn main() {}
