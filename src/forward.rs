@@ -1,1 +1,5 @@
-//! Being written.
+//! Forwarding: the loop that every sink is driven by.
+
+pub mod backoff;
+pub mod mqtt;
+pub mod window;
