@@ -73,7 +73,7 @@ async fn tell(keep: bool) -> Result<(), Failure> {
     gateway.spawn({
         let stop = stop.clone();
         let daemon = Daemon { config, rejected: None, last_good: None, source: None };
-        async move { daemon.run(stop, |addresses| drop(tell_address.send(addresses.first().copied()))).await }
+        async move { daemon.run(stop, |addresses| _ = tell_address.send(addresses.first().copied())).await }
     });
     let door = match address.await {
         Ok(door) => door.ok_or("the door has no address")?,
