@@ -313,6 +313,25 @@ async fn a_poll_without_an_answer_is_counted_and_asked_again() {
 }
 
 #[tokio::test]
+async fn a_prompt_without_a_newline_does_not_spoil_the_next_answer() {
+    let mut line = Line::start(16, |settings| {
+        settings.polls = vec![Poll {
+            send: b"?\n".to_vec(),
+            every: Duration::from_millis(200),
+            device: None,
+            timeout: DEADLINE,
+        }];
+    });
+    let mut adapter = Adapter::plug_in(&line.port);
+    for number in [1.0, 2.0, 3.0] {
+        assert_eq!(adapter.heard().await, "?\n");
+        adapter.send(format!("{number}\r\n>").as_bytes()).await;
+        assert_eq!(line.reading().await, of("boiler", number));
+    }
+    line.stop().await;
+}
+
+#[tokio::test]
 async fn a_full_intake_drops_frames_and_counts_them() {
     let mut line = Line::start(1, |_| {});
     let mut adapter = Adapter::plug_in(&line.port);

@@ -13,21 +13,18 @@
 
 use std::{
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    sync::{mpsc::error::TrySendError, watch},
+    sync::mpsc::error::TrySendError,
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_serial::SerialStream;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     decode::{Decoder, Format},
@@ -38,11 +35,13 @@ use crate::{
     },
 };
 
+pub use self::counters::{Counters, Link};
 use self::{
     poll::{Questions, Turn},
     seldom::Seldom,
 };
 
+mod counters;
 mod poll;
 mod port;
 mod seldom;
@@ -102,43 +101,6 @@ pub struct Poll {
     pub timeout: Duration,
 }
 
-/// Whether the port is there.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Link {
-    /// Not tried yet.
-    #[default]
-    New,
-    /// Open and read.
-    Up,
-    /// Gone, or never there: why, and what to do.
-    Lost(String),
-}
-
-/// What one line did, for the page and the metrics. Only grows.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Whole frames received.
-    pub frames: AtomicU64,
-    /// Readings handed over.
-    pub readings: AtomicU64,
-    /// Frames that the decoder could not read, or whose device is not known.
-    pub rejected: AtomicU64,
-    /// Values within readable frames that were not taken.
-    pub rejected_values: AtomicU64,
-    /// Frames over `max-frame`.
-    pub oversized: AtomicU64,
-    /// Frames that found the intake full.
-    pub dropped_frames: AtomicU64,
-    /// Bytes of all frames that were dropped: oversized, cut by a loss or an opening, intake full.
-    pub dropped_bytes: AtomicU64,
-    /// Times the port was opened again after it was lost.
-    pub reopens: AtomicU64,
-    /// Polls that got no answer in time.
-    pub unanswered: AtomicU64,
-    /// Whether the port is there.
-    pub link: watch::Sender<Link>,
-}
-
 /// One serial line.
 #[derive(Debug)]
 pub struct Serial {
@@ -148,6 +110,8 @@ pub struct Serial {
     counters: Arc<Counters>,
     lines: Lines,
     questions: Questions,
+    /// When bytes last came.
+    heard: Option<Instant>,
     unreadable: Seldom,
     overflow: Seldom,
     unanswered: Seldom,
@@ -171,6 +135,7 @@ impl Serial {
         Self {
             lines: Lines::new(settings.max_frame),
             questions: Questions::new(settings.polls.clone(), Instant::now()),
+            heard: None,
             settings,
             intake,
             stamps,
@@ -191,7 +156,8 @@ impl Serial {
             };
             self.lines.reset();
             self.count_dropped();
-            self.tell_lost(reason);
+            debug!(line = self.settings.name, reason, "a serial line is not there");
+            self.tell_lost(&reason);
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = sleep(wait) => {}
@@ -233,18 +199,15 @@ impl Serial {
                 Turn::Nothing => {}
                 Turn::Unanswered => self.tell_unanswered(),
                 Turn::Ask(question) => {
-                    // A frame begun before the question is not its answer.
-                    if self.lines.is_inside() {
-                        self.lines.resynchronise();
-                    }
+                    self.give_up_begun(Instant::now());
                     let asked = timeout(question.timeout, port.write_all(&question.send));
-                    tokio::select! {
+                    let asked = tokio::select! {
                         () = stop.cancelled() => return End::Stopped,
-                        asked = asked => match asked {
-                            Ok(Err(error)) => return End::Lost(self.hang_up(&error.to_string())),
-                            // A line that takes no bytes (flow control) gives no answer either.
-                            Ok(Ok(())) | Err(_) => {}
-                        }
+                        asked = asked => asked,
+                    };
+                    // A line that takes no bytes in time (flow control) gives no answer either.
+                    if let Ok(Err(error)) = asked {
+                        return End::Lost(self.hang_up(&error.to_string()));
                     }
                 }
             }
@@ -271,6 +234,7 @@ impl Serial {
 
     /// Takes the bytes of one read.
     fn take(&mut self, mut bytes: &[u8]) -> Result<(), EngineGone> {
+        self.heard = Some(Instant::now());
         while let Some(framed) = self.lines.take(&mut bytes) {
             match framed {
                 Framed::Whole(frame) => self.frame(&frame)?,
@@ -387,12 +351,23 @@ impl Serial {
         }
     }
 
+    /// A frame begun before a question is not its answer. If it is still coming, neither is its rest; if not,
+    /// it was a prompt (`21.5\r\n>`) or noise, and the next byte begins the answer.
+    fn give_up_begun(&mut self, now: Instant) {
+        if !self.lines.is_inside() {
+            return;
+        }
+        if self.heard.is_some_and(|heard| now < heard + SETTLE) {
+            self.lines.resynchronise();
+        } else {
+            self.lines.reset();
+        }
+        self.count_dropped();
+    }
+
     fn tell_unanswered(&mut self) {
         self.counters.unanswered.fetch_add(1, Relaxed);
-        // Half an answer that is still coming must not become the next question's.
-        if self.lines.is_inside() {
-            self.lines.resynchronise();
-        }
+        self.give_up_begun(Instant::now());
         if let Some(times) = self.unanswered.due(Instant::now()) {
             warn!(line = self.settings.name, times, "a poll got no answer in time");
         }
@@ -418,8 +393,8 @@ impl Serial {
     }
 
     /// Said once: while the port stays away only [`Link`] follows the reason.
-    fn tell_lost(&self, reason: String) {
-        let was = self.counters.link.send_replace(Link::Lost(reason.clone()));
+    fn tell_lost(&self, reason: &str) {
+        let was = self.counters.link.send_replace(Link::Lost(reason.to_owned()));
         if !matches!(was, Link::Lost(_)) {
             warn!(
                 line = self.settings.name,
