@@ -1,1 +1,4 @@
 //! Being written.
+
+pub mod signals;
+pub mod systemd;
