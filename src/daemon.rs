@@ -37,6 +37,7 @@ pub mod systemd;
 
 use announce::Announcer;
 use last_good::LastGood;
+use signals::Signals;
 
 /// How long forwarders may go on after a stop was asked for; what is left stays in the journal.
 pub const GRACE: Duration = Duration::from_secs(10);
@@ -102,12 +103,16 @@ impl Daemon {
     ///
     /// [`Error`] if it cannot start, or a stage ended by itself.
     pub async fn run_until_signal(self) -> Result<(), Error> {
-        let stop = CancellationToken::new();
-        let signals = signals::cancel_on_signal(stop.clone())
-            .map_err(|source| Error::System { act: "listen for signals", source })?;
-        let mut waiting = JoinSet::new();
-        waiting.spawn(signals);
-        self.run(stop, |_| ()).await
+        let (stop, at_once) = (CancellationToken::new(), CancellationToken::new());
+        let signals =
+            Signals::catch().map_err(|source| Error::System { act: "listen for signals", source })?;
+        let mut watching = JoinSet::new();
+        watching.spawn(signals.watch(stop.clone(), at_once.clone()));
+        // Insisting drops the orderly stop half-way, which loses nothing: the journal recovers.
+        tokio::select! {
+            ended = self.run(stop, |_| ()) => ended,
+            () = at_once.cancelled() => Ok(()),
+        }
     }
 
     /// Runs until `stop` is cancelled. `ready` is called once, with the door's addresses, after recovery, with
@@ -173,7 +178,7 @@ impl Daemon {
             });
         }
         for settings in config.serial.clone() {
-            let line = Serial::new(settings, intake.clone(), Arc::clone(&stamps));
+            let line = Serial::new(settings, intake.clone(), Arc::clone(&stamps), Arc::default());
             let stop = sources_stop.clone();
             door_stage.spawn(async move {
                 line.run(stop).await;
@@ -229,7 +234,7 @@ impl Daemon {
         {
             last_good.keep(path);
         }
-        systemd::ready();
+        systemd::ready("ready");
         info!(
             gateway = %origin.gateway, epoch = %recovered.epoch, rules = config.rules.len(), door = ?addresses,
             "ready"
@@ -251,7 +256,7 @@ impl Daemon {
             return Err(timeout(Duration::from_secs(1), ended).await.map_or(error, journal_error));
         }
 
-        systemd::stopping();
+        systemd::stopping("stopping: delivering what is left");
         info!("stopping: no more readings are taken");
         sources_stop.cancel();
         drop(last_intake);

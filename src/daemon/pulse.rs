@@ -7,11 +7,12 @@ use std::{
 };
 
 use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
 
 use super::{announce::Announcer, evaluate, systemd};
 use crate::{event::Epoch, forward, journal::Journal};
 
-/// How often the stages are looked at. The unit's `WatchdogSec` is far longer.
+/// How often the status line is renewed and the heartbeat looked at.
 const EVERY: Duration = Duration::from_secs(5);
 
 pub(super) struct Beat {
@@ -25,12 +26,20 @@ pub(super) struct Beat {
 
 impl Beat {
     pub(super) async fn run(self) {
-        let mut watchdog = systemd::Watchdog::new();
-        let mut ticks = tokio::time::interval(EVERY);
+        let never = CancellationToken::new();
+        let mut status = tokio::time::interval(EVERY);
+        let watchdog = async {
+            systemd::feed(|| self.pulses(), never).await;
+            std::future::pending::<()>().await;
+        };
+        let beat = self.beat(&mut status);
+        tokio::join!(watchdog, beat);
+    }
+
+    async fn beat(&self, ticks: &mut tokio::time::Interval) {
         let mut alive_at = self.heartbeat.map(|every| Instant::now() + every);
         loop {
             ticks.tick().await;
-            watchdog.observe(&self.pulses());
             systemd::status(&self.line());
             if let (Some(due), Some(every)) = (alive_at, self.heartbeat)
                 && Instant::now() >= due
@@ -41,9 +50,13 @@ impl Beat {
         }
     }
 
-    fn pulses(&self) -> Vec<u64> {
-        let mut pulses = vec![self.journal.health().borrow().pulse, self.engine.pulse.load(Ordering::Relaxed)];
-        pulses.extend(self.uplinks.iter().map(|uplink| uplink.borrow().pulse));
+    fn pulses(&self) -> Vec<systemd::Pulse> {
+        let journal = self.journal.health().borrow().pulse;
+        let mut pulses = vec![
+            ("journal".to_owned(), journal),
+            ("engine".to_owned(), self.engine.pulse.load(Ordering::Relaxed)),
+        ];
+        pulses.extend(self.uplinks.iter().map(|uplink| ("uplink".to_owned(), uplink.borrow().pulse)));
         pulses
     }
 
