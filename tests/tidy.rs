@@ -1,5 +1,5 @@
 //! The house rules that no compiler holds: who may import whom, what is pure, how long a file is, and that
-//! every configuration key is documented.
+//! every configuration key and every dependency is explained.
 //!
 //! The code is parsed, not searched: grouped imports, `super::super::`, paths in expressions, in macros and in
 //! serde's attributes all count; documentation and `#[cfg(test)]` code do not. Each check has a test beside it
@@ -35,7 +35,7 @@ forward    <- time event journal
 config     <- time reading event rule decode source journal forward
 daemon     <- time reading event rule decode source journal forward hub config
 telemetry  <-
-cli        <- time reading event rule decode journal config daemon
+cli        <- event rule decode journal config daemon telemetry
 main       <- cli telemetry
 ";
 
@@ -157,6 +157,23 @@ fn every_configuration_key_is_documented() {
     assert!(
         undocumented.is_empty(),
         "not in docs/configuration.md, in backticks: {undocumented:?}"
+    );
+}
+
+#[test]
+fn every_dependency_has_its_reason() {
+    let crates = dependencies(&read(&root().join("Cargo.toml")));
+    assert!(
+        !crates.is_empty(),
+        "Cargo.toml names no dependencies: where did they go?"
+    );
+    let unexplained = undocumented(
+        &crates,
+        &read(&root().join("docs/decisions/0005-dependencies.md")),
+    );
+    assert!(
+        unexplained.is_empty(),
+        "not in docs/decisions/0005-dependencies.md, in backticks: {unexplained:?}"
     );
 }
 
@@ -292,13 +309,23 @@ impl Visit<'_> for Keys {
     }
 }
 
-/// The keys that stand in no inline code span of `document`, as a word of their own.
-fn undocumented(keys: &BTreeSet<String>, document: &str) -> Vec<String> {
+/// The crates that a manifest asks for, of all kinds.
+fn dependencies(manifest: &str) -> BTreeSet<String> {
+    let manifest: toml::Table = toml::from_str(manifest).expect("cargo read it");
+    ["dependencies", "dev-dependencies", "build-dependencies"]
+        .iter()
+        .filter_map(|kind| manifest.get(*kind)?.as_table())
+        .flat_map(|crates| crates.keys().cloned())
+        .collect()
+}
+
+/// The names that stand in no inline code span of `document`, as a word of their own.
+fn undocumented(names: &BTreeSet<String>, document: &str) -> Vec<String> {
     let words: BTreeSet<&str> = document
         .lines()
         // Every second piece between backticks is code.
         .flat_map(|line| line.split('`').skip(1).step_by(2))
-        .flat_map(|code| code.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')))
+        .flat_map(|code| code.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))))
         .collect();
     keys.iter()
         .filter(|key| !words.contains(key.as_str()))

@@ -157,3 +157,12 @@ fn an_undocumented_key_is_seen() {
         ["max-bytes", "type", "when-full"]
     );
 }
+
+#[test]
+fn an_unexplained_dependency_is_seen() {
+    let manifest = "[dependencies]\nserde_json = \"1\"\n[dev-dependencies]\nsled = { version = \"1\" }";
+    assert_eq!(
+        undocumented(&dependencies(manifest), "`serde_json`: sled"),
+        ["sled"]
+    );
+}
