@@ -177,6 +177,18 @@ fn every_dependency_has_its_reason() {
     );
 }
 
+#[test]
+fn the_tests_that_the_documents_name_exist() {
+    for document in ["docs/guarantees.md", "docs/testing.md"] {
+        let text = read(&root().join(document));
+        let missing: Vec<_> = tests_named(&text)
+            .into_iter()
+            .filter(|test| !root().join(test).exists())
+            .collect();
+        assert!(missing.is_empty(), "{document} names {missing:?}");
+    }
+}
+
 // The imports.
 
 /// The text of a table, as module -> the paths it may name.
@@ -309,6 +321,14 @@ impl Visit<'_> for Keys {
     }
 }
 
+/// The paths of tests in inline code.
+fn tests_named(document: &str) -> BTreeSet<&str> {
+    document
+        .split('`')
+        .filter(|code| code.starts_with("tests/"))
+        .collect()
+}
+
 /// The crates that a manifest asks for, of all kinds.
 fn dependencies(manifest: &str) -> BTreeSet<String> {
     let manifest: toml::Table = toml::from_str(manifest).expect("cargo read it");
@@ -327,8 +347,9 @@ fn undocumented(names: &BTreeSet<String>, document: &str) -> Vec<String> {
         .flat_map(|line| line.split('`').skip(1).step_by(2))
         .flat_map(|code| code.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))))
         .collect();
-    keys.iter()
-        .filter(|key| !words.contains(key.as_str()))
+    names
+        .iter()
+        .filter(|name| !words.contains(name.as_str()))
         .cloned()
         .collect()
 }

@@ -166,3 +166,9 @@ fn an_unexplained_dependency_is_seen() {
         ["sled"]
     );
 }
+
+#[test]
+fn a_test_that_a_document_names_is_found_in_its_text() {
+    let named = tests_named("proved by `tests/a.rs`, `tests/b/` and `cargo test`");
+    assert_eq!(named.into_iter().collect::<Vec<_>>(), ["tests/a.rs", "tests/b/"]);
+}
