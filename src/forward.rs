@@ -447,16 +447,19 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
         };
         judged.attempts = judged.attempts.saturating_add(1);
         flow.retry_at = Instant::now() + judged.backoff.next(fastrand::u8(..));
-        if judged.attempts == pace.max_attempts {
-            let attempts = judged.attempts;
+        let attempts = judged.attempts;
+        if attempts < pace.max_attempts {
+            return;
+        }
+        if attempts == pace.max_attempts {
             tracing::error!(
                 sink = %self.name, position = position.0, attempts, reason,
                 "the sink is STOPPED at an event that it refuses; nothing is skipped, it is tried on"
             );
-            self.status.send_modify(|status| {
-                status.last_error = Some(format!("stopped at an event refused {attempts} times: {reason}"));
-            });
         }
+        self.status.send_modify(|status| {
+            status.last_error = Some(format!("stopped at an event refused {attempts} times: {reason}"));
+        });
     }
 
     fn note_up(&mut self) {

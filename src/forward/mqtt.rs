@@ -137,7 +137,7 @@ impl<L: Log> Uplink<L> {
     /// # Errors
     ///
     /// A certificate or key that cannot be used, named.
-    pub fn new(settings: Settings, log: L, origin: &Arc<Origin>, epoch: Epoch) -> Result<Self, Error> {
+    pub fn new(settings: Settings, log: L, origin: Arc<Origin>, epoch: Epoch) -> Result<Self, Error> {
         let pace = Pace {
             base: BACKOFF_BASE,
             cap: BACKOFF_CAP,

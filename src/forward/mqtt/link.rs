@@ -34,7 +34,8 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 pub(super) struct Broker {
     settings: Settings,
     tls: Option<Arc<ClientConfig>>,
-    presence: Option<Presence>,
+    origin: Arc<Origin>,
+    epoch: Epoch,
     /// Said once: a broker that takes events and no birth is a broker all the same.
     birth_refused: bool,
 }
@@ -56,35 +57,39 @@ struct PresenceBody<'a> {
 }
 
 impl Broker {
-    pub fn new(settings: Settings, origin: &Arc<Origin>, epoch: Epoch) -> Result<Self, Error> {
+    pub fn new(settings: Settings, origin: Arc<Origin>, epoch: Epoch) -> Result<Self, Error> {
         let tls = if settings.tls {
             Some(tls::configure(&settings)?)
         } else {
             None
         };
-        let body = |state| {
-            let body = PresenceBody {
-                state,
-                gateway: &origin.gateway,
-                epoch: epoch.to_string(),
-                version: &origin.version,
-            };
-            serde_json::to_vec(&body).expect("four strings always serialise")
-        };
-        let presence = settings.status_topic.clone().map(|topic| Presence {
-            topic,
-            online: body("online"),
-            offline: body("offline"),
-        });
         Ok(Self {
             settings,
             tls,
-            presence,
+            origin,
+            epoch,
             birth_refused: false,
         })
     }
 
-    fn plan(&self) -> Result<Plan, String> {
+    fn presence(&self) -> Option<Presence> {
+        let body = |state| {
+            let body = PresenceBody {
+                state,
+                gateway: &self.origin.gateway,
+                epoch: self.epoch.to_string(),
+                version: &self.origin.version,
+            };
+            serde_json::to_vec(&body).expect("four strings always serialise")
+        };
+        self.settings.status_topic.clone().map(|topic| Presence {
+            topic,
+            online: body("online"),
+            offline: body("offline"),
+        })
+    }
+
+    fn plan(&self, presence: Option<&Presence>) -> Result<Plan, String> {
         let settings = &self.settings;
         // Bare, an IPv6 address is right for the name look-up and for TLS.
         let host = settings
@@ -100,10 +105,7 @@ impl Broker {
             login: self.login()?,
             tls: self.tls.clone(),
             inflight: settings.inflight.max(1),
-            will: self
-                .presence
-                .as_ref()
-                .map(|presence| (presence.topic.clone(), presence.offline.clone())),
+            will: presence.map(|presence| (presence.topic.clone(), presence.offline.clone())),
         })
     }
 
@@ -128,7 +130,8 @@ impl Sink for Broker {
 
     /// Connects and says online; events may follow. rumqttc bounds the connecting, `ack-timeout` the birth.
     async fn connect(&mut self) -> Result<MqttLink, String> {
-        let plan = self.plan()?;
+        let presence = self.presence();
+        let plan = self.plan(presence.as_ref())?;
         let mut connection = Connection::open(&plan);
         let (receive_max, max_packet) = loop {
             match connection.next().await {
@@ -143,14 +146,14 @@ impl Sink for Broker {
         let mut link = MqttLink {
             connection,
             topic: self.settings.topic.clone(),
-            presence: self.presence.clone(),
+            presence: presence.clone(),
             limit: plan.inflight.min(receive_max.max(1)),
             max_packet: usize::try_from(max_packet.min(MAX_PACKET)).unwrap_or(usize::MAX),
             handed: VecDeque::new(),
             by_pkid: HashMap::new(),
             verdicts: VecDeque::new(),
         };
-        if let Some(presence) = self.presence.clone() {
+        if let Some(presence) = presence {
             let birth = link.announce(&presence.topic, presence.online);
             let Ok(answer) = timeout(self.settings.ack_timeout, birth).await else {
                 return Err(format!(
