@@ -23,7 +23,7 @@ use crate::{
         engine::{Engine, Setup},
         state::Outcome,
     },
-    source::{self, INTAKE_LEN, Stamps, mqtt::Door, serial::Serial},
+    source::{self, INTAKE_LEN, Stamps, mqtt::{Door, House}, serial::Serial},
     time::Clock,
 };
 
@@ -53,7 +53,7 @@ pub enum Error {
     Journal(#[from] journal::Error),
     /// The door: an address is taken, or not ours.
     #[error(transparent)]
-    Door(#[from] source::mqtt::Error),
+    Door(#[from] source::mqtt::BindError),
     /// The uplink: a certificate or password file.
     #[error(transparent)]
     Uplink(#[from] forward::mqtt::Error),
@@ -169,7 +169,14 @@ impl Daemon {
         let mut door_stage = JoinSet::new();
         let sources_stop = CancellationToken::new();
         if let Some(settings) = config.mqtt.clone() {
-            let door = Door::bind(settings, &origin.gateway, intake.clone(), Arc::clone(&stamps), hub.clone(), &journal).await?;
+            let house = House {
+                hub: hub.clone(),
+                intake: intake.clone(),
+                durable: journal.durable(),
+                health: journal.health(),
+                stamps: Arc::clone(&stamps),
+            };
+            let door = Door::bind(settings, house).await?;
             addresses = door.local_addrs();
             let stop = sources_stop.clone();
             door_stage.spawn(async move {
@@ -268,7 +275,11 @@ impl Daemon {
         if timeout(DOOR_GRACE, engine_stage.join_next()).await.is_err() {
             engine_stage.shutdown().await;
         }
-        announcer.stopped();
+        let stopped = announcer.stopped();
+        let mut durable = journal.durable();
+        // Forwarders go on with what is durable when they are told; what is not by then is sent after the next start.
+        let written = durable.wait_for(|position| *position >= stopped);
+        drop(timeout(DOOR_GRACE, written).await.map(drop));
         forward_stop.cancel();
         let forwarded = async { while forward_stage.join_next().await.is_some() {} };
         if timeout(GRACE, forwarded).await.is_err() {

@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    event::{Data, Draft, Epoch, Severity},
+    event::{Data, Draft, Epoch, Position, Severity},
     journal::{Journal, Recovered},
     time::{BootId, Clock},
 };
@@ -40,9 +40,10 @@ impl Announcer {
         }));
     }
 
-    /// `GatewayStopped`.
-    pub fn stopped(&self) {
-        self.record("GatewayStopped", Severity::Info, json!({ "reason": "asked to stop" }));
+    /// `GatewayStopped`; returns what to wait for until it is durable.
+    pub fn stopped(&self) -> Position {
+        self.record("GatewayStopped", Severity::Info, json!({ "reason": "asked to stop" }))
+            .unwrap_or_default()
     }
 
     /// `GatewayAlive`.
@@ -64,15 +65,15 @@ impl Announcer {
         }));
     }
 
-    fn record(&self, name: &str, severity: Severity, data: Value) {
+    fn record(&self, name: &str, severity: Severity, data: Value) -> Option<Position> {
         if self.off.contains(name) {
-            return;
+            return None;
         }
         let data = match data {
             Value::Object(map) => map,
             other => Map::from_iter([("value".to_owned(), other)]),
         };
-        self.journal.record(Draft {
+        Some(self.journal.record(Draft {
             kind: format!("io.tidegate.gateway.{name}").into(),
             name: name.into(),
             subject: Arc::clone(&self.gateway),
@@ -82,6 +83,6 @@ impl Announcer {
             transition: None,
             correlation: None,
             data: Data::Gateway(data),
-        });
+        }))
     }
 }

@@ -29,7 +29,7 @@ pub(super) async fn serve(journal: Journal, hub: Hub) {
             Ok(entries) => {
                 for entry in entries {
                     let previous = crate::event::Sequence(entry.sequence.0.saturating_sub(1));
-                    hub.publish_event(&cloudevents::topic(TOPIC, &entry), &cloudevents::render(&entry, previous));
+                    hub.publish_event(&cloudevents::topic(TOPIC, &entry), cloudevents::render(&entry, previous));
                     cursor = Cursor { position: entry.position, sequence: entry.sequence };
                 }
             }
