@@ -66,3 +66,18 @@ pub struct Decoded {
     /// Values rejected: ignored, invalid, not finite, unusable names.
     pub rejected: usize,
 }
+
+/// A payload that is not what its table says.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("the payload cannot be decoded")]
+pub struct DecodeError;
+
+impl Decoder {
+    /// (being written)
+    #[expect(clippy::missing_errors_doc, reason = "being written")]
+    pub fn decode(&self, payload: &[u8]) -> Result<Decoded, DecodeError> {
+        let value = std::str::from_utf8(payload).ok().and_then(|text| text.trim().parse::<f64>().ok());
+        let value = value.filter(|value| value.is_finite()).ok_or(DecodeError)?;
+        Ok(Decoded { values: vec![(None, Value::Number(value), None)], ..Decoded::default() })
+    }
+}
