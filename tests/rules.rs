@@ -3,7 +3,6 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
-    clippy::indexing_slicing,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     clippy::cast_precision_loss,
@@ -607,6 +606,19 @@ fn a_device_that_is_only_late_for_30_s_is_anchored_to_arrival() {
 }
 
 #[test]
+fn a_device_stays_anchored_over_a_clean_restart() {
+    let mut story = Story::of([above_30()]);
+    story.stamped(1000.0, 20.0).unwrap();
+    story.wait(1001.0);
+    assert_eq!(story.stamped(501.0, 20.0), Err(Skipped::Late));
+    story.wait(1031.0);
+    story.stamped(531.0, 20.0).unwrap();
+    story.restarted(1032.0);
+    story.stamped(532.0, 31.0).unwrap();
+    assert_eq!(story.told(), "raised@1032 e1");
+}
+
+#[test]
 fn a_reading_in_time_ends_the_suspicion() {
     let mut story = Story::of([above_30()]);
     story.stamped(1000.0, 20.0).unwrap();
@@ -973,7 +985,11 @@ mod restarts {
                 now
             };
             let value = 29.0 + f64::from(*value);
-            let _ = story.tell(&format!("t-{}", device % 2), at, Value::Number(value), stamped);
+            // Late ones and duplicates are part of the story.
+            story
+                .tell(&format!("t-{}", device % 2), at, Value::Number(value), stamped)
+                .0
+                .ok();
         }
         story.wait(now + 1000.0);
         story

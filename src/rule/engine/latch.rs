@@ -281,12 +281,11 @@ impl Slot {
     }
 
     fn stay_active(&mut self, mut episode: Episode, at: Tick, otherwise: Effect) -> Effect {
-        let edited = std::mem::take(&mut episode.edited);
-        self.latch = Latch::Active(episode.clone());
-        if !edited {
+        if !std::mem::take(&mut episode.edited) {
+            self.latch = Latch::Active(episode);
             return otherwise;
         }
-        self.entered = at;
+        self.enter(Latch::Active(episode.clone()), at);
         Effect::Changed(episode)
     }
 
