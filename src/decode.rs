@@ -73,7 +73,7 @@ pub struct MetricPlan {
     pub name: Metric,
     /// Where it stands: JSON Pointer, column number or key, by format; none: the whole payload.
     pub at: Option<String>,
-    /// SenML unit.
+    /// `SenML` unit.
     pub unit: Option<Arc<str>>,
     /// value = raw * scale + offset.
     pub scale: f64,

@@ -231,7 +231,7 @@ impl Condition {
         }
     }
 
-    /// Its numbers as an event quotes them, under snake_case names.
+    /// Its numbers as an event quotes them, under `snake_case` names.
     #[must_use]
     pub fn params(&self) -> Map<String, Json> {
         let quoted = match self {

@@ -26,8 +26,8 @@ fn plan(name: &str, at: &str) -> MetricPlan {
 }
 
 /// `name=value` pairs, for short assertions.
-fn told(decoder: &Decoder, payload: &str) -> String {
-    let decoded = decoder.decode(payload.as_bytes()).unwrap();
+fn told(plan: &Decoder, payload: &str) -> String {
+    let decoded = plan.decode(payload.as_bytes()).unwrap();
     let mut words: Vec<String> = decoded
         .values
         .iter()

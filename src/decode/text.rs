@@ -26,12 +26,15 @@ pub(super) fn csv(plan: &Decoder, payload: &[u8]) -> Result<Decoded, DecodeError
     }
     let columns: Vec<&str> = text.split(',').map(str::trim).collect();
     let column = |at: &str| columns.get(at.parse::<usize>().ok()?.checked_sub(1)?).copied();
-    let mut decoded = Decoded::default();
-    decoded.device = plan
+    let device = plan
         .device_at
         .as_ref()
         .and_then(|at| column(at))
         .map(str::to_owned);
+    let mut decoded = Decoded {
+        device,
+        ..Decoded::default()
+    };
     for metric in &plan.metrics {
         match metric.at.as_deref().map_or(Some(text), column) {
             // An empty column is a sensor that says nothing.

@@ -233,7 +233,11 @@ impl Engine {
                 let Some(stamp) = watch.stamp.clone() else {
                     continue;
                 };
-                let value = Some(encode(&SavedStamp { at, stamp }));
+                let value = Some(encode(&SavedStamp {
+                    at,
+                    stamp,
+                    offset: known.offset,
+                }));
                 out.state.push(StateChange {
                     key: stamp_key(device, metric),
                     value,

@@ -89,6 +89,8 @@ pub(super) struct Episode {
     pub flaps: u32,
     /// The rule has other numbers than those it was last judged by.
     pub edited: bool,
+    /// It could have ended but for `max-raises`: from then on only quiet ends it.
+    pub throttled: bool,
     pub severity: Severity,
     pub type_prefix: Arc<str>,
     pub event: Arc<str>,
@@ -163,7 +165,7 @@ impl Slot {
         match &self.latch {
             Latch::Normal | Latch::Active(_) => None,
             Latch::Pending(run) => Some(run.since.after(self.plan.hold)),
-            Latch::Clearing(_, since) => Some(self.quiet_from(*since)),
+            Latch::Clearing(episode, since) => Some(self.quiet_from(episode, *since)),
         }
     }
 
@@ -205,7 +207,8 @@ impl Slot {
                 if verdict != Verdict::Clears {
                     return self.stay_active(episode, at, Effect::None);
                 }
-                if self.quiet_from(at) <= at {
+                episode.throttled |= self.is_out_of_raises(at.after(self.plan.clear_hold));
+                if self.quiet_from(&episode, at) <= at {
                     return self.clear(episode, at);
                 }
                 self.enter(Latch::Clearing(episode, at), at);
@@ -267,6 +270,7 @@ impl Slot {
             raised_at: at,
             flaps: 0,
             edited: false,
+            throttled: false,
             severity: self.plan.severity,
             type_prefix: Arc::clone(&rule.type_prefix),
             event: Arc::clone(&rule.event),
@@ -277,12 +281,11 @@ impl Slot {
     }
 
     fn stay_active(&mut self, mut episode: Episode, at: Tick, otherwise: Effect) -> Effect {
-        let edited = std::mem::take(&mut episode.edited);
-        self.latch = Latch::Active(episode.clone());
-        if !edited {
+        if !std::mem::take(&mut episode.edited) {
+            self.latch = Latch::Active(episode);
             return otherwise;
         }
-        self.entered = at;
+        self.enter(Latch::Active(episode.clone()), at);
         Effect::Changed(episode)
     }
 
@@ -296,16 +299,26 @@ impl Slot {
         Effect::Cleared(episode, reason)
     }
 
-    /// When an episode may end whose clear condition became true at `since`: after `clear-hold`, and if the
-    /// next raise would then break `max-raises`, not before the time of one raise was quiet.
-    fn quiet_from(&self, since: Tick) -> Tick {
+    /// When an episode may end whose clear condition became true at `since`: after `clear-hold`, and if it is
+    /// throttled not before the time of one raise was quiet.
+    fn quiet_from(&self, episode: &Episode, since: Tick) -> Tick {
         let held = since.after(self.plan.clear_hold);
-        let interval = self.plan.raise_interval();
-        let next_raise_is_free = held.after(self.plan.rule.max_raises.per.saturating_sub(interval));
-        if self.paid > next_raise_is_free {
-            held.max(since.after(interval))
+        if episode.throttled {
+            held.max(since.after(self.plan.raise_interval()))
         } else {
             held
         }
+    }
+
+    /// Whether a raise at `at` would break `max-raises`.
+    fn is_out_of_raises(&self, at: Tick) -> bool {
+        self.paid
+            > at.after(
+                self.plan
+                    .rule
+                    .max_raises
+                    .per
+                    .saturating_sub(self.plan.raise_interval()),
+            )
     }
 }

@@ -118,7 +118,8 @@ impl Engine {
             out.state.push(forget(key));
             return Some(());
         };
-        self.know(&device);
+        let known = self.know(&device);
+        known.offset = known.offset.max(saved.offset);
         self.watch(&device, &metric);
         let watch = self.known.get_mut(&device)?.watches.get_mut(&metric)?;
         if watch.slots.is_empty() {

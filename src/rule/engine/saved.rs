@@ -39,6 +39,9 @@ pub(super) struct SavedSlot {
 pub(super) struct SavedStamp {
     pub at: Moment,
     pub stamp: (Tick, Value),
+    /// What the device's stamps are shifted by since its clock went back.
+    #[serde(default)]
+    pub offset: u64,
 }
 
 impl SavedSlot {

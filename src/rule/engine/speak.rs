@@ -119,20 +119,17 @@ impl Report<'_> {
                 };
                 Some((name, filling, after))
             });
-            match known {
-                Some((name, filling, after)) => {
-                    // "31.2 {unit}, above" without a unit must not leave the blank before the comma.
-                    if name == "unit" && unit.is_empty() && text.ends_with(' ') {
-                        text.pop();
-                    }
-                    text.push_str(filling);
-                    rest = after;
-                }
-                None => {
-                    text.push('{');
-                    rest = after;
-                }
+            let Some((name, filling, after)) = known else {
+                text.push('{');
+                rest = after;
+                continue;
+            };
+            // "31.2 {unit}, above" without a unit must not leave the blank before the comma.
+            if name == "unit" && unit.is_empty() && text.ends_with(' ') {
+                text.pop();
             }
+            text.push_str(filling);
+            rest = after;
         }
         text.push_str(rest);
         text
