@@ -1,8 +1,35 @@
 //! The configuration: composes each module's settings out of one TOML file.
+//!
+//! A [`Config`] is right: whoever has one need not check again. What is wrong becomes a [`Report`] that names the
+//! file, the line, the text and the remedy, and tells everything at once: first what is not TOML (alone), then every
+//! key that is unknown, not supported yet or of the wrong shape, then every mistake in meaning, across tables.
+//!
+//! Relative paths stay as they are written. Nothing here opens a port, a certificate or a password file.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt::Write, path::Path, sync::Arc, time::Duration};
 
+use sha2::{Digest, Sha256};
+use toml::de::DeTable;
+
+use self::{check::Checker, error::Problem};
+pub use self::{error::Report, machine::Machine};
 use crate::{event::Labels, forward, journal, rule, source};
+
+mod check;
+mod condition;
+mod cross;
+mod door;
+mod error;
+pub mod keys;
+mod line;
+mod machine;
+mod metrics;
+mod raw;
+mod rules;
+mod shape;
+mod site;
+mod units;
+mod uplink;
 
 /// A configuration that is right.
 #[derive(Clone, Debug)]
@@ -27,7 +54,7 @@ pub struct Config {
     pub rules: Vec<Arc<rule::Rule>>,
     /// `[[sink.mqtt]]`: at most one for now.
     pub sinks: Vec<forward::mqtt::Settings>,
-    /// What a person should hear about, and yet is no error: one line each.
+    /// What a person should hear about, and yet is no error: one line each, `file:line: text`.
     pub warnings: Vec<String>,
     /// SHA-256 of the file, in hex.
     pub sha256: String,
@@ -53,4 +80,127 @@ pub struct Events {
     pub heartbeat: Option<Duration>,
     /// A reading's own time further off than this is not believed.
     pub max_clock_skew: Duration,
+}
+
+impl Config {
+    /// The configuration at `path`, with this machine's defaults.
+    ///
+    /// # Errors
+    ///
+    /// A [`Report`] of all that is wrong with it, or why it could not be read.
+    pub fn load(path: &Path) -> Result<Self, Report> {
+        let text = std::fs::read_to_string(path).map_err(|error| Report::unreadable(path, &error))?;
+        Self::parse(&path.display().to_string(), &text, &Machine::read())
+    }
+
+    /// The configuration in `text`, which reports call `path_shown`.
+    ///
+    /// # Errors
+    ///
+    /// A [`Report`] of all that is wrong with it.
+    pub fn parse(path_shown: &str, text: &str, machine: &Machine) -> Result<Self, Report> {
+        let mut checker = Checker::new(text);
+        let built = build(text, machine, &mut checker);
+        match built {
+            Some(mut config) if checker.problems.is_empty() => {
+                checker.warnings.sort_by_key(|warning| warning.line);
+                config.warnings = checker
+                    .warnings
+                    .iter()
+                    .map(|warning| warning.plain(path_shown))
+                    .collect();
+                Ok(config)
+            }
+            _ => Err(Report::new(path_shown, text, checker.problems)),
+        }
+    }
+}
+
+/// None if what is wrong leaves nothing to build from; otherwise right only if the checker has no problem.
+fn build(text: &str, machine: &Machine, checker: &mut Checker<'_>) -> Option<Config> {
+    let document = match DeTable::parse(text) {
+        Ok(document) => document,
+        Err(error) => {
+            syntax(&error, "not TOML: ", checker);
+            return None;
+        }
+    };
+    shape::check(document.get_ref(), checker);
+    if !checker.problems.is_empty() {
+        return None;
+    }
+    let file: raw::File = match toml::from_str(text) {
+        Ok(file) => file,
+        Err(error) => {
+            syntax(&error, "", checker);
+            return None;
+        }
+    };
+    Some(compose(&file, text, machine, checker))
+}
+
+fn syntax(error: &toml::de::Error, prefix: &str, checker: &mut Checker<'_>) {
+    let message = format!("{prefix}{}", error.message().trim().replace('\n', "; "));
+    match error.span() {
+        Some(span) => checker.wrong(span, message),
+        None => checker.problems.push(Problem::of_file(message)),
+    }
+}
+
+fn compose(file: &raw::File, text: &str, machine: &Machine, checker: &mut Checker<'_>) -> Config {
+    let gateway = site::gateway(&file.gateway, machine, checker);
+    let journal = site::journal(&file.journal, machine, checker);
+    let events = site::events(&file.events, checker);
+    let type_prefix = site::type_prefix(&file.events, checker);
+    let door::Limits {
+        max_devices,
+        max_metrics,
+    } = door::limits(file.mqtt.as_ref(), checker);
+    let mut mqtt = file.mqtt.as_ref().map(|raw| door::door(raw, checker));
+    let mut serial = line::lines(&file.serial, checker);
+    let devices = cross::devices(&file.device, checker);
+    let placed = rules::rules(file, &type_prefix, checker);
+    let sinks = uplink::sinks(&file.sink.mqtt, &gateway.id, checker);
+    cross::watched(&placed, mqtt.as_ref(), &serial, &devices, checker);
+    cross::loops(&sinks, &file.sink.mqtt, mqtt.as_ref(), checker);
+    if file.rule.is_empty() {
+        checker.warn_file(
+            "there is no [[rule]]: readings are taken and acknowledged, and no event ever comes of them",
+        );
+    }
+    if !file.rule.is_empty()
+        && file.mqtt.as_ref().is_some_and(|door| door.readings.is_empty())
+        && serial.is_empty()
+    {
+        checker.warn_file("[mqtt] has no [[mqtt.readings]]: nothing that is published there is a reading");
+    }
+    let renamed = cross::renamed(&devices);
+    if let Some(door) = &mut mqtt {
+        door.renamed.clone_from(&renamed);
+    }
+    for line in &mut serial {
+        line.renamed.clone_from(&renamed);
+    }
+    Config {
+        gateway,
+        journal,
+        events,
+        mqtt,
+        max_devices,
+        max_metrics,
+        serial,
+        devices,
+        rules: placed.into_iter().map(|placed| Arc::new(placed.rule)).collect(),
+        sinks,
+        warnings: Vec::new(),
+        sha256: hex(&Sha256::digest(text.as_bytes())),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing into a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

@@ -1,0 +1,287 @@
+//! Where problems and warnings are gathered, and the checks that every table shares.
+//!
+//! A check that fails reports and answers none; the caller goes on with a stand-in, so that one run of `check`
+//! tells all. The stand-ins never leave: a file with a problem has no `Config`.
+
+use std::{collections::HashMap, fmt::Display, ops::Range, ops::RangeInclusive, time::Duration};
+
+use toml::Spanned;
+
+use super::{error::Problem, raw, shape::closest, units};
+
+/// Where one value stands.
+pub(super) type Span = Range<usize>;
+
+/// What is wrong so far.
+#[derive(Debug)]
+pub(super) struct Checker<'t> {
+    text: &'t str,
+    pub problems: Vec<Problem>,
+    pub warnings: Vec<Problem>,
+}
+
+impl<'t> Checker<'t> {
+    pub fn new(text: &'t str) -> Self {
+        Self {
+            text,
+            problems: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    pub fn wrong(&mut self, span: Span, message: impl Into<String>) {
+        self.problems.push(Problem::at(self.text, span, message.into()));
+    }
+
+    pub fn warn(&mut self, span: Span, message: impl Into<String>) {
+        self.warnings.push(Problem::at(self.text, span, message.into()));
+    }
+
+    pub fn warn_file(&mut self, message: &str) {
+        self.warnings.push(Problem::of_file(message.to_owned()));
+    }
+
+    pub fn line(&self, span: &Span) -> usize {
+        Problem::at(self.text, span.clone(), String::new())
+            .line
+            .unwrap_or(1)
+    }
+
+    /// The value as the file has it, shortened to what fits a message.
+    pub fn written(&self, span: &Span) -> String {
+        let whole = self.text.get(span.clone()).unwrap_or("").replace('\n', " ");
+        if whole.chars().count() <= 60 {
+            whole
+        } else {
+            whole.chars().take(57).chain("...".chars()).collect()
+        }
+    }
+
+    /// The value's text; none, reported, where there is none.
+    pub fn required<'v>(
+        &mut self,
+        who: &str,
+        key: &str,
+        value: &'v raw::Text,
+        table: &Span,
+        form: &str,
+    ) -> Option<&'v Spanned<String>> {
+        if value.is_none() {
+            self.wrong(table.clone(), format!("{who}: {key} is missing: {form}"));
+        }
+        value.as_ref()
+    }
+
+    pub fn duration(&mut self, who: &str, key: &str, value: Option<&Spanned<String>>) -> Option<Duration> {
+        let value = value?;
+        let parsed = units::duration(value.get_ref());
+        if parsed.is_none() {
+            self.wrong(
+                value.span(),
+                format!("{who}: {key} = {:?}: {}", value.get_ref(), units::DURATION_FORM),
+            );
+        }
+        parsed
+    }
+
+    /// A duration within bounds, both allowed.
+    pub fn duration_in(
+        &mut self,
+        who: &str,
+        key: &str,
+        value: Option<&Spanned<String>>,
+        bounds: RangeInclusive<Duration>,
+    ) -> Option<Duration> {
+        let duration = self.duration(who, key, value)?;
+        if !bounds.contains(&duration) {
+            let shown = |bound: &Duration| units::show_duration(*bound);
+            let (low, high) = (shown(bounds.start()), shown(bounds.end()));
+            let span = value.map(Spanned::span).unwrap_or_default();
+            self.wrong(
+                span,
+                format!("{who}: {key} = {:?} must be {low} to {high}", shown(&duration)),
+            );
+            return None;
+        }
+        Some(duration)
+    }
+
+    /// A size within bounds, both allowed.
+    pub fn size_in(
+        &mut self,
+        who: &str,
+        key: &str,
+        value: Option<&Spanned<String>>,
+        bounds: RangeInclusive<u64>,
+    ) -> Option<u64> {
+        let value = value?;
+        let text = value.get_ref();
+        let parsed = units::size(text);
+        match parsed {
+            None => self.wrong(
+                value.span(),
+                format!("{who}: {key} = {text:?}: {}", units::SIZE_FORM),
+            ),
+            Some(bytes) if !bounds.contains(&bytes) => {
+                let (low, high) = (units::show_size(*bounds.start()), units::show_size(*bounds.end()));
+                self.wrong(
+                    value.span(),
+                    format!("{who}: {key} = {text:?} must be {low} to {high}"),
+                );
+            }
+            Some(_) => return parsed,
+        }
+        None
+    }
+
+    /// A whole number within bounds, both allowed.
+    pub fn whole_in<N: TryFrom<i64> + PartialOrd + Display>(
+        &mut self,
+        who: &str,
+        key: &str,
+        value: Option<&Spanned<i64>>,
+        bounds: &RangeInclusive<N>,
+    ) -> Option<N> {
+        let value = value?;
+        let number = N::try_from(*value.get_ref())
+            .ok()
+            .filter(|number| bounds.contains(number));
+        if number.is_none() {
+            let (low, high) = (bounds.start(), bounds.end());
+            self.wrong(
+                value.span(),
+                format!("{who}: {key} = {} must be {low} to {high}", value.get_ref()),
+            );
+        }
+        number
+    }
+
+    /// A number that is one: TOML also knows `nan` and `inf`.
+    pub fn finite(&mut self, who: &str, key: &str, value: Option<&Spanned<f64>>) -> Option<f64> {
+        let value = value?;
+        let number = *value.get_ref();
+        if !number.is_finite() {
+            self.wrong(
+                value.span(),
+                format!("{who}: {key} = {number} is no number to compare with"),
+            );
+            return None;
+        }
+        Some(number)
+    }
+
+    /// `[lo, hi]`, in this order.
+    pub fn pair(
+        &mut self,
+        who: &str,
+        key: &str,
+        value: Option<&Spanned<Vec<f64>>>,
+        equal_allowed: bool,
+    ) -> Option<(f64, f64)> {
+        let value = value?;
+        let &[low, high] = value.get_ref().as_slice() else {
+            self.wrong(
+                value.span(),
+                format!("{who}: {key} must be two numbers, [lo, hi]"),
+            );
+            return None;
+        };
+        let in_order = low < high || (equal_allowed && low <= high);
+        if !(low.is_finite() && high.is_finite() && in_order) {
+            let must = format!("must be [lo, hi] with lo below hi; here lo is {low} and hi is {high}");
+            self.wrong(value.span(), format!("{who}: {key} {must}"));
+            return None;
+        }
+        Some((low, high))
+    }
+
+    /// One of a few words.
+    pub fn word<T: Copy>(
+        &mut self,
+        who: &str,
+        key: &str,
+        value: Option<&Spanned<String>>,
+        words: &Words<T>,
+    ) -> Option<T> {
+        let value = value?;
+        let text = value.get_ref().as_str();
+        if let Some((_, meaning)) = words.now.iter().find(|(word, _)| *word == text) {
+            return Some(*meaning);
+        }
+        if words.later.contains(&text) {
+            let now = listed(words.now.iter().map(|(word, _)| *word));
+            self.wrong(
+                value.span(),
+                format!("{who}: {key} = {text:?} is not supported yet; write {now}"),
+            );
+            return None;
+        }
+        let known = || words.now.iter().map(|(word, _)| *word);
+        let meant = closest(text, known())
+            .map(|word| format!("; did you mean {word:?}?"))
+            .unwrap_or_default();
+        self.wrong(
+            value.span(),
+            format!("{who}: {key} = {text:?} must be {}{meant}", listed(known())),
+        );
+        None
+    }
+
+    /// Reports `{name}`s that nothing stands for, and braces that do not match.
+    pub fn placeholders(&mut self, who: &str, key: &str, value: &Spanned<String>, known: &[&str]) -> bool {
+        let mut rest = value.get_ref().as_str();
+        while let Some((_, after)) = rest.split_once('{') {
+            let Some((name, behind)) = after.split_once('}') else {
+                self.wrong(value.span(), format!("{who}: {key} has a `{{` without its `}}`"));
+                return false;
+            };
+            if !known.contains(&name) {
+                let all = known
+                    .iter()
+                    .map(|name| format!("{{{name}}}"))
+                    .collect::<Vec<_>>()
+                    .join(" ");
+                let message =
+                    format!("{who}: {key} has {{{name}}}, which nothing stands for; known here: {all}");
+                self.wrong(value.span(), message);
+                return false;
+            }
+            rest = behind;
+        }
+        true
+    }
+}
+
+/// The words that a key takes, and those that it will.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Words<'w, T> {
+    pub now: &'w [(&'w str, T)],
+    pub later: &'w [&'w str],
+}
+
+/// `"a", "b" or "c"`.
+pub(super) fn listed<'w>(words: impl Iterator<Item = &'w str>) -> String {
+    let quoted: Vec<String> = words.map(|word| format!("{word:?}")).collect();
+    match quoted.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, others)) => format!("{} or {last}", others.join(", ")),
+        None => String::new(),
+    }
+}
+
+/// Who had a name first.
+#[derive(Debug, Default)]
+pub(super) struct Taken(HashMap<String, Span>);
+
+impl Taken {
+    /// Takes the name; who had it before, if somebody did.
+    pub fn take(&mut self, name: &str, span: Span) -> Option<Span> {
+        match self.0.entry(name.to_owned()) {
+            std::collections::hash_map::Entry::Occupied(first) => Some(first.get().clone()),
+            std::collections::hash_map::Entry::Vacant(free) => {
+                free.insert(span);
+                None
+            }
+        }
+    }
+}

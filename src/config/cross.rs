@@ -1,0 +1,288 @@
+//! `[[device]]`, and what only several tables together can get wrong.
+
+use std::collections::{BTreeSet, HashMap};
+
+use toml::Spanned;
+
+use super::{
+    check::{Checker, Taken},
+    line::device_id,
+    raw,
+    rules::{self, Placed},
+    shape::closest,
+};
+use crate::{
+    decode::{Decoder, Format},
+    forward,
+    reading::DeviceId,
+    rule::DeviceFacts,
+    source,
+};
+
+pub(super) fn devices(tables: &[Spanned<raw::Device>], checker: &mut Checker<'_>) -> Vec<DeviceFacts> {
+    let ids: HashMap<&str, usize> = tables
+        .iter()
+        .filter_map(|table| table.get_ref().id.as_ref())
+        .map(|id| (id.get_ref().as_str(), checker.line(&id.span())))
+        .collect();
+    let (mut taken, mut wire_names) = (Taken::default(), Taken::default());
+    let mut all = Vec::new();
+    for table in tables {
+        let raw = table.get_ref();
+        let form = "the device's id, or a pattern like \"thermostat-*\"";
+        let Some(id) = checker.required("[[device]]", "id", &raw.id, &table.span(), form) else {
+            continue;
+        };
+        let who = &format!("device {:?}", id.get_ref());
+        let pattern = rules::pattern(who, id, checker);
+        if let Some(first) = taken.take(id.get_ref(), id.span()) {
+            let line = checker.line(&first);
+            checker.wrong(
+                id.span(),
+                format!("{who}: the id is already on line {line}; put both tables into one"),
+            );
+        }
+        let from = raw
+            .from
+            .as_ref()
+            .map(|from| from.get_ref().as_slice())
+            .unwrap_or_default();
+        if let Some(list) = raw
+            .from
+            .as_ref()
+            .filter(|list| !list.get_ref().is_empty() && id.get_ref().contains('*'))
+        {
+            let why = "from needs one id to give the name to; a pattern is many";
+            checker.wrong(list.span(), format!("{who}: {why}"));
+        }
+        let mut names = Vec::new();
+        for name in from {
+            let text = name.get_ref();
+            if let Some(first) = wire_names.take(text, name.span()) {
+                let line = checker.line(&first);
+                let why = "a name on the wire is one device's; keep one";
+                checker.wrong(
+                    name.span(),
+                    format!("{who}: from: {text:?} is already on line {line}; {why}"),
+                );
+            }
+            if let Some(line) = ids.get(text.as_str()) {
+                let why = "its readings would be taken for this one's; drop the name here, or that table";
+                checker.wrong(
+                    name.span(),
+                    format!("{who}: from: {text:?} is the id of the device on line {line}; {why}"),
+                );
+            }
+            names.extend(device_id(who, name, checker));
+        }
+        all.extend(pattern.map(|id| DeviceFacts {
+            id,
+            name: raw.name.as_ref().map(|name| name.get_ref().as_str().into()),
+            labels: raw.labels.clone(),
+            from: names,
+        }));
+    }
+    all
+}
+
+/// Names on the wire to device ids.
+pub(super) fn renamed(devices: &[DeviceFacts]) -> HashMap<String, DeviceId> {
+    let pairs = devices
+        .iter()
+        .filter_map(|device| Some((DeviceId::new(&device.id.0).ok()?, &device.from)));
+    pairs
+        .flat_map(|(id, from)| {
+            from.iter()
+                .map(move |name| (name.as_str().to_owned(), id.clone()))
+        })
+        .collect()
+}
+
+/// Whether what the rules watch can come at all.
+pub(super) fn watched(
+    rules: &[Placed],
+    door: Option<&source::mqtt::Settings>,
+    lines: &[source::serial::Settings],
+    devices: &[DeviceFacts],
+    checker: &mut Checker<'_>,
+) {
+    let topics = door.map(|door| door.readings.as_slice()).unwrap_or_default();
+    let open_topic = topics
+        .iter()
+        .any(|table| takes_all(&table.decoder) || table.topic.contains(&source::mqtt::Level::Metric));
+    let open = open_topic || lines.iter().any(|line| takes_all(&line.decoder));
+    let decoders = topics
+        .iter()
+        .map(|table| &table.decoder)
+        .chain(lines.iter().map(|line| &line.decoder));
+    let named: BTreeSet<&str> = decoders
+        .flat_map(|decoder| decoder.metrics.iter().map(|plan| plan.name.as_str()))
+        .collect();
+    for placed in rules {
+        metric_comes(placed, &named, open, checker);
+        device_comes(placed, !topics.is_empty(), lines, checker);
+        labels_come(placed, devices, checker);
+    }
+}
+
+/// No metric tables: whatever the payload has.
+fn takes_all(decoder: &Decoder) -> bool {
+    decoder.metrics.is_empty() && matches!(decoder.format, Format::Json | Format::KeyValue)
+}
+
+fn metric_comes(placed: &Placed, named: &BTreeSet<&str>, open: bool, checker: &mut Checker<'_>) {
+    let metric = placed.rule.metric.as_str();
+    if named.contains(metric) {
+        return;
+    }
+    let who = &placed.who;
+    let span = placed.metric_span.clone();
+    let meant = closest(metric, named.iter().copied()).map(|meant| format!("; did you mean {meant:?}?"));
+    if open {
+        // Without a near miss there is nothing to check it against, and still nobody has promised it.
+        let remedy = meant.unwrap_or_else(|| "; it must come under exactly this name".to_owned());
+        let message = format!(
+            "{who}: no metric table names {metric:?}, only a source that takes all it gets can yield it{remedy}"
+        );
+        checker.warn(span, message);
+        return;
+    }
+    let remedy = meant.unwrap_or_else(|| {
+        if named.is_empty() {
+            "; there is no source yet: add [[mqtt.readings]] or [[serial]]".to_owned()
+        } else {
+            format!(
+                "; they yield {}",
+                named.iter().copied().collect::<Vec<_>>().join(", ")
+            )
+        }
+    });
+    checker.wrong(
+        span,
+        format!("{who}: no source yields the metric {metric:?}{remedy}"),
+    );
+}
+
+/// Where all devices are known by name, a rule for none of them is a slip.
+fn device_comes(placed: &Placed, door: bool, lines: &[source::serial::Settings], checker: &mut Checker<'_>) {
+    let Some(span) = &placed.devices_span else { return };
+    let told = |line: &source::serial::Settings| line.decoder.device_at.is_some();
+    if door || lines.is_empty() || lines.iter().any(told) {
+        return;
+    }
+    let polled = |line: &source::serial::Settings| {
+        line.polls
+            .iter()
+            .filter_map(|poll| poll.device.clone())
+            .collect::<Vec<_>>()
+    };
+    let known: BTreeSet<DeviceId> = lines
+        .iter()
+        .flat_map(|line| line.device.clone().into_iter().chain(polled(line)))
+        .collect();
+    let any = known.iter().any(|id| {
+        placed
+            .rule
+            .devices
+            .iter()
+            .any(|pattern| matches(&pattern.0, id.as_str()))
+    });
+    if !any && !known.is_empty() {
+        let all = known.iter().map(DeviceId::as_str).collect::<Vec<_>>().join(", ");
+        checker.warn(
+            span.clone(),
+            format!(
+                "{}: devices matches none of {all}; the rule watches nothing",
+                placed.who
+            ),
+        );
+    }
+}
+
+/// Labels come from `[[device]]` only.
+fn labels_come(placed: &Placed, devices: &[DeviceFacts], checker: &mut Checker<'_>) {
+    let Some(span) = &placed.where_span else { return };
+    for (key, value) in &placed.rule.labels_required {
+        if !devices.iter().any(|device| device.labels.get(key) == Some(value)) {
+            let remedy = "the rule watches nothing until a [[device]] has it under labels";
+            checker.warn(
+                span.clone(),
+                format!(
+                    "{}: no device has the label {key} = {value:?}; {remedy}",
+                    placed.who
+                ),
+            );
+        }
+    }
+}
+
+/// An uplink to one's own door would send every event back to where it came from.
+pub(super) fn loops(
+    sinks: &[forward::mqtt::Settings],
+    tables: &[Spanned<raw::SinkMqtt>],
+    door: Option<&source::mqtt::Settings>,
+    checker: &mut Checker<'_>,
+) {
+    let Some(door) = door else { return };
+    for sink in sinks {
+        let host = sink.host.parse::<std::net::IpAddr>();
+        let here = |address: &std::net::SocketAddr| {
+            let same = match host {
+                Ok(ip) => ip == address.ip() || (ip.is_loopback() && address.ip().is_unspecified()),
+                Err(_) => sink.host == "localhost",
+            };
+            same && address.port() == sink.port && !sink.tls
+        };
+        let named = |table: &&Spanned<raw::SinkMqtt>| {
+            table
+                .get_ref()
+                .name
+                .as_ref()
+                .is_some_and(|name| *name.get_ref() == sink.name.to_string())
+        };
+        let url = tables
+            .iter()
+            .find(named)
+            .and_then(|table| table.get_ref().url.as_ref());
+        if let Some(url) = url.filter(|_| door.listen.iter().any(here)) {
+            let why = "is this gateway's own door; name the broker that the events are for";
+            checker.wrong(
+                url.span(),
+                format!("sink \"{}\": url = {:?} {why}", sink.name, url.get_ref()),
+            );
+        }
+    }
+}
+
+/// `*` stands for any run of characters.
+fn matches(pattern: &str, id: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == id,
+        Some((before, after)) => id.strip_prefix(before).is_some_and(|rest| {
+            rest.char_indices()
+                .map(|(at, _)| at)
+                .chain([rest.len()])
+                .any(|at| matches(after, rest.split_at(at).1))
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_is_any_run_of_characters() {
+        for (pattern, id) in [
+            ("*", "a"),
+            ("server-*", "server-"),
+            ("*-é", "x-é"),
+            ("a*c*", "abcd"),
+        ] {
+            assert!(matches(pattern, id), "{pattern} {id}");
+        }
+        for (pattern, id) in [("server-*", "server"), ("a*c", "abd"), ("a", "ab")] {
+            assert!(!matches(pattern, id), "{pattern} {id}");
+        }
+    }
+}

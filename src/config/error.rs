@@ -1,0 +1,179 @@
+//! What is wrong with a configuration, and where: every problem names the file, the line, the text and the remedy.
+//!
+//! A report is never empty. It quotes its file's text, so keep secrets out of the file (`password-file`).
+
+use std::{fmt, ops::Range, path::Path, sync::Arc};
+
+use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
+
+/// All that is wrong with one file, in the order of its lines.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Report {
+    file: String,
+    text: Arc<str>,
+    problems: Vec<Problem>,
+}
+
+/// One thing that is wrong, and what would be right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The bytes of the file that it is about; none: the file as a whole.
+    pub(super) span: Option<Range<usize>>,
+    /// From 1; none: the file as a whole.
+    pub line: Option<usize>,
+    /// What is wrong and what would be right, in one line.
+    pub message: String,
+}
+
+impl Problem {
+    pub(super) fn at(text: &str, span: Range<usize>, message: String) -> Self {
+        Self {
+            line: Some(line_of(text, span.start)),
+            span: Some(span),
+            message,
+        }
+    }
+
+    pub(super) fn of_file(message: String) -> Self {
+        Self {
+            span: None,
+            line: None,
+            message,
+        }
+    }
+
+    /// `file:line: text`.
+    pub(super) fn plain(&self, file: &str) -> String {
+        match self.line {
+            Some(line) => format!("{file}:{line}: {}", self.message),
+            None => format!("{file}: {}", self.message),
+        }
+    }
+}
+
+impl Report {
+    pub(super) fn new(file: &str, text: &str, mut problems: Vec<Problem>) -> Self {
+        // By line and not by byte: within a line they stay in the order they were found.
+        problems.sort_by_key(|problem| problem.line);
+        problems.dedup();
+        Self {
+            file: file.to_owned(),
+            text: text.into(),
+            problems,
+        }
+    }
+
+    pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> Self {
+        let problem = Problem::of_file(format!("could not read the configuration: {error}"));
+        Self::new(&path.display().to_string(), "", vec![problem])
+    }
+
+    /// What is wrong, by line.
+    #[must_use]
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    /// For a person: with colours and the place pointed at for a terminal, else as `Display` has it.
+    #[must_use]
+    pub fn render(&self, color: bool) -> String {
+        if !color {
+            return self.to_string();
+        }
+        let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode()).with_width(100);
+        let mut out = String::new();
+        for problem in &self.problems {
+            let diagnostic = Pointed {
+                message: &problem.message,
+                source: NamedSource::new(&self.file, self.text.to_string()),
+                span: problem.span.clone(),
+            };
+            if handler.render_report(&mut out, &diagnostic).is_err() {
+                return self.to_string();
+            }
+        }
+        out
+    }
+}
+
+impl fmt::Display for Report {
+    /// Per problem `file:line: text` and the quoted line.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for problem in &self.problems {
+            writeln!(formatter, "{}", problem.plain(&self.file))?;
+            let quoted = problem
+                .line
+                .and_then(|line| Some((line, self.text.lines().nth(line - 1)?)));
+            if let Some((line, quoted)) = quoted {
+                writeln!(formatter, "{line:>6} | {}", quoted.trim())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The line, from 1, that the byte at `offset` stands in.
+fn line_of(text: &str, offset: usize) -> usize {
+    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
+}
+
+#[derive(Debug)]
+struct Pointed<'a> {
+    message: &'a str,
+    source: NamedSource<String>,
+    span: Option<Range<usize>>,
+}
+
+impl fmt::Display for Pointed<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.message)
+    }
+}
+
+impl std::error::Error for Pointed<'_> {}
+
+impl miette::Diagnostic for Pointed<'_> {
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        self.span.as_ref().map(|_| &self.source as &dyn SourceCode)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        let span = self.span.clone()?;
+        Some(Box::new(std::iter::once(LabeledSpan::new_with_span(
+            Some("here".into()),
+            span,
+        ))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        let text = "a = 1\n  b = 2\n";
+        Report::new(
+            "x.toml",
+            text,
+            vec![
+                Problem::at(text, 12..13, "b is wrong".into()),
+                Problem::at(text, 4..5, "a is wrong".into()),
+            ],
+        )
+    }
+
+    #[test]
+    fn problems_stand_in_the_order_of_their_lines_and_quote_them() {
+        assert_eq!(
+            report().to_string(),
+            "x.toml:1: a is wrong\n     1 | a = 1\nx.toml:2: b is wrong\n     2 | b = 2\n"
+        );
+    }
+
+    #[test]
+    fn a_terminal_gets_the_place_pointed_at() {
+        let shown = report().render(true);
+        assert!(shown.contains("x.toml:2:7"), "{shown}");
+        assert!(shown.contains('\u{1b}'), "{shown}");
+    }
+}

@@ -1,0 +1,240 @@
+//! `[gateway]`, `[journal]` and `[events]`: who this is, where events are kept, what is said of the gateway itself.
+
+use std::{path::PathBuf, time::Duration};
+
+use sha2::{Digest, Sha256};
+
+use super::{
+    Events, Gateway, Machine,
+    check::{Checker, Words, listed},
+    raw,
+    shape::closest,
+};
+use crate::{
+    event::is_identifier,
+    journal::{Settings, WhenFull},
+};
+
+const MIB: u64 = 1 << 20;
+/// Below this the journal has no room for its segments and its state.
+const LEAST_JOURNAL: u64 = 8 * MIB;
+/// More than any board has: a slip.
+const MOST_JOURNAL: u64 = 1 << 44;
+
+/// The gateway's own events (docs/events.md): what `off` may name and what no rule may be called.
+pub(super) const GATEWAY_EVENTS: &[&str] = &[
+    "GatewayStarted",
+    "GatewayStopped",
+    "GatewayAlive",
+    "ActiveAlarms",
+    "ConfigurationChanged",
+    "ConfigurationRejected",
+    "DeviceConnected",
+    "DeviceDisconnected",
+    "SourceFailed",
+    "SourceRecovered",
+    "JournalFilling",
+    "JournalDrained",
+    "UplinkLost",
+    "UplinkRestored",
+    "EventsDiscarded",
+    "EventSetAside",
+    "StorageDamaged",
+    "ClockSynchronised",
+    "ClockLost",
+    "AlarmMuted",
+    "AlarmUnmuted",
+];
+
+pub(super) fn gateway(raw: &raw::Gateway, machine: &Machine, checker: &mut Checker<'_>) -> Gateway {
+    let id = match &raw.id {
+        Some(id) => {
+            if !is_identifier(id.get_ref()) {
+                let form = "1 to 64 of the characters A-Z a-z 0-9 . _ -";
+                checker.wrong(id.span(), format!("[gateway]: id = {:?} must be {form}", id.get_ref()));
+            }
+            id.get_ref().clone()
+        }
+        None => machine_name(machine).unwrap_or_else(|| {
+            checker.wrong(
+                0..0,
+                "[gateway]: id is missing and this machine has neither a serial number nor a machine id to make \
+                 one of; write id = \"...\" under [gateway]",
+            );
+            String::new()
+        }),
+    };
+    let source = raw
+        .source
+        .as_ref()
+        .map_or("urn:tidegate:gateway:{id}", |source| source.get_ref());
+    if let Some(written) = &raw.source {
+        let known = checker.placeholders("[gateway]", "source", written, &["id"]);
+        if known && (source.is_empty() || source.contains(|c: char| c.is_whitespace() || c.is_control())) {
+            let form = "a URI reference, like \"urn:tidegate:gateway:{id}\"";
+            checker.wrong(
+                written.span(),
+                format!("[gateway]: source = {source:?} must be {form}"),
+            );
+        }
+    }
+    Gateway {
+        source: source.replace("{id}", &id).into(),
+        id: id.into(),
+        labels: raw.labels.clone(),
+    }
+}
+
+/// `tg-` and eight characters: of the board if it has a number, else of the installation.
+fn machine_name(machine: &Machine) -> Option<String> {
+    let serial: Vec<char> = machine
+        .board_serial
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .collect();
+    if let Some(last) = serial.last_chunk::<8>() {
+        return Some(format!("tg-{}", last.iter().collect::<String>().to_lowercase()));
+    }
+    if machine.machine_id.is_empty() {
+        return None;
+    }
+    // Hashed, because a machine id is meant to stay on its machine.
+    let digest = Sha256::digest(machine.machine_id.as_bytes());
+    let tail: String = digest.iter().skip(28).map(|byte| format!("{byte:02x}")).collect();
+    Some(format!("tg-{tail}"))
+}
+
+pub(super) fn journal(raw: &raw::Journal, machine: &Machine, checker: &mut Checker<'_>) -> Settings {
+    let who = "[journal]";
+    let state = machine
+        .state_directory
+        .clone()
+        .unwrap_or_else(|| "/var/lib/tidegate".into());
+    let dir = match raw.dir.as_ref().map(|dir| (dir.get_ref().as_str(), dir.span())) {
+        None => state.join("journal"),
+        Some((written, span)) => match written.strip_prefix("$STATE_DIRECTORY") {
+            Some("") => state,
+            Some(below) if below.starts_with('/') => state.join(below.trim_start_matches('/')),
+            _ if written.is_empty() || written.contains('$') => {
+                let form = "a directory; of variables only a leading $STATE_DIRECTORY is known";
+                checker.wrong(span, format!("{who}: dir = {written:?} must be {form}"));
+                state
+            }
+            _ => PathBuf::from(written),
+        },
+    };
+    let written = checker.size_in(
+        who,
+        "max-bytes",
+        raw.max_bytes.as_ref(),
+        LEAST_JOURNAL..=MOST_JOURNAL,
+    );
+    // 5 % of the filesystem: a gateway is not alone on its card.
+    let share = || (machine.filesystem_bytes)(&dir).map(|bytes| (bytes / 20).clamp(64 * MIB, 1024 * MIB));
+    let max_bytes = written.or_else(share).unwrap_or(64 * MIB);
+    let when_full = Words {
+        now: &[
+            ("drop-oldest", WhenFull::DropOldest),
+            ("refuse", WhenFull::Refuse),
+        ],
+        later: &[],
+    };
+    Settings {
+        dir,
+        max_bytes,
+        max_age: {
+            let century = Duration::from_secs(86_400 * 36_500);
+            checker.duration_in(
+                who,
+                "max-age",
+                raw.max_age.as_ref(),
+                Duration::from_secs(60)..=century,
+            )
+        },
+        when_full: checker
+            .word(who, "when-full", raw.when_full.as_ref(), &when_full)
+            .unwrap_or_default(),
+        state_delay: checker
+            .duration_in(
+                who,
+                "state-delay",
+                raw.state_delay.as_ref(),
+                Duration::ZERO..=Duration::from_secs(60),
+            )
+            .unwrap_or(Duration::from_millis(250)),
+    }
+}
+
+pub(super) fn events(raw: &raw::Events, checker: &mut Checker<'_>) -> Events {
+    let who = "[events]";
+    let off = match &raw.off {
+        None => vec!["DeviceConnected".to_owned(), "DeviceDisconnected".to_owned()],
+        Some(list) => {
+            for name in list.get_ref() {
+                let text = name.get_ref().as_str();
+                if text == "EventsDiscarded" {
+                    let why = "it is the proof of what will not come";
+                    checker.wrong(
+                        name.span(),
+                        format!("{who}: off: EventsDiscarded cannot be off, {why}"),
+                    );
+                } else if !GATEWAY_EVENTS.contains(&text) {
+                    let remedy = closest(text, GATEWAY_EVENTS.iter().copied()).map_or_else(
+                        || format!("they are {}", listed(GATEWAY_EVENTS.iter().copied())),
+                        |meant| format!("did you mean {meant:?}?"),
+                    );
+                    checker.wrong(
+                        name.span(),
+                        format!("{who}: off: {text:?} is no event of the gateway's own; {remedy}"),
+                    );
+                }
+            }
+            list.get_ref().iter().map(|name| name.get_ref().clone()).collect()
+        }
+    };
+    let heartbeat = match raw.heartbeat.as_ref() {
+        Some(written) if written.get_ref() == "off" => None,
+        written => {
+            let bounds = Duration::from_secs(1)..=Duration::from_secs(30 * 86_400);
+            let said = checker.duration_in(who, "heartbeat", written, bounds);
+            Some(said.unwrap_or(Duration::from_secs(15 * 60)))
+        }
+    };
+    let skew_bounds = Duration::from_secs(1)..=Duration::from_secs(365 * 86_400);
+    let max_clock_skew = checker
+        .duration_in(who, "max-clock-skew", raw.max_clock_skew.as_ref(), skew_bounds)
+        .unwrap_or(Duration::from_secs(600));
+    Events {
+        off,
+        heartbeat,
+        max_clock_skew,
+    }
+}
+
+/// What stands before a rule event's name in its type.
+pub(super) fn type_prefix(raw: &raw::Events, checker: &mut Checker<'_>) -> String {
+    let Some(written) = &raw.type_prefix else {
+        return "io.tidegate.rule.".to_owned();
+    };
+    let prefix = written.get_ref();
+    let shown = format!("[events]: type-prefix = {prefix:?}");
+    let part = |part: &str| {
+        !part.is_empty()
+            && part
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+    };
+    if prefix.starts_with("io.tidegate.gateway.") {
+        let why = "is the gateway's own; write a domain of yours, like \"com.example.site.\"";
+        checker.wrong(written.span(), format!("{shown} {why}"));
+    } else if !prefix.ends_with('.') {
+        checker.wrong(
+            written.span(),
+            format!("{shown} must end with a dot: {:?}", format!("{prefix}.")),
+        );
+    } else if !prefix.trim_end_matches('.').split('.').all(part) || prefix.ends_with("..") {
+        let form = "must be names and dots, like \"com.example.site.\"";
+        checker.wrong(written.span(), format!("{shown} {form}"));
+    }
+    prefix.clone()
+}

@@ -1,0 +1,330 @@
+//! `[[sink.mqtt]]`: where events go, and how.
+
+use std::{path::PathBuf, time::Duration};
+
+use toml::Spanned;
+
+use super::{
+    check::{Checker, Words},
+    raw,
+};
+use crate::{
+    event::SinkName,
+    forward::mqtt::{Settings, Version},
+};
+
+const URL_FORM: &str = "must be like \"mqtts://broker.example.com:8883\"";
+
+pub(super) fn sinks(
+    tables: &[Spanned<raw::SinkMqtt>],
+    gateway: &str,
+    checker: &mut Checker<'_>,
+) -> Vec<Settings> {
+    let first = tables.first().and_then(|first| first.get_ref().name.as_ref());
+    for second in tables.iter().skip(1) {
+        let raw = second.get_ref();
+        let who = who(raw);
+        if let (Some(first), Some(name)) = (first, &raw.name)
+            && first.get_ref() == name.get_ref()
+        {
+            let line = checker.line(&first.span());
+            checker.wrong(
+                name.span(),
+                format!("{who}: the name is already taken on line {line}; write another"),
+            );
+        }
+        checker.wrong(
+            second.span(),
+            format!("{who}: a second sink is not supported yet; keep one"),
+        );
+    }
+    tables
+        .iter()
+        .filter_map(|table| sink(table, gateway, checker))
+        .collect()
+}
+
+fn who(raw: &raw::SinkMqtt) -> String {
+    raw.name.as_ref().map_or_else(
+        || "[[sink.mqtt]]".to_owned(),
+        |name| format!("sink {:?}", name.get_ref()),
+    )
+}
+
+fn sink(table: &Spanned<raw::SinkMqtt>, gateway: &str, checker: &mut Checker<'_>) -> Option<Settings> {
+    let raw = table.get_ref();
+    let span = table.span();
+    let who = &who(raw);
+    let name = checker
+        .required(
+            who,
+            "name",
+            &raw.name,
+            &span,
+            "its cursor is kept under it, like \"cloud\"",
+        )
+        .and_then(|written| match written.get_ref().parse::<SinkName>() {
+            Ok(name) => Some(name),
+            Err(error) => {
+                checker.wrong(
+                    written.span(),
+                    format!("{who}: name = {:?}: {error}", written.get_ref()),
+                );
+                None
+            }
+        });
+    let url = checker.required(
+        who,
+        "url",
+        &raw.url,
+        &span,
+        URL_FORM.trim_start_matches("must be "),
+    );
+    let broker = url.and_then(|url| broker(who, url, checker));
+    only_one_form(who, raw, checker);
+    let topic = topic(who, raw, gateway, checker);
+    let status_topic = status_topic(who, raw, gateway, checker);
+    let client_id = client_id(who, raw, gateway, checker);
+    if let Some(broker) = &broker {
+        secrets(who, raw, broker.tls, checker);
+    }
+    let version = Words {
+        now: &[("5", Version::V5), ("3.1.1", Version::V311)],
+        later: &[],
+    };
+    let from = Words {
+        now: &[("end", false), ("oldest", true)],
+        later: &[],
+    };
+    let patience = Duration::from_secs(1)..=Duration::from_secs(3600);
+    let settings = (
+        checker
+            .word(who, "version", raw.version.as_ref(), &version)
+            .unwrap_or_default(),
+        checker
+            .whole_in(who, "inflight", raw.inflight.as_ref(), &(1..=1000))
+            .unwrap_or(16),
+        checker
+            .duration_in(who, "ack-timeout", raw.ack_timeout.as_ref(), patience)
+            .unwrap_or(Duration::from_secs(30)),
+        checker
+            .whole_in(who, "max-attempts", raw.max_attempts.as_ref(), &(1..=1_000_000))
+            .unwrap_or(10),
+        checker
+            .word(who, "from", raw.from.as_ref(), &from)
+            .unwrap_or(false),
+    );
+    let (version, inflight, ack_timeout, max_attempts, from_oldest) = settings;
+    let (name, broker) = (name?, broker?);
+    let text = |value: &raw::Text| value.as_ref().map(|value| value.get_ref().clone());
+    let path = |value: &raw::Text| value.as_ref().map(|value| PathBuf::from(value.get_ref()));
+    Some(Settings {
+        name,
+        host: broker.host,
+        port: broker.port,
+        tls: broker.tls,
+        topic,
+        status_topic,
+        version,
+        client_id,
+        username: text(&raw.username),
+        password_file: path(&raw.password_file),
+        ca: path(&raw.ca),
+        cert: path(&raw.cert),
+        key: path(&raw.key),
+        inflight,
+        ack_timeout,
+        max_attempts,
+        required: raw.required.unwrap_or(true),
+        from_oldest,
+    })
+}
+
+struct Broker {
+    host: String,
+    port: u16,
+    tls: bool,
+}
+
+fn broker(who: &str, written: &Spanned<String>, checker: &mut Checker<'_>) -> Option<Broker> {
+    let url = written.get_ref();
+    let mut wrong = |why: &str| {
+        checker.wrong(written.span(), format!("{who}: url = {url:?} {why}"));
+        None
+    };
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return wrong(URL_FORM);
+    };
+    let tls = match scheme {
+        "mqtt" => false,
+        "mqtts" => true,
+        "ws" | "wss" => {
+            return wrong("uses MQTT over WebSocket, which is not supported yet; write mqtt:// or mqtts://");
+        }
+        "tcp" => return wrong("has an unknown scheme; write mqtt://"),
+        "ssl" | "tls" => return wrong("has an unknown scheme; write mqtts://"),
+        _ => return wrong("has an unknown scheme; write mqtt:// or mqtts://"),
+    };
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    if rest.contains('@') {
+        // Not quoted: what stands before the @ may be a password.
+        let why = format!("{who}: url names a user; that belongs into username and password-file");
+        checker.wrong(written.span(), why);
+        return None;
+    }
+    if rest.contains(['/', '?', '#']) {
+        return wrong("has a path; a broker is a host and a port, the topic has its own key");
+    }
+    let bracketed = rest.strip_prefix('[').and_then(|inner| inner.split_once(']'));
+    let (host, port) = match bracketed {
+        Some((host, after)) => (
+            host,
+            after
+                .strip_prefix(':')
+                .or(if after.is_empty() { None } else { Some("?") }),
+        ),
+        None => match rest.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (rest, None),
+        },
+    };
+    let plausible = |c: char| {
+        c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_') || (bracketed.is_some() && c == ':')
+    };
+    if host.is_empty() || !host.chars().all(plausible) {
+        return wrong(URL_FORM);
+    }
+    let port = match port.map(str::parse::<u16>) {
+        None => {
+            if tls {
+                8883
+            } else {
+                1883
+            }
+        }
+        Some(Ok(port)) if port > 0 => port,
+        Some(_) => return wrong("has no port from 1 to 65535 after the host's colon"),
+    };
+    Some(Broker {
+        host: host.to_owned(),
+        port,
+        tls,
+    })
+}
+
+/// Keys that have one value yet.
+fn only_one_form(who: &str, raw: &raw::SinkMqtt, checker: &mut Checker<'_>) {
+    checker.word(
+        who,
+        "encoding",
+        raw.encoding.as_ref(),
+        &Words {
+            now: &[("json", ())],
+            later: &["cbor"],
+        },
+    );
+    checker.word(
+        who,
+        "mode",
+        raw.mode.as_ref(),
+        &Words {
+            now: &[("structured", ())],
+            later: &["binary"],
+        },
+    );
+    let partition = Words {
+        now: &[("gateway", ())],
+        later: &["device"],
+    };
+    checker.word(who, "partition-by", raw.partition_by.as_ref(), &partition);
+    if let Some(schema) = raw.schema.as_ref().filter(|schema| *schema.get_ref() != 1) {
+        checker.wrong(
+            schema.span(),
+            format!(
+                "{who}: schema = {} is not supported yet; write 1",
+                schema.get_ref()
+            ),
+        );
+    }
+}
+
+/// TLS files and passwords that go together.
+fn secrets(who: &str, raw: &raw::SinkMqtt, tls: bool, checker: &mut Checker<'_>) {
+    match (&raw.cert, &raw.key) {
+        (Some(cert), None) => checker.wrong(
+            cert.span(),
+            format!("{who}: cert without key; add the key's file, or drop cert"),
+        ),
+        (None, Some(key)) => checker.wrong(
+            key.span(),
+            format!("{who}: key without cert; add the certificate's file, or drop key"),
+        ),
+        _ => {}
+    }
+    if !tls {
+        for (key, value) in [("ca", &raw.ca), ("cert", &raw.cert), ("key", &raw.key)] {
+            if let Some(value) = value {
+                checker.wrong(
+                    value.span(),
+                    format!("{who}: {key} needs TLS; write mqtts:// in url, or drop {key}"),
+                );
+            }
+        }
+    }
+    if let Some(password) = &raw.password_file {
+        if raw.username.is_none() {
+            checker.wrong(
+                password.span(),
+                format!("{who}: password-file without username; add whose password it is"),
+            );
+        } else if !tls {
+            let why = "the password crosses the network unencrypted; write mqtts:// in url if the broker can";
+            checker.warn(password.span(), format!("{who}: {why}"));
+        }
+    }
+}
+
+fn topic(who: &str, raw: &raw::SinkMqtt, _gateway: &str, checker: &mut Checker<'_>) -> String {
+    let known = ["gateway", "event", "device", "metric", "severity", "transition"];
+    if let Some(written) = &raw.topic
+        && checker.placeholders(who, "topic", written, &known)
+    {
+        publishable(who, "topic", written, checker);
+    }
+    raw.topic.as_ref().map_or_else(
+        || "tidegate/{gateway}/events/{event}/{device}".to_owned(),
+        |topic| topic.get_ref().clone(),
+    )
+}
+
+fn status_topic(who: &str, raw: &raw::SinkMqtt, gateway: &str, checker: &mut Checker<'_>) -> Option<String> {
+    let written = match &raw.status_topic {
+        None => return Some(format!("tidegate/{gateway}/status")),
+        Some(written) if written.get_ref() == "off" => return None,
+        Some(written) => written,
+    };
+    if checker.placeholders(who, "status-topic", written, &["gateway"]) {
+        publishable(who, "status-topic", written, checker);
+    }
+    Some(written.get_ref().replace("{gateway}", gateway))
+}
+
+/// A topic that a broker takes a publish to.
+fn publishable(who: &str, key: &str, written: &Spanned<String>, checker: &mut Checker<'_>) {
+    let topic = written.get_ref();
+    if topic.is_empty() || topic.len() > 1024 || topic.contains(['+', '#', '\0']) {
+        let form = "must be a topic of 1 to 1024 bytes without + and #, which are for subscribers";
+        checker.wrong(written.span(), format!("{who}: {key} = {topic:?} {form}"));
+    }
+}
+
+fn client_id(who: &str, raw: &raw::SinkMqtt, gateway: &str, checker: &mut Checker<'_>) -> String {
+    let Some(written) = &raw.client_id else {
+        return format!("tidegate-{gateway}");
+    };
+    if checker.placeholders(who, "client-id", written, &["gateway"]) && written.get_ref().is_empty() {
+        let why = "client-id = \"\" makes the broker choose one; name it, or leave it out";
+        checker.wrong(written.span(), format!("{who}: {why}"));
+    }
+    written.get_ref().replace("{gateway}", gateway)
+}
