@@ -467,9 +467,10 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
             return;
         }
         let backlog = self.backlog();
-        match self.standing {
-            Standing::Down => tracing::info!(sink = %self.name, backlog, "uplink restored"),
-            _ => tracing::info!(sink = %self.name, backlog, "uplink connected"),
+        if self.standing == Standing::Down {
+            tracing::info!(sink = %self.name, backlog, "uplink restored");
+        } else {
+            tracing::info!(sink = %self.name, backlog, "uplink connected");
         }
         self.standing = Standing::Up;
         self.status.send_modify(|status| {

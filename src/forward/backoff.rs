@@ -30,7 +30,7 @@ impl Backoff {
             .min(self.cap);
         self.failures = self.failures.saturating_add(1);
         let half = whole / 2;
-        half + (whole - half) * u32::from(chance) / 255
+        half + whole.saturating_sub(half) * u32::from(chance) / 255
     }
 
     /// An attempt succeeded: the next wait is short again.
