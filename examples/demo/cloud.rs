@@ -33,6 +33,7 @@ struct Seen {
     duplicates: u64,
 }
 
+/// The broker and what it heard. Dropping it ends the subscriber.
 pub(super) struct Cloud {
     address: SocketAddr,
     seen: Arc<Mutex<Seen>>,
@@ -79,6 +80,10 @@ impl Cloud {
 
     pub(super) async fn wait_for_first_alarm(&self, patience: Duration) -> Result<(), Failure> {
         self.wait(patience, || self.seen().first_alarm.is_some(), "no alarm reached the cloud").await
+    }
+
+    pub(super) async fn wait_for_more_than(&self, events: u64, patience: Duration) -> Result<(), Failure> {
+        self.wait(patience, || self.events() > events, "the uplink did not come back").await
     }
 
     pub(super) async fn wait_for_alarms(&self, expected: &BTreeMap<String, u64>, patience: Duration) -> Result<(), Failure> {

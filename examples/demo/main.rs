@@ -121,8 +121,9 @@ async fn tell(keep: bool) -> Result<(), Failure> {
     story.say(&format!("{owed} alarms were raised so far; at least {} wait for the uplink", owed.saturating_sub(before)));
 
     uplink.mend();
+    story.say("uplink back; the gateway's next attempt is due within some seconds");
+    cloud.wait_for_more_than(before, DRAIN_WITHIN).await?;
     let back = Instant::now();
-    story.say("uplink back");
     cloud.wait_for_alarms(&expected, DRAIN_WITHIN).await?;
     story.say(&format!("drained {} events in {} ms", cloud.events() - before, back.elapsed().as_millis()));
 

@@ -92,17 +92,16 @@ impl Thermostat {
 pub(super) struct Boiler {
     pub(super) port: PathBuf,
     line: SerialStream,
-    _other_end: SerialStream,
 }
 
 impl Boiler {
     pub(super) fn plug_in(folder: &Path) -> Result<Self, Failure> {
-        let (line, mut other_end) = SerialStream::pair()?;
-        other_end.set_exclusive(false)?;
+        // The other end is the gateway's to open: closed here, it is an adapter that nobody has opened yet.
+        let (line, other_end) = SerialStream::pair()?;
         let real = other_end.name().ok_or("the pty has no name")?;
         let port = folder.join("boiler-port");
         std::os::unix::fs::symlink(real, &port)?;
-        Ok(Self { port, line, _other_end: other_end })
+        Ok(Self { port, line })
     }
 
     pub(super) async fn live(mut self, stop: CancellationToken) -> Result<(String, u64), Failure> {

@@ -66,6 +66,12 @@ pub async fn evaluate(
             biased;
             taken = intake.recv_many(&mut batch, BATCH) => {
                 if taken == 0 {
+                    // A clean stop remembers what a crash may forget, so that a clean restart changes no event.
+                    let mut outcome = Outcome::default();
+                    engine.set_moment(clock.moment());
+                    engine.advance(clock.now(), &mut outcome);
+                    engine.checkpoint(&mut outcome);
+                    commit(&mut engine, outcome, &journal);
                     info!("every source has ended; the engine stops");
                     return;
                 }
