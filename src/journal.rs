@@ -233,7 +233,7 @@ impl Journal {
         storage.create_dir(dir).map_err(recovery::at("make", dir))?;
         let lock = lock(&*storage, settings)?;
         let (mut writer, recovered) = opening::open(storage, settings, owner, clock)?;
-        writer.lock = Some(writer::Lock(lock));
+        writer.lock = Some(writer::Lock::new(lock));
         let (health_sender, health) = watch::channel(writer.health(0, false));
         let handle = Handle {
             shared: Arc::clone(&writer.shared),

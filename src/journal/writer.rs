@@ -79,7 +79,16 @@ pub(super) struct Active {
 }
 
 /// Keeps other processes out.
-pub(super) struct Lock(pub Box<dyn Any + Send>);
+pub(super) struct Lock {
+    _held: Box<dyn Any + Send>,
+}
+
+impl Lock {
+    /// Holds what the storage gave.
+    pub fn new(held: Box<dyn Any + Send>) -> Self {
+        Self { _held: held }
+    }
+}
 
 impl fmt::Debug for Lock {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -32,6 +32,13 @@ struct Content {
     unsynced: Vec<(usize, Vec<u8>)>,
 }
 
+/// The disk as one process sees it: dead once the power goes or the process is killed.
+#[derive(Debug)]
+struct Mount {
+    disk: Simulated,
+    generation: u64,
+}
+
 #[derive(Debug)]
 struct Handle {
     disk: Simulated,
@@ -53,6 +60,17 @@ fn put(into: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
 }
 
 impl Simulated {
+    /// The disk for a process that starts now.
+    #[must_use]
+    pub fn mount(&self) -> Arc<dyn Storage> {
+        Arc::new(Mount { disk: self.clone(), generation: locked(&self.0).generation })
+    }
+
+    fn alive(&self, generation: u64) -> io::Result<MutexGuard<'_, Inner>> {
+        let inner = locked(&self.0);
+        if inner.generation == generation { Ok(inner) } else { Err(io::Error::other("no power")) }
+    }
+
     /// The power goes: each unsynced write is kept, lost or torn, as `random` says. Open files are dead.
     pub fn power_cut(&self, random: &mut fastrand::Rng) {
         let mut inner = locked(&self.0);
@@ -210,9 +228,9 @@ impl File for Handle {
     }
 }
 
-impl Storage for Simulated {
+impl Storage for Mount {
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let inner = locked(&self.0);
+        let inner = self.disk.alive(self.generation)?;
         let names = inner
             .files
             .keys()
@@ -226,11 +244,11 @@ impl Storage for Simulated {
     }
 
     fn is_dir(&self, path: &Path) -> bool {
-        locked(&self.0).dirs.contains_key(path)
+        locked(&self.disk.0).dirs.contains_key(path)
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        let mut inner = locked(&self.0);
+        let mut inner = self.disk.alive(self.generation)?;
         for dir in path.ancestors() {
             inner.dirs.insert(dir.to_owned(), ());
         }
@@ -238,20 +256,20 @@ impl Storage for Simulated {
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        let mut inner = locked(&self.0);
+        let mut inner = self.disk.alive(self.generation)?;
         if inner.full && !inner.files.contains_key(path) {
             return Err(io::Error::from(io::ErrorKind::StorageFull));
         }
         let content = Arc::clone(inner.files.entry(path.to_owned()).or_default());
         Ok(Arc::new(Handle {
-            disk: self.clone(),
+            disk: self.disk.clone(),
             generation: inner.generation,
             content,
         }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut inner = locked(&self.0);
+        let mut inner = self.disk.alive(self.generation)?;
         let moved = |path: &Path| {
             path.strip_prefix(from).ok().map(|rest| {
                 if rest.as_os_str().is_empty() {
@@ -275,12 +293,12 @@ impl Storage for Simulated {
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        locked(&self.0).files.remove(path);
+        self.disk.alive(self.generation)?.files.remove(path);
         Ok(())
     }
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
-        let mut inner = locked(&self.0);
+        let mut inner = self.disk.alive(self.generation)?;
         inner.files.retain(|file, _| !file.starts_with(path));
         inner.dirs.retain(|dir, ()| !dir.starts_with(path));
         Ok(())
