@@ -281,19 +281,12 @@ impl Hub {
                 identifiers,
                 until,
             };
-            match session.mailbox.put(arrival) {
-                mailbox::Put::Taken => {}
-                mailbox::Put::Dropped => {
-                    _ = self
-                        .shared
-                        .counters
-                        .absent_dropped
-                        .fetch_add(1, Ordering::Relaxed)
-                }
-                mailbox::Put::Overflowed => {
-                    _ = self.shared.counters.overflowed.fetch_add(1, Ordering::Relaxed)
-                }
-            }
+            let counter = match session.mailbox.put(arrival) {
+                mailbox::Put::Taken => continue,
+                mailbox::Put::Dropped => &self.shared.counters.absent_dropped,
+                mailbox::Put::Overflowed => &self.shared.counters.overflowed,
+            };
+            counter.fetch_add(1, Ordering::Relaxed);
         }
     }
 

@@ -209,8 +209,8 @@ fn a_forced_attach_leaves_the_first_without_a_session() {
     );
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_delayed_will_is_due_only_if_its_owner_stays_away() {
+#[test]
+fn a_delayed_will_is_due_only_if_its_owner_stays_away() {
     let hub = Hub::new();
     let will = || Will {
         message: message("w", "bye", false),
@@ -245,8 +245,8 @@ async fn a_delayed_will_is_due_only_if_its_owner_stays_away() {
     );
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_absent_session_ends_when_its_time_is_over() {
+#[test]
+fn an_absent_session_ends_when_its_time_is_over() {
     let hub = Hub::new();
     let one = attached(&hub, "one", false);
     assert!(one.subscribe("#", grant(1), |_| true));

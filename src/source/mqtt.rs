@@ -44,7 +44,7 @@ pub struct Settings {
     pub max_packet: usize,
     /// Connections at once.
     pub max_connections: usize,
-    /// Unacknowledged QoS 1 and 2 publishes of one device.
+    /// Unacknowledged `QoS` 1 and 2 publishes of one device.
     pub max_inflight: u16,
     /// Which topics carry readings; the first match decides.
     pub readings: Vec<TopicReadings>,
@@ -347,7 +347,7 @@ impl Strangers {
 struct Quiet(Mutex<Option<(Instant, u32, u32)>>);
 
 const SAID: u32 = 10;
-const SAID_IN: Duration = Duration::from_secs(60);
+const SAID_IN: Duration = Duration::from_mins(1);
 
 impl Quiet {
     /// How many lines were not said since the last; none: do not speak.

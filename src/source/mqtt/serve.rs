@@ -281,7 +281,7 @@ impl<'a> Connection<'a> {
             Step::Count(Counted::Acknowledged) => count(&self.shared.counters.acknowledged),
             Step::Count(Counted::NotAuthorised) => count(&self.shared.counters.not_authorised),
             Step::Count(Counted::TooLargeForSubscriber) => {
-                count(&self.shared.counters.too_large_for_subscriber)
+                count(&self.shared.counters.too_large_for_subscriber);
             }
             Step::Close(end) => self.over = Some(end),
         }
@@ -339,6 +339,11 @@ impl<'a> Connection<'a> {
 
     fn publish(&mut self, token: u64, message: Arc<Message>) {
         count(&self.shared.counters.publishes);
+        self.hand_over(token, message);
+    }
+
+    /// Gives a publish to the engine, now or (held) when there is room.
+    fn hand_over(&mut self, token: u64, message: Arc<Message>) {
         if topics::find(&self.shared.settings.readings, &message.topic).is_none() {
             return self.session.answer(token, Answer::Safe(Position(0)));
         }
@@ -363,7 +368,7 @@ impl<'a> Connection<'a> {
                     token,
                     message,
                     parked: None,
-                })
+                });
             }
             Err(mpsc::error::TrySendError::Closed(())) => self.session.close(reason::UNSPECIFIED),
         }
@@ -375,7 +380,7 @@ impl<'a> Connection<'a> {
             return;
         }
         if let Some(held) = self.held.take() {
-            self.publish(held.token, held.message);
+            self.hand_over(held.token, held.message);
         }
     }
 

@@ -188,8 +188,8 @@ impl Session {
     /// What to do next: first what is pending, then the next packet at the front of `input`, if it is whole
     /// and there is room for what it asks.
     pub fn step(&mut self, input: &mut BytesMut) -> Option<Step> {
-        self.send_again();
         loop {
+            self.send_again();
             if let Some(step) = self.steps.pop_front() {
                 return Some(step);
             }

@@ -238,9 +238,9 @@ pub fn decode(
     let kind = first >> 4;
     let packet = match (kind, version) {
         (12, _) => Packet::PingReq,
-        // The decoder wants a body here; version 5 may leave it out.
-        (14, _) if body.is_empty() => Packet::Disconnect {
-            reason: reason::SUCCESS,
+        // The decoder wants properties here; version 5 may leave them out.
+        (14, _) if body.len() <= 1 => Packet::Disconnect {
+            reason: body.first().copied().unwrap_or_default(),
             expiry: None,
         },
         // The decoder knows only some reasons; what matters of an acknowledgement stands at its front.

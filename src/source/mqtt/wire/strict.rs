@@ -96,6 +96,9 @@ pub(super) fn body(first: u8, body: &[u8], version: Version) -> Result<(), Viola
         3 => {
             rest.bytes()?;
             if first & 0x06 != 0 {
+                if id(rest.0)? == 0 {
+                    return Err(protocol_error("packet id 0"));
+                }
                 rest.skip(2)?;
             }
             if v5 { rest.properties(PUBLISH) } else { Ok(()) }
