@@ -1,0 +1,162 @@
+//! The configuration as people meet it: every shipped file loads, every bad file has its report beside it, and
+//! docs/configuration.md lists every key.
+//!
+//! `tests/config/NAME.toml` must fail with exactly `tests/config/NAME.report`, a good file must load with exactly
+//! the warnings in `NAME.warnings`.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use tidegate::config::{Config, Machine, keys};
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn machine() -> Machine {
+    Machine {
+        board_serial: "100000001A2B3C4D".into(),
+        machine_id: "0123456789abcdef0123456789abcdef".into(),
+        state_directory: Some("/var/lib/tidegate".into()),
+        filesystem_bytes: |_| Some(4 << 30),
+    }
+}
+
+fn toml_files(dir: &str) -> Vec<PathBuf> {
+    let listed = fs::read_dir(root().join(dir)).expect("the directory is there");
+    let mut files: Vec<PathBuf> = listed.map(|entry| entry.expect("an entry").path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    files.sort();
+    files
+}
+
+fn parse(path: &Path) -> Result<Config, String> {
+    let shown = path.file_name().expect("a name").to_string_lossy().into_owned();
+    let text = fs::read_to_string(path).expect("readable");
+    Config::parse(&shown, &text, &machine()).map_err(|report| report.to_string())
+}
+
+#[test]
+fn the_shipped_file_loads_and_listens_on_this_machine_only() {
+    let config = parse(&root().join("config/gateway.toml")).unwrap_or_else(|report| panic!("{report}"));
+    let door = config.mqtt.expect("a door");
+    assert!(door.listen.iter().all(|address| address.ip().is_loopback()));
+    assert_eq!(&*config.gateway.id, "tg-1a2b3c4d");
+    assert_eq!(&*config.gateway.source, "urn:tidegate:gateway:tg-1a2b3c4d");
+}
+
+#[test]
+fn what_the_shipped_file_has_commented_out_loads_too() {
+    let text = fs::read_to_string(root().join("config/gateway.toml")).expect("readable");
+    let is_code = |line: &str| line.starts_with('[') || line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
+    let lines = text.lines().map(|line| match line.strip_prefix("# ") {
+        Some(code) if is_code(code) => code,
+        _ => line,
+    });
+    let text: String = lines.flat_map(|line| [line, "\n"]).collect();
+    let config = Config::parse("gateway.toml", &text, &machine()).unwrap_or_else(|report| panic!("{report}"));
+    assert_eq!((config.rules.len(), config.serial.len(), config.sinks.len()), (1, 1, 1));
+}
+
+#[test]
+fn every_example_loads_without_a_warning() {
+    let files = toml_files("config/examples");
+    assert!(files.len() >= 2);
+    for file in files {
+        let config = parse(&file).unwrap_or_else(|report| panic!("{report}"));
+        assert_eq!(config.warnings, Vec::<String>::new(), "{}", file.display());
+        assert!(!config.rules.is_empty() && !config.sinks.is_empty(), "{}", file.display());
+    }
+}
+
+/// With `TIDEGATE_BLESS` set the expectations are written instead: read the diff.
+fn expect(path: &Path, got: &str) -> Result<(), String> {
+    if std::env::var_os("TIDEGATE_BLESS").is_some() {
+        fs::write(path, got).expect("writable");
+        return Ok(());
+    }
+    let wanted = fs::read_to_string(path).unwrap_or_default();
+    if wanted == got { Ok(()) } else { Err(format!("{}:\nwanted:\n{wanted}\ngot:\n{got}", path.display())) }
+}
+
+#[test]
+fn every_bad_file_has_exactly_the_report_beside_it() {
+    let files = toml_files("tests/config");
+    let bad: Vec<&PathBuf> = files.iter().filter(|file| !file.with_extension("warnings").exists()).collect();
+    assert!(bad.len() >= 28, "{} bad files", bad.len());
+    let wrong: Vec<String> = bad
+        .into_iter()
+        .filter_map(|file| match parse(file) {
+            Ok(_) => Some(format!("{} loads", file.display())),
+            Err(report) => expect(&file.with_extension("report"), &report).err(),
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_doubtful_file_loads_with_exactly_the_warnings_beside_it() {
+    let files = toml_files("tests/config");
+    let doubtful: Vec<&PathBuf> = files.iter().filter(|file| file.with_extension("warnings").exists()).collect();
+    assert!(!doubtful.is_empty());
+    for file in doubtful {
+        let config = parse(file).unwrap_or_else(|report| panic!("{report}"));
+        let warnings: String = config.warnings.iter().map(|warning| format!("{warning}\n")).collect();
+        expect(&file.with_extension("warnings"), &warnings).unwrap_or_else(|wrong| panic!("{wrong}"));
+    }
+}
+
+#[test]
+fn every_report_names_a_line_and_a_file_that_cannot_be_read_says_so() {
+    for file in toml_files("tests/config") {
+        let text = fs::read_to_string(&file).expect("readable");
+        if let Err(report) = Config::parse("x.toml", &text, &machine()) {
+            assert!(!report.problems().is_empty(), "{}", file.display());
+            assert!(report.problems().iter().all(|problem| problem.line.is_some()), "{report}");
+            assert!(report.render(true).contains("x.toml"), "{}", file.display());
+        }
+    }
+    let missing = Config::load(Path::new("/nowhere/gateway.toml")).expect_err("no such file");
+    assert!(missing.to_string().starts_with("/nowhere/gateway.toml: could not read"), "{missing}");
+}
+
+/// (header, key, live) of every row of docs/configuration.md: the first cell is the key, the last says whether it is live.
+fn documented() -> BTreeSet<(String, String, bool)> {
+    let text = fs::read_to_string(root().join("docs/configuration.md")).expect("docs/configuration.md is there");
+    let mut rows = BTreeSet::new();
+    let mut header = String::new();
+    for line in text.lines() {
+        if let Some(heading) = line.strip_prefix("## `") {
+            heading.trim_end_matches('`').clone_into(&mut header);
+        } else if let Some(row) = line.strip_prefix("| `") {
+            let key = row.split('`').next().expect("a key").to_owned();
+            let live = match row.trim_end().trim_end_matches('|').rsplit('|').next().map(str::trim) {
+                Some("live") => true,
+                Some("not supported yet") => false,
+                other => panic!("{header} {key}: {other:?} is neither \"live\" nor \"not supported yet\""),
+            };
+            assert!(rows.insert((header.clone(), key.clone(), live)), "{header} {key} stands twice");
+        }
+    }
+    rows
+}
+
+#[test]
+fn the_documentation_lists_every_key_and_no_other() {
+    let mut known = BTreeSet::new();
+    for table in keys::tables() {
+        for key in table.keys {
+            if !matches!(key.shape, keys::Shape::Table(_) | keys::Shape::Tables(_)) {
+                let header = if table.header.is_empty() { "the top level" } else { table.header };
+                known.insert((header.to_owned(), key.name.to_owned(), key.live));
+            }
+        }
+    }
+    let documented = documented();
+    let missing: Vec<_> = known.difference(&documented).collect();
+    let surplus: Vec<_> = documented.difference(&known).collect();
+    assert!(missing.is_empty() && surplus.is_empty(), "missing: {missing:#?}\nsurplus: {surplus:#?}");
+}
