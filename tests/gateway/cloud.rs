@@ -48,7 +48,7 @@ impl Cloud {
         Self { seen, news, _pump: pump }
     }
 
-    pub(crate) async fn wait_until(&self, done: impl Fn(&[Value]) -> bool) {
+    pub(crate) async fn wait_until(&self, mut done: impl FnMut(&[Value]) -> bool) {
         let waiting = async {
             while !done(&self.seen.lock().expect("not poisoned")) {
                 self.news.notified().await;

@@ -73,16 +73,22 @@ async fn whatever_was_acknowledged_before_a_kill_is_in_the_cloud_once_and_in_ord
     // Each device ended with an acknowledged clear, so its last event is that clear.
     let total: usize = acknowledged.values().map(|&n| usize::try_from(n).expect("small")).sum();
     assert!(total > 30, "the load is real: {total} alarms were acknowledged");
+    let mut awaited = acknowledged.clone();
+    let mut scanned = 0;
     cloud
         .wait_until(|seen| {
-            acknowledged.iter().all(|(name, number)| {
-                let last = 31.0 + f64::from(*number) * 0.001;
-                seen.iter().any(|event| {
-                    event["data"]["device"]["id"] == *name
-                        && event["transition"] == "cleared"
-                        && event["data"]["episode"]["max"].as_f64().is_some_and(|max| (max - last).abs() < 1e-6)
-                })
-            })
+            for event in seen.iter().skip(scanned).filter(|event| event["transition"] == "cleared") {
+                let device = event["data"]["device"]["id"].as_str().expect("a device");
+                let is_last = |number: &u32| {
+                    let last = 31.0 + f64::from(*number) * 0.001;
+                    event["data"]["episode"]["max"].as_f64().is_some_and(|max| (max - last).abs() < 1e-6)
+                };
+                if awaited.get(device).is_some_and(is_last) {
+                    awaited.remove(device);
+                }
+            }
+            scanned = seen.len();
+            awaited.is_empty()
         })
         .await;
     gateway.stop().await;

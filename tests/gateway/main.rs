@@ -9,11 +9,9 @@ use std::time::Duration;
 
 use cloud::Cloud;
 use device::{Device, Version};
-use parts::{Cable, Gateway, Mosquitto, Site};
+use parts::{Adapter, Cable, Gateway, Mosquitto, Site};
 use rumqttc::QoS;
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
-use tokio_serial::{SerialPort, SerialStream};
 
 /// What no part of this test may take longer than.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -98,40 +96,21 @@ async fn an_alarm_from_a_serial_line_reaches_the_cloud_and_survives_unplugging()
     let broker = Mosquitto::start().await;
     let cloud = Cloud::subscribe(broker.port).await;
     let site = Site::new().uplink(broker.port, "3.1.1");
-    let (mut line, port) = plug_in(&site);
+    let port = site.folder.path().join("boiler-port");
     let site = site.serial(&port);
     let gateway = Gateway::start(&site).await;
 
-    let raised = send_until(&mut line, b"{\"temp\": 31.5}\n", cloud.wait_for(|event| event["subject"] == "boiler/temperature")).await;
+    let mut adapter = Adapter::plug_in(&port);
+    let raised = cloud.wait_for(|event| event["subject"] == "boiler/temperature");
+    let raised = adapter.send_until(b"{\"temp\": 31.5}\n", raised).await;
     assert_eq!(raised["data"]["value"], 31.5);
 
-    drop(line);
-    std::fs::remove_file(&port).expect("the port goes with the adapter");
-    let (mut line, _) = plug_in(&site);
-    let noisy = b"\xff\xfenoise\n{\"temp\": 27.5}\n";
-    let cleared = send_until(&mut line, noisy, cloud.wait_for(|event| event["transition"] == "cleared")).await;
+    adapter.unplug().await;
+    let mut adapter = Adapter::plug_in(&port);
+    let cleared = cloud.wait_for(|event| event["transition"] == "cleared");
+    let cleared = adapter.send_until(b"\xff\xfenoise\n{\"temp\": 27.5}\n", cleared).await;
     assert_eq!(cleared["correlationid"], raised["correlationid"]);
     gateway.stop().await;
-}
-
-/// Says the same again and again, as sensors do, until `heard`.
-async fn send_until(line: &mut SerialStream, bytes: &[u8], heard: impl Future<Output = Value>) -> Value {
-    let mut heard = std::pin::pin!(heard);
-    let mut ticks = tokio::time::interval(Duration::from_millis(100));
-    loop {
-        tokio::select! {
-            event = &mut heard => return event,
-            _ = ticks.tick() => line.write_all(bytes).await.expect("the line takes bytes"),
-        }
-    }
-}
-
-/// A pty whose far end stands at a stable path, as udev would name it.
-fn plug_in(site: &Site) -> (SerialStream, std::path::PathBuf) {
-    let (line, other_end) = SerialStream::pair().expect("a pty");
-    let port = site.folder.path().join("boiler-port");
-    std::os::unix::fs::symlink(other_end.name().expect("a name"), &port).expect("a link");
-    (line, port)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,6 +11,7 @@ use std::{
 };
 
 use tokio::{
+    io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
     process::{Child, Command},
     sync::Notify,
@@ -241,5 +242,44 @@ impl Gateway {
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it is ours");
         let status = timeout(Duration::from_secs(15), self.process.wait()).await.expect("it ends in time").expect("waited");
         assert!(status.success(), "a clean stop ends with 0, not {status}");
+    }
+}
+
+/// A serial adapter: a pty at a stable path, as udev would name it. A process of its own holds the far end,
+/// so that no gateway inherits it.
+pub(crate) struct Adapter {
+    socat: Child,
+    port: PathBuf,
+}
+
+impl Adapter {
+    pub(crate) fn plug_in(port: &std::path::Path) -> Self {
+        let socat = Command::new("socat")
+            .arg("-u")
+            .arg("STDIN")
+            .arg(format!("PTY,raw,echo=0,link={}", port.display()))
+            .stdin(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("socat is installed (./test does it)");
+        Self { socat, port: port.to_owned() }
+    }
+
+    pub(crate) async fn unplug(mut self) {
+        self.socat.kill().await.expect("it was running");
+        std::fs::remove_file(&self.port).expect("udev takes the name away");
+    }
+
+    /// Says the same again and again, as sensors do, until `heard`.
+    pub(crate) async fn send_until<T>(&mut self, bytes: &[u8], heard: impl Future<Output = T>) -> T {
+        let line = self.socat.stdin.as_mut().expect("piped");
+        let mut heard = std::pin::pin!(heard);
+        let mut ticks = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            tokio::select! {
+                event = &mut heard => return event,
+                _ = ticks.tick() => line.write_all(bytes).await.expect("the line takes bytes"),
+            }
+        }
     }
 }
