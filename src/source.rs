@@ -164,7 +164,7 @@ mod tests {
     use crate::time::BootId;
 
     fn stamps() -> Stamps {
-        Stamps::new(Clock::system(), Duration::from_secs(600))
+        Stamps::new(Clock::system(), Duration::from_mins(10))
     }
 
     fn moment(quality: ClockQuality) -> Moment {

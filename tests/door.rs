@@ -1,5 +1,12 @@
 //! The door on a real socket, with real clients of both versions and an engine that does as it is told.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "helpers of tests stand outside #[test] functions and fail loudly"
+)]
+
 use std::{
     collections::HashMap,
     net::SocketAddr,
@@ -74,7 +81,7 @@ impl Rig {
         let (durable, on_disk) = watch::channel(Position(0));
         let (health, told) = watch::channel(Health::default());
         let hub = Hub::new();
-        let stamps = Arc::new(Stamps::new(Clock::system(), Duration::from_secs(600)));
+        let stamps = Arc::new(Stamps::new(Clock::system(), Duration::from_mins(10)));
         let house = House {
             hub: hub.clone(),
             intake,
@@ -108,13 +115,13 @@ impl Rig {
             .expect("the door is gone")
     }
 
-    fn old(&self, name: &str) -> (rumqttc::AsyncClient, rumqttc::EventLoop) {
+    fn client_3(&self, name: &str) -> (rumqttc::AsyncClient, rumqttc::EventLoop) {
         let mut options = rumqttc::MqttOptions::new(name, "127.0.0.1", self.address.port());
         options.set_max_packet_size(70_000, 70_000);
         rumqttc::AsyncClient::new(options, 100)
     }
 
-    fn new(&self, name: &str) -> (v5::AsyncClient, v5::EventLoop) {
+    fn client_5(&self, name: &str) -> (v5::AsyncClient, v5::EventLoop) {
         let options = v5::MqttOptions::new(name, "127.0.0.1", self.address.port());
         v5::AsyncClient::new(options, 100)
     }
@@ -215,8 +222,8 @@ async fn a_publish_is_acknowledged_when_the_disk_has_it_and_not_before() {
 #[tokio::test]
 async fn clients_of_both_versions_publish_and_hear_each_other() {
     let rig = Rig::open().await;
-    let (old, mut old_events) = rig.old("old");
-    let (new, mut new_events) = rig.new("new");
+    let (old, mut old_events) = rig.client_3("old");
+    let (new, mut new_events) = rig.client_5("new");
     old.subscribe("chat/+", rumqttc::QoS::ExactlyOnce).await.unwrap();
     old_until(&mut old_events, |packet| {
         matches!(packet, rumqttc::Packet::SubAck(_))
@@ -234,7 +241,7 @@ async fn clients_of_both_versions_publish_and_hear_each_other() {
         new_until(&mut new_events, |packet| {
             matches!(packet, v5::mqttbytes::v5::Packet::PubComp(_))
         })
-        .await
+        .await;
     });
     let mut heard = Vec::new();
     old_until(&mut old_events, |packet| {
@@ -258,8 +265,8 @@ async fn clients_of_both_versions_publish_and_hear_each_other() {
 #[tokio::test]
 async fn an_event_reaches_local_subscribers_of_both_versions() {
     let rig = Rig::open().await;
-    let (old, mut old_events) = rig.old("old");
-    let (new, mut new_events) = rig.new("new");
+    let (old, mut old_events) = rig.client_3("old");
+    let (new, mut new_events) = rig.client_5("new");
     old.subscribe("tidegate/+/events/#", rumqttc::QoS::AtLeastOnce)
         .await
         .unwrap();
@@ -394,7 +401,7 @@ async fn a_second_client_of_the_same_name_takes_over_and_the_first_is_told() {
 #[tokio::test]
 async fn a_will_is_heard_only_after_an_abnormal_end() {
     let mut rig = Rig::open().await;
-    let (listener, mut events) = rig.old("listener");
+    let (listener, mut events) = rig.client_3("listener");
     listener.subscribe("#", rumqttc::QoS::AtMostOnce).await.unwrap();
     old_until(&mut events, |packet| matches!(packet, rumqttc::Packet::SubAck(_))).await;
     let willing = b"\x10\x18\0\x04MQTT\x04\x06\0\0\0\x01w\0\x05t/d/m\0\x029";
@@ -483,7 +490,7 @@ async fn a_subscriber_that_does_not_read_is_disconnected_and_counted() {
     packet(&mut deaf).await;
     deaf.write_all(b"\x82\x06\0\x01\0\x01#\0").await.unwrap();
     assert_eq!(packet(&mut deaf).await, [0x90, 3, 0, 1, 0]);
-    let (talker, mut events) = rig.old("talker");
+    let (talker, mut events) = rig.client_3("talker");
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         loop {
@@ -508,7 +515,7 @@ async fn a_subscriber_that_does_not_read_is_disconnected_and_counted() {
 async fn an_address_in_use_is_named() {
     let rig = Rig::open().await;
     let (intake, _) = mpsc::channel(1);
-    let stamps = Arc::new(Stamps::new(Clock::system(), Duration::from_secs(600)));
+    let stamps = Arc::new(Stamps::new(Clock::system(), Duration::from_mins(10)));
     let house = House {
         hub: Hub::new(),
         intake,

@@ -131,10 +131,7 @@ fn an_absent_session_keeps_what_must_be_acknowledged_up_to_a_bound() {
     let hub = Hub::new();
     let one = attached(&hub, "one", false);
     assert!(one.subscribe("#", grant(1), |_| true));
-    assert!(
-        one.leave(Kept::default(), Duration::from_secs(60), None)
-            .is_none()
-    );
+    assert!(one.leave(Kept::default(), Duration::from_mins(1), None).is_none());
     hub.publish(
         Message {
             qos: 0,
@@ -156,10 +153,7 @@ fn a_clean_start_forgets_the_session() {
     let hub = Hub::new();
     let one = attached(&hub, "one", false);
     assert!(one.subscribe("#", grant(1), |_| true));
-    assert!(
-        one.leave(Kept::default(), Duration::from_secs(60), None)
-            .is_none()
-    );
+    assert!(one.leave(Kept::default(), Duration::from_mins(1), None).is_none());
     let again = attached(&hub, "one", true);
     assert!(!again.present);
     hub.publish(message("a", "x", false), None);
@@ -175,10 +169,7 @@ fn a_second_connection_kicks_the_first_and_waits_for_it() {
     };
     assert!(one.kick().is_cancelled());
     assert!(!gone.is_cancelled());
-    assert!(
-        one.leave(Kept::default(), Duration::from_secs(60), None)
-            .is_none()
-    );
+    assert!(one.leave(Kept::default(), Duration::from_mins(1), None).is_none());
     assert!(gone.is_cancelled());
     assert!(attached(&hub, "one", false).present);
 }
@@ -216,7 +207,7 @@ fn a_delayed_will_is_due_only_if_its_owner_stays_away() {
         message: message("w", "bye", false),
         delay: Duration::from_secs(5),
     };
-    let minute = Duration::from_secs(60);
+    let minute = Duration::from_mins(1);
     assert!(
         attached(&hub, "one", false)
             .leave(Kept::default(), minute, Some(will()))
@@ -250,10 +241,7 @@ fn an_absent_session_ends_when_its_time_is_over() {
     let hub = Hub::new();
     let one = attached(&hub, "one", false);
     assert!(one.subscribe("#", grant(1), |_| true));
-    assert!(
-        one.leave(Kept::default(), Duration::from_secs(60), None)
-            .is_none()
-    );
+    assert!(one.leave(Kept::default(), Duration::from_mins(1), None).is_none());
     hub.tick(Instant::now() + Duration::from_secs(61));
     assert!(!attached(&hub, "one", false).present);
 }

@@ -50,13 +50,11 @@ fn mutate(random: &mut fastrand::Rng, bytes: &mut BytesMut) {
         let at = random.usize(0..bytes.len().max(1));
         match random.u8(0..4) {
             0 => bytes
-                .iter_mut()
-                .nth(at)
+                .get_mut(at)
                 .into_iter()
                 .for_each(|byte| *byte = random.u8(..)),
             1 => bytes
-                .iter_mut()
-                .nth(at)
+                .get_mut(at)
                 .into_iter()
                 .for_each(|byte| *byte ^= 1 << random.u8(..8)),
             2 => bytes.truncate(at.max(1)),
