@@ -51,14 +51,19 @@ fn the_shipped_file_loads_and_listens_on_this_machine_only() {
 #[test]
 fn what_the_shipped_file_has_commented_out_loads_too() {
     let text = fs::read_to_string(root().join("config/gateway.toml")).expect("readable");
-    let is_code = |line: &str| line.starts_with('[') || line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
+    let is_code = |line: &str| {
+        line.starts_with('[') || line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '))
+    };
     let lines = text.lines().map(|line| match line.strip_prefix("# ") {
         Some(code) if is_code(code) => code,
         _ => line,
     });
     let text: String = lines.flat_map(|line| [line, "\n"]).collect();
     let config = Config::parse("gateway.toml", &text, &machine()).unwrap_or_else(|report| panic!("{report}"));
-    assert_eq!((config.rules.len(), config.serial.len(), config.sinks.len()), (1, 1, 1));
+    assert_eq!(
+        (config.rules.len(), config.serial.len(), config.sinks.len()),
+        (1, 1, 1)
+    );
 }
 
 #[test]
@@ -68,7 +73,11 @@ fn every_example_loads_without_a_warning() {
     for file in files {
         let config = parse(&file).unwrap_or_else(|report| panic!("{report}"));
         assert_eq!(config.warnings, Vec::<String>::new(), "{}", file.display());
-        assert!(!config.rules.is_empty() && !config.sinks.is_empty(), "{}", file.display());
+        assert!(
+            !config.rules.is_empty() && !config.sinks.is_empty(),
+            "{}",
+            file.display()
+        );
     }
 }
 
@@ -79,13 +88,20 @@ fn expect(path: &Path, got: &str) -> Result<(), String> {
         return Ok(());
     }
     let wanted = fs::read_to_string(path).unwrap_or_default();
-    if wanted == got { Ok(()) } else { Err(format!("{}:\nwanted:\n{wanted}\ngot:\n{got}", path.display())) }
+    if wanted == got {
+        Ok(())
+    } else {
+        Err(format!("{}:\nwanted:\n{wanted}\ngot:\n{got}", path.display()))
+    }
 }
 
 #[test]
 fn every_bad_file_has_exactly_the_report_beside_it() {
     let files = toml_files("tests/config");
-    let bad: Vec<&PathBuf> = files.iter().filter(|file| !file.with_extension("warnings").exists()).collect();
+    let bad: Vec<&PathBuf> = files
+        .iter()
+        .filter(|file| !file.with_extension("warnings").exists())
+        .collect();
     assert!(bad.len() >= 28, "{} bad files", bad.len());
     let wrong: Vec<String> = bad
         .into_iter()
@@ -100,11 +116,18 @@ fn every_bad_file_has_exactly_the_report_beside_it() {
 #[test]
 fn every_doubtful_file_loads_with_exactly_the_warnings_beside_it() {
     let files = toml_files("tests/config");
-    let doubtful: Vec<&PathBuf> = files.iter().filter(|file| file.with_extension("warnings").exists()).collect();
+    let doubtful: Vec<&PathBuf> = files
+        .iter()
+        .filter(|file| file.with_extension("warnings").exists())
+        .collect();
     assert!(!doubtful.is_empty());
     for file in doubtful {
         let config = parse(file).unwrap_or_else(|report| panic!("{report}"));
-        let warnings: String = config.warnings.iter().map(|warning| format!("{warning}\n")).collect();
+        let warnings: String = config
+            .warnings
+            .iter()
+            .map(|warning| format!("{warning}\n"))
+            .collect();
         expect(&file.with_extension("warnings"), &warnings).unwrap_or_else(|wrong| panic!("{wrong}"));
     }
 }
@@ -115,17 +138,26 @@ fn every_report_names_a_line_and_a_file_that_cannot_be_read_says_so() {
         let text = fs::read_to_string(&file).expect("readable");
         if let Err(report) = Config::parse("x.toml", &text, &machine()) {
             assert!(!report.problems().is_empty(), "{}", file.display());
-            assert!(report.problems().iter().all(|problem| problem.line.is_some()), "{report}");
+            assert!(
+                report.problems().iter().all(|problem| problem.line.is_some()),
+                "{report}"
+            );
             assert!(report.render(true).contains("x.toml"), "{}", file.display());
         }
     }
     let missing = Config::load(Path::new("/nowhere/gateway.toml")).expect_err("no such file");
-    assert!(missing.to_string().starts_with("/nowhere/gateway.toml: could not read"), "{missing}");
+    assert!(
+        missing
+            .to_string()
+            .starts_with("/nowhere/gateway.toml: could not read"),
+        "{missing}"
+    );
 }
 
 /// (header, key, live) of every row of docs/configuration.md: the first cell is the key, the last says whether it is live.
 fn documented() -> BTreeSet<(String, String, bool)> {
-    let text = fs::read_to_string(root().join("docs/configuration.md")).expect("docs/configuration.md is there");
+    let text =
+        fs::read_to_string(root().join("docs/configuration.md")).expect("docs/configuration.md is there");
     let mut rows = BTreeSet::new();
     let mut header = String::new();
     for line in text.lines() {
@@ -133,12 +165,21 @@ fn documented() -> BTreeSet<(String, String, bool)> {
             heading.trim_end_matches('`').clone_into(&mut header);
         } else if let Some(row) = line.strip_prefix("| `") {
             let key = row.split('`').next().expect("a key").to_owned();
-            let live = match row.trim_end().trim_end_matches('|').rsplit('|').next().map(str::trim) {
+            let live = match row
+                .trim_end()
+                .trim_end_matches('|')
+                .rsplit('|')
+                .next()
+                .map(str::trim)
+            {
                 Some("live") => true,
                 Some("not supported yet") => false,
                 other => panic!("{header} {key}: {other:?} is neither \"live\" nor \"not supported yet\""),
             };
-            assert!(rows.insert((header.clone(), key.clone(), live)), "{header} {key} stands twice");
+            assert!(
+                rows.insert((header.clone(), key.clone(), live)),
+                "{header} {key} stands twice"
+            );
         }
     }
     rows
@@ -150,7 +191,11 @@ fn the_documentation_lists_every_key_and_no_other() {
     for table in keys::tables() {
         for key in table.keys {
             if !matches!(key.shape, keys::Shape::Table(_) | keys::Shape::Tables(_)) {
-                let header = if table.header.is_empty() { "the top level" } else { table.header };
+                let header = if table.header.is_empty() {
+                    "the top level"
+                } else {
+                    table.header
+                };
                 known.insert((header.to_owned(), key.name.to_owned(), key.live));
             }
         }
@@ -158,5 +203,167 @@ fn the_documentation_lists_every_key_and_no_other() {
     let documented = documented();
     let missing: Vec<_> = known.difference(&documented).collect();
     let surplus: Vec<_> = documented.difference(&known).collect();
-    assert!(missing.is_empty() && surplus.is_empty(), "missing: {missing:#?}\nsurplus: {surplus:#?}");
+    assert!(
+        missing.is_empty() && surplus.is_empty(),
+        "missing: {missing:#?}\nsurplus: {surplus:#?}"
+    );
+}
+
+const SOURCE: &str = "[[mqtt.readings]]\ntopic = \"t/{device}/+/#\"\nformat = \"json\"\n[[mqtt.readings.metric]]\nname = \"temperature\"\n";
+
+fn loaded(text: &str) -> Config {
+    Config::parse("x.toml", text, &machine()).unwrap_or_else(|report| panic!("{report}"))
+}
+
+#[test]
+fn an_override_keeps_the_rules_margin_and_may_change_any_number() {
+    use tidegate::{event::Severity, rule::Condition};
+    let config = loaded(&format!(
+        "{SOURCE}[[rule]]\nevent = \"HighTemperature\"\nmetric = \"temperature\"\nabove = 30\nclear = 28\nhold = \"30s\"\n\
+         [[override]]\nrule = \"high-temperature\"\ndevices = [\"server-*\"]\nabove = 24\n\
+         [[override]]\nrule = \"high-temperature\"\ndevices = [\"a\", \"b\"]\nmargin = 1\nseverity = \"critical\"\n\
+         [[override]]\nrule = \"high-temperature\"\ndevices = [\"c\"]\nabove = 40\nclear = 39\n\
+         [[override]]\nrule = \"high-temperature\"\ndevices = [\"d\"]\nhold = \"0s\"\n"
+    ));
+    let rule = &config.rules[0];
+    assert_eq!(
+        (&*rule.name, &*rule.cleared_event),
+        ("high-temperature", "HighTemperatureCleared")
+    );
+    assert_eq!(
+        rule.condition,
+        Condition::Above {
+            threshold: 30.0,
+            clear: 28.0
+        }
+    );
+    let conditions: Vec<_> = rule.overrides.iter().map(|one| one.condition.clone()).collect();
+    let above = |threshold, clear| Some(Condition::Above { threshold, clear });
+    assert_eq!(
+        conditions,
+        [above(24.0, 22.0), above(30.0, 29.0), above(40.0, 39.0), None]
+    );
+    assert_eq!(rule.overrides[1].severity, Some(Severity::Critical));
+    assert_eq!(rule.overrides[3].hold, Some(std::time::Duration::ZERO));
+}
+
+#[test]
+fn every_kind_of_condition_arrives_with_its_clear_point() {
+    use tidegate::{reading::Value, rule::Condition};
+    for (keys, wanted) in [
+        (
+            "below = 6\nmargin = 1",
+            Condition::Below {
+                threshold: 6.0,
+                clear: 7.0,
+            },
+        ),
+        (
+            "above = 30",
+            Condition::Above {
+                threshold: 30.0,
+                clear: 30.0,
+            },
+        ),
+        (
+            "outside = [18, 24]\nmargin = 3",
+            Condition::Outside {
+                lo: 18.0,
+                hi: 24.0,
+                margin: 3.0,
+            },
+        ),
+        (
+            "inside = [-1, 1]",
+            Condition::Inside {
+                lo: -1.0,
+                hi: 1.0,
+                margin: 0.0,
+            },
+        ),
+        ("equals = true", Condition::Equals(Value::Bool(true))),
+        ("equals = 3", Condition::Equals(Value::Number(3.0))),
+        (
+            "not-equals = \"ok\"",
+            Condition::NotEquals(Value::Text("ok".into())),
+        ),
+    ] {
+        let config = loaded(&format!(
+            "{SOURCE}[[rule]]\nevent = \"X\"\nmetric = \"temperature\"\n{keys}\n"
+        ));
+        assert_eq!(config.rules[0].condition, wanted, "{keys}");
+    }
+}
+
+#[test]
+fn what_is_not_said_has_the_defaults_of_the_contract() {
+    use std::time::Duration;
+    use tidegate::source::mqtt::Level;
+    let config = loaded(&format!(
+        "{SOURCE}[[sink.mqtt]]\nname = \"cloud\"\nurl = \"mqtts://[fe80::1]\"\n"
+    ));
+    assert_eq!(config.journal.dir, Path::new("/var/lib/tidegate/journal"));
+    assert_eq!(config.journal.max_bytes, (4 << 30) / 20);
+    assert_eq!(config.journal.state_delay, Duration::from_millis(250));
+    assert_eq!(config.events.heartbeat, Some(Duration::from_secs(900)));
+    assert_eq!(config.events.off, ["DeviceConnected", "DeviceDisconnected"]);
+    let door = config.mqtt.expect("a door");
+    assert_eq!(door.listen, ["127.0.0.1:1883".parse().unwrap()]);
+    assert_eq!(
+        (door.max_packet, door.max_connections, door.max_inflight),
+        (65_536, 1000, 64)
+    );
+    let levels = [Level::Literal("t".into()), Level::Device, Level::Any, Level::Rest];
+    assert_eq!(door.readings[0].topic, levels);
+    let sink = &config.sinks[0];
+    assert_eq!((sink.host.as_str(), sink.port, sink.tls), ("fe80::1", 8883, true));
+    assert_eq!(sink.client_id, "tidegate-tg-1a2b3c4d");
+    assert_eq!(sink.status_topic.as_deref(), Some("tidegate/tg-1a2b3c4d/status"));
+    assert_eq!(sink.topic, "tidegate/{gateway}/events/{event}/{device}");
+    assert_eq!(
+        (sink.inflight, sink.max_attempts, sink.required, sink.from_oldest),
+        (16, 10, true, false)
+    );
+}
+
+#[test]
+fn a_renamed_device_keeps_its_id_at_every_source() {
+    let config = loaded(
+        "[mqtt]\n[[serial]]\nname = \"s\"\nport = \"/dev/s\"\nbaud = 9600\nformat = \"json\"\ndevice-at = \"/id\"\n\
+         [[device]]\nid = \"flat-12\"\nfrom = [\"tasmota_1\"]\n",
+    );
+    let id = |renamed: &std::collections::HashMap<String, tidegate::reading::DeviceId>| {
+        renamed.get("tasmota_1").map(ToString::to_string)
+    };
+    assert_eq!(
+        id(&config.mqtt.expect("a door").renamed).as_deref(),
+        Some("flat-12")
+    );
+    assert_eq!(id(&config.serial[0].renamed).as_deref(), Some("flat-12"));
+}
+
+#[test]
+fn a_machine_without_a_board_is_named_by_its_id_and_without_both_by_nobody() {
+    let bare = Machine {
+        board_serial: String::new(),
+        ..machine()
+    };
+    let config = Config::parse("x.toml", "", &bare).unwrap_or_else(|report| panic!("{report}"));
+    assert_eq!(config.gateway.id.len(), "tg-".len() + 8);
+    let nothing = Machine {
+        machine_id: String::new(),
+        ..bare
+    };
+    let report = Config::parse("x.toml", "", &nothing).expect_err("no name");
+    assert!(report.to_string().contains("id is missing"), "{report}");
+}
+
+#[test]
+fn a_password_in_a_url_is_never_quoted() {
+    let text = "[[sink.mqtt]]\nname = \"cloud\"\nurl = \"mqtt://joe:hunter2@broker\"\nca = 3\n";
+    for text in [text, &text.replace("ca = 3", "inflight = 0")] {
+        let report = Config::parse("x.toml", text, &machine()).expect_err("wrong");
+        assert!(!report.to_string().contains("hunter2"), "{report}");
+        assert!(!report.render(true).contains("hunter2"), "{report}");
+    }
 }

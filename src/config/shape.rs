@@ -37,7 +37,7 @@ fn entry(known: &'static Table, who: &str, (key, value): Entry<'_, '_>, checker:
     }
     // A header's own line says more than the first key under it.
     let header = match listed.shape {
-        Shape::Table(inner) | Shape::Tables(inner) => Some(inner.header.replace('*', "...")),
+        Shape::Table(inner) | Shape::Tables(inner) => Some(inner.header),
         _ => None,
     };
     let message = match header {
@@ -162,7 +162,8 @@ pub(super) fn closest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> O
     let slips = |candidate: &str| distance(&name.to_lowercase(), &candidate.to_lowercase());
     let (distance, best) = known.map(|candidate| (slips(candidate), candidate)).min()?;
     // A third of the letters wrong is another word.
-    (distance <= (best.chars().count().max(3)) / 3).then_some(best)
+    let letters = best.chars().count();
+    (distance < letters && distance <= letters.max(3) / 3).then_some(best)
 }
 
 /// Insertions, deletions, replacements and swaps of neighbours (optimal string alignment).

@@ -54,7 +54,7 @@ pub(super) fn show_duration(duration: Duration) -> String {
     let millis = duration.as_millis();
     [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)]
         .into_iter()
-        .find(|(_, unit)| millis % unit == 0)
+        .find(|(name, unit)| millis % unit == 0 && (millis > 0 || *name == "s"))
         .map_or_else(
             || format!("{millis}ms"),
             |(name, unit)| format!("{}{name}", millis / unit),
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn what_is_shown_can_be_written() {
-        for text in ["250ms", "90s", "15m", "1h", "30d"] {
+        for text in ["0s", "250ms", "90s", "15m", "1h", "30d"] {
             assert_eq!(show_duration(duration(text).unwrap()), text);
         }
         for text in ["100B", "64KiB", "8MiB", "1GiB"] {
