@@ -20,7 +20,7 @@ enum Command {
     /// Run the gateway until SIGTERM or Ctrl-C.
     ///
     /// If the configuration no longer loads, the last one that did is used instead, the mistake is logged and a
-    /// ConfigurationRejected event says so upstream.
+    /// `ConfigurationRejected` event says so upstream.
     Run {
         /// The configuration file.
         #[arg(long, short, value_name = "FILE", default_value = "/etc/tidegate/gateway.toml")]

@@ -3,11 +3,11 @@
 //! Who spawns, joins: every stage lives in one `JoinSet`, and a stage that ends early or panics ends the process
 //! (the service manager restarts it): there is no ghost of a daemon. Sources retry inside themselves.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{mpsc, watch},
-    task::JoinSet,
+    sync::{mpsc, oneshot, watch},
+    task::{JoinError, JoinSet},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -15,15 +15,19 @@ use tracing::{info, warn};
 
 use crate::{
     config::{Config, Machine},
-    event::{Origin, Position},
-    forward,
+    event::{Epoch, Origin, Position},
+    forward::{self, mqtt::Uplink},
     hub::Hub,
-    journal::{self, Cursor, Journal, Owner, SinkPlan},
+    journal::{self, Cursor, Journal, Owner, Recovered, SinkPlan},
     rule::{
         engine::{Engine, Setup},
         state::Outcome,
     },
-    source::{self, INTAKE_LEN, Stamps, mqtt::{Door, House}, serial::Serial},
+    source::{
+        self, INTAKE_LEN, Intake, Stamps,
+        mqtt::{Door, House},
+        serial::Serial,
+    },
     time::Clock,
 };
 
@@ -42,8 +46,8 @@ use signals::Signals;
 /// How long forwarders may go on after a stop was asked for; what is left stays in the journal.
 pub const GRACE: Duration = Duration::from_secs(10);
 
-/// How long the door may take to answer what it owes.
-const DOOR_GRACE: Duration = Duration::from_secs(3);
+/// How long the other stages may take, each: the door to answer what it owes, the journal to close.
+const STAGE_GRACE: Duration = Duration::from_secs(3);
 
 /// Why a gateway does not start, or no longer runs.
 #[derive(Debug, thiserror::Error)]
@@ -121,8 +125,48 @@ impl Daemon {
     /// # Errors
     ///
     /// As [`Daemon::run_until_signal`].
-    pub async fn run(self, stop: CancellationToken, ready: impl FnOnce(&[std::net::SocketAddr])) -> Result<(), Error> {
-        let Self { config, rejected, last_good, source } = self;
+    pub async fn run(self, stop: CancellationToken, ready: impl FnOnce(&[SocketAddr])) -> Result<(), Error> {
+        let mut gateway = Gateway::build(&self.config, self.rejected.as_deref()).await?;
+        if self.rejected.is_none()
+            && let (Some(last_good), Some(path)) = (&self.last_good, &self.source)
+        {
+            last_good.keep(path);
+        }
+        systemd::ready("ready");
+        info!(
+            gateway = %self.config.gateway.id,
+            rules = self.config.rules.len(),
+            door = ?gateway.addresses,
+            "ready"
+        );
+        ready(&gateway.addresses);
+        gateway.until(&stop).await?;
+        systemd::stopping("stopping: delivering what is left");
+        gateway.stop().await
+    }
+}
+
+/// A gateway whose stages all run.
+struct Gateway {
+    journal: Journal,
+    journal_ended: oneshot::Receiver<Result<(), journal::Error>>,
+    announcer: Announcer,
+    /// Without any source the engine still has deadlines to keep: this sender lives until the stop.
+    intake: Intake,
+    addresses: Vec<SocketAddr>,
+    stop_sources: CancellationToken,
+    stop_forwarders: CancellationToken,
+    sources: JoinSet<&'static str>,
+    engine: JoinSet<&'static str>,
+    forwarders: JoinSet<&'static str>,
+    /// What ends with the process: the local event feed, the heartbeat.
+    others: JoinSet<&'static str>,
+}
+
+impl Gateway {
+    /// In flow order, last things first: the journal recovers, the engine takes up its state, then the sources
+    /// may speak.
+    async fn build(config: &Config, rejected: Option<&str>) -> Result<Self, Error> {
         // An earlier provider stays: it can only be ring, the one built in.
         drop(rustls::crypto::ring::default_provider().install_default());
         let clock = Clock::system();
@@ -132,170 +176,166 @@ impl Daemon {
             labels: config.gateway.labels.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
         });
-        let settings = config.journal.clone();
-        let owner = owner(&config, Arc::clone(&origin));
-        let opening = clock.clone();
-        let (journal, recovered, running) =
-            tokio::task::spawn_blocking(move || Journal::open(&settings, owner, opening))
-                .await
-                .map_err(|_| Error::StageEnded("journal's recovery".into()))??;
-        let announcer = Announcer::new(journal.clone(), clock.clone(), Arc::clone(&config.gateway.id), &config.events.off);
+        let (journal, recovered, journal_ended) = open_journal(config, &origin, &clock).await?;
+        let gateway = Arc::clone(&config.gateway.id);
+        let announcer = Announcer::new(journal.clone(), clock.clone(), gateway, &config.events.off);
         announcer.started(&recovered, clock.moment().boot_id, &config.sha256);
-        if let Some(report) = &rejected {
+        if let Some(report) = rejected {
             announcer.configuration_rejected(report);
         }
+        let engine = restore(config, &recovered, &journal, &clock);
 
-        let mut outcome = Outcome::default();
-        let setup = Setup {
-            rules: config.rules.clone(),
-            devices: config.devices.clone(),
-            epoch: recovered.epoch,
-            max_devices: config.max_devices,
-            max_metrics: config.max_metrics,
-        };
-        let mut engine = Engine::restore(setup, &recovered.state, clock.moment(), &mut outcome);
-        if !outcome.events.is_empty() || !outcome.state.is_empty() {
-            let position = journal.append(outcome);
-            engine.committed(position);
-        }
-
-        let mut stages: JoinSet<&'static str> = JoinSet::new();
-        let hub = Hub::new();
-        let stamps = Arc::new(Stamps::new(clock.clone(), config.events.max_clock_skew));
         let (intake, deliveries) = mpsc::channel(INTAKE_LEN);
+        let mut gateway = Self {
+            journal: journal.clone(),
+            journal_ended,
+            announcer: announcer.clone(),
+            intake,
+            addresses: Vec::new(),
+            stop_sources: CancellationToken::new(),
+            stop_forwarders: CancellationToken::new(),
+            sources: JoinSet::new(),
+            engine: JoinSet::new(),
+            forwarders: JoinSet::new(),
+            others: JoinSet::new(),
+        };
         let counters = Arc::new(evaluate::Counters::default());
+        let evaluation =
+            evaluate::evaluate(engine, deliveries, journal.clone(), clock.clone(), Arc::clone(&counters));
+        gateway.engine.spawn(named("engine", evaluation));
+        let uplinks = gateway.start_uplinks(config, &origin, recovered.epoch)?;
+        let hub = Hub::new();
+        gateway.others.spawn(named("local event feed", local::serve(journal.clone(), hub.clone())));
+        let heartbeat = config.events.heartbeat;
+        let beat = pulse::Beat { journal, announcer, engine: counters, uplinks, epoch: recovered.epoch, heartbeat };
+        gateway.others.spawn(named("heartbeat", beat.run()));
+        gateway.start_sources(config, &clock, hub).await?;
+        Ok(gateway)
+    }
 
-        let mut addresses = Vec::new();
-        let mut door_stage = JoinSet::new();
-        let sources_stop = CancellationToken::new();
+    async fn start_sources(&mut self, config: &Config, clock: &Clock, hub: Hub) -> Result<(), Error> {
+        let stamps = Arc::new(Stamps::new(clock.clone(), config.events.max_clock_skew));
         if let Some(settings) = config.mqtt.clone() {
             let house = House {
-                hub: hub.clone(),
-                intake: intake.clone(),
-                durable: journal.durable(),
-                health: journal.health(),
+                hub,
+                intake: self.intake.clone(),
+                durable: self.journal.durable(),
+                health: self.journal.health(),
                 stamps: Arc::clone(&stamps),
             };
             let door = Door::bind(settings, house).await?;
-            addresses = door.local_addrs();
-            let stop = sources_stop.clone();
-            door_stage.spawn(async move {
-                door.run(stop).await;
-                "door"
-            });
+            self.addresses = door.local_addrs();
+            self.sources.spawn(named("door", door.run(self.stop_sources.clone())));
         }
         for settings in config.serial.clone() {
-            let line = Serial::new(settings, intake.clone(), Arc::clone(&stamps), Arc::default());
-            let stop = sources_stop.clone();
-            door_stage.spawn(async move {
-                line.run(stop).await;
-                "serial line"
-            });
+            let line = Serial::new(settings, self.intake.clone(), Arc::clone(&stamps), Arc::default());
+            self.sources.spawn(named("serial line", line.run(self.stop_sources.clone())));
         }
-        // Without any source the engine still has deadlines to keep: this sender lives until the stop.
-        let last_intake = intake;
+        Ok(())
+    }
 
-        let mut engine_stage = JoinSet::new();
-        engine_stage.spawn({
-            let (journal, clock, counters) = (journal.clone(), clock.clone(), Arc::clone(&counters));
-            evaluate::evaluate(engine, deliveries, journal, clock, counters)
-        });
-
-        let forward_stop = CancellationToken::new();
-        let mut uplinks: Vec<watch::Receiver<forward::Status>> = Vec::new();
-        let mut forward_stage = JoinSet::new();
+    fn start_uplinks(
+        &mut self,
+        config: &Config,
+        origin: &Arc<Origin>,
+        epoch: Epoch,
+    ) -> Result<Vec<watch::Receiver<forward::Status>>, Error> {
+        let mut statuses = Vec::new();
         for settings in config.sinks.clone() {
-            let uplink = forward::mqtt::Uplink::new(settings, journal.clone(), Arc::clone(&origin), recovered.epoch)?;
+            let uplink = Uplink::new(settings, self.journal.clone(), Arc::clone(origin), epoch)?;
             let (status, watch) = watch::channel(forward::Status::default());
-            uplinks.push(watch);
-            let stop = forward_stop.clone();
-            forward_stage.spawn(async move {
-                uplink.run(stop, status).await;
-                "uplink"
-            });
+            statuses.push(watch);
+            self.forwarders.spawn(named("uplink", uplink.run(self.stop_forwarders.clone(), status)));
         }
-        stages.spawn({
-            let (journal, hub) = (journal.clone(), hub.clone());
-            async move {
-                local::serve(journal, hub).await;
-                "local event feed"
-            }
-        });
-        stages.spawn({
-            let beat = pulse::Beat {
-                journal: journal.clone(),
-                announcer: announcer.clone(),
-                engine: Arc::clone(&counters),
-                uplinks: uplinks.clone(),
-                epoch: recovered.epoch,
-                heartbeat: config.events.heartbeat,
-            };
-            async move {
-                beat.run().await;
-                "heartbeat"
-            }
-        });
+        Ok(statuses)
+    }
 
-        if rejected.is_none()
-            && let (Some(last_good), Some(path)) = (&last_good, &source)
-        {
-            last_good.keep(path);
-        }
-        systemd::ready("ready");
-        info!(
-            gateway = %origin.gateway, epoch = %recovered.epoch, rules = config.rules.len(), door = ?addresses,
-            "ready"
-        );
-        ready(&addresses);
-
-        let mut ended = running.ended;
-        // All cancel-safe: joins, a token and a oneshot by reference.
-        let early: Option<Error> = tokio::select! {
-            () = stop.cancelled() => None,
-            died = &mut ended => return Err(journal_error(died)),
-            joined = stages.join_next() => Some(stage_ended(joined)),
-            joined = door_stage.join_next(), if !door_stage.is_empty() => Some(stage_ended(joined)),
-            joined = forward_stage.join_next(), if !forward_stage.is_empty() => Some(stage_ended(joined)),
-            joined = engine_stage.join_next() => Some(stage_ended(joined.map(|end| end.map(|()| "engine")))),
+    /// Waits for `stop`; a stage that ends before it is an error.
+    async fn until(&mut self, stop: &CancellationToken) -> Result<(), Error> {
+        // All cancel-safe: a token, joins, and a oneshot by reference.
+        let early = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            ended = &mut self.journal_ended => return Err(journal_error(ended)),
+            Some(ended) = self.sources.join_next() => ended,
+            Some(ended) = self.engine.join_next() => ended,
+            Some(ended) = self.forwarders.join_next() => ended,
+            Some(ended) = self.others.join_next() => ended,
         };
-        if let Some(error) = early {
-            // Whoever saw the journal die first ended: the journal's own reason is the one to tell.
-            return Err(timeout(Duration::from_secs(1), ended).await.map_or(error, journal_error));
-        }
+        // Stages end when the journal does, and may be seen first: its own reason is the one to tell.
+        let journal = timeout(Duration::from_secs(1), &mut self.journal_ended).await;
+        Err(journal.map_or_else(|_| stage_ended(early), journal_error))
+    }
 
-        systemd::stopping("stopping: delivering what is left");
+    /// In flow order: no more readings, the engine drains, the uplinks deliver, the journal closes. Past each
+    /// grace it goes on anyway: the journal holds the rest.
+    async fn stop(mut self) -> Result<(), Error> {
         info!("stopping: no more readings are taken");
-        sources_stop.cancel();
-        drop(last_intake);
-        let sources_done = async { while door_stage.join_next().await.is_some() {} };
-        if timeout(DOOR_GRACE, sources_done).await.is_err() {
+        self.stop_sources.cancel();
+        drop(self.intake);
+        if !finish(&mut self.sources, STAGE_GRACE).await {
             warn!("some connections were still owed an answer; their devices will send again");
-            door_stage.shutdown().await;
         }
-        if timeout(DOOR_GRACE, engine_stage.join_next()).await.is_err() {
-            engine_stage.shutdown().await;
+        if !finish(&mut self.engine, STAGE_GRACE).await {
+            warn!("the engine did not finish; what it had not evaluated was not acknowledged");
         }
-        let stopped = announcer.stopped();
-        let mut durable = journal.durable();
-        // Forwarders go on with what is durable when they are told; what is not by then is sent after the next start.
+        let stopped = self.announcer.stopped();
+        let mut durable = self.journal.durable();
+        // Forwarders go on with what is durable when they are told; the rest is sent after the next start.
         let written = durable.wait_for(|position| *position >= stopped);
-        drop(timeout(DOOR_GRACE, written).await.map(drop));
-        forward_stop.cancel();
-        let forwarded = async { while forward_stage.join_next().await.is_some() {} };
-        if timeout(GRACE, forwarded).await.is_err() {
+        drop(timeout(STAGE_GRACE, written).await.map(drop));
+        self.stop_forwarders.cancel();
+        if !finish(&mut self.forwarders, GRACE).await {
             info!("what is not delivered yet stays in the journal");
-            forward_stage.shutdown().await;
         }
-        stages.shutdown().await;
-        if timeout(DOOR_GRACE, journal.close()).await.is_err() {
+        self.others.shutdown().await;
+        if timeout(STAGE_GRACE, self.journal.close()).await.is_err() {
             warn!("the journal did not close in time: the next start recovers it");
             return Ok(());
         }
-        match ended.await {
-            Ok(result) => Ok(result?),
+        match self.journal_ended.await {
+            Ok(closed) => Ok(closed?),
             Err(_) => Err(Error::StageEnded("journal thread".into())),
         }
     }
+}
+
+/// A stage that tells its name when it ends.
+async fn named(name: &'static str, stage: impl Future<Output = ()>) -> &'static str {
+    stage.await;
+    name
+}
+
+/// Whether all ended by themselves in time; those that did not are cancelled.
+async fn finish(stages: &mut JoinSet<&'static str>, grace: Duration) -> bool {
+    let ended = async { while stages.join_next().await.is_some() {} };
+    let in_time = timeout(grace, ended).await.is_ok();
+    stages.shutdown().await;
+    in_time
+}
+
+type Opened = (Journal, Recovered, oneshot::Receiver<Result<(), journal::Error>>);
+
+async fn open_journal(config: &Config, origin: &Arc<Origin>, clock: &Clock) -> Result<Opened, Error> {
+    let (settings, owner, clock) = (config.journal.clone(), owner(config, Arc::clone(origin)), clock.clone());
+    let opening = tokio::task::spawn_blocking(move || Journal::open(&settings, owner, clock));
+    let (journal, recovered, running) =
+        opening.await.map_err(|_| Error::StageEnded("journal's recovery".into()))??;
+    Ok((journal, recovered, running.ended))
+}
+
+/// The engine with the state that the journal kept; what edited rules and the time since ended is committed.
+fn restore(config: &Config, recovered: &Recovered, journal: &Journal, clock: &Clock) -> Engine {
+    let setup = Setup {
+        rules: config.rules.clone(),
+        devices: config.devices.clone(),
+        epoch: recovered.epoch,
+        max_devices: config.max_devices,
+        max_metrics: config.max_metrics,
+    };
+    let mut outcome = Outcome::default();
+    let mut engine = Engine::restore(setup, &recovered.state, clock.moment(), &mut outcome);
+    evaluate::commit(&mut engine, outcome, journal);
+    engine
 }
 
 fn owner(config: &Config, origin: Arc<Origin>) -> Owner {
@@ -308,16 +348,15 @@ fn owner(config: &Config, origin: Arc<Origin>) -> Owner {
     Owner { origin, machine_id: machine.machine_id, board_serial: machine.board_serial, sinks: sinks.collect() }
 }
 
-fn stage_ended(joined: Option<Result<&'static str, tokio::task::JoinError>>) -> Error {
+fn stage_ended(joined: Result<&'static str, JoinError>) -> Error {
     match joined {
-        Some(Ok(stage)) => Error::StageEnded(stage.into()),
-        Some(Err(error)) => Error::StageEnded(format!("stage that panicked ({error})")),
-        None => Error::StageEnded("last stage".into()),
+        Ok(stage) => Error::StageEnded(stage.into()),
+        Err(error) => Error::StageEnded(format!("stage that panicked ({error})")),
     }
 }
 
-fn journal_error(died: Result<Result<(), journal::Error>, tokio::sync::oneshot::error::RecvError>) -> Error {
-    match died {
+fn journal_error(ended: Result<Result<(), journal::Error>, oneshot::error::RecvError>) -> Error {
+    match ended {
         Ok(Err(error)) => Error::Journal(error),
         Ok(Ok(())) | Err(_) => Error::StageEnded("journal thread".into()),
     }

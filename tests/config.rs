@@ -4,6 +4,8 @@
 //! `tests/config/NAME.toml` must fail with exactly `tests/config/NAME.report`, a good file must load with exactly
 //! the warnings in `NAME.warnings`.
 
+#![expect(clippy::panic, reason = "a test fails by panicking")]
+
 use std::{
     collections::BTreeSet,
     fs,

@@ -1,5 +1,7 @@
 //! A serial line against a pseudo terminal: the real driver layer, unplugged and plugged in again.
 
+#![expect(clippy::panic, reason = "a test fails by panicking")]
+
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::info;
 
 use crate::{
+    event::Position,
     journal::{Health, Journal},
     rule::{
         engine::{Engine, Skipped},
@@ -115,7 +116,8 @@ fn take(engine: &mut Engine, delivery: Delivery, journal: &Journal, counters: &C
     });
 }
 
-fn commit(engine: &mut Engine, outcome: Outcome, journal: &Journal) -> Option<crate::event::Position> {
+/// Hands what was decided to the journal, if anything was, and tells the engine where it stands.
+pub(super) fn commit(engine: &mut Engine, outcome: Outcome, journal: &Journal) -> Option<Position> {
     if outcome.events.is_empty() && outcome.state.is_empty() {
         return None;
     }

@@ -13,6 +13,7 @@ pub(crate) enum Version {
     V5,
 }
 
+#[expect(clippy::large_enum_variant, reason = "a test has four of them")]
 enum Line {
     V311(rumqttc::AsyncClient, rumqttc::EventLoop),
     V5(rumqttc::v5::AsyncClient, rumqttc::v5::EventLoop),

@@ -132,9 +132,9 @@ impl Site {
     }
 
     pub(crate) fn uplink(mut self, port: u16, version: &str) -> Self {
-        self.tables += &format!(
+        self.tables.push_str(&format!(
             "[[sink.mqtt]]\nname = \"cloud\"\nurl = \"mqtt://127.0.0.1:{port}\"\nversion = \"{version}\"\n"
-        );
+        ));
         self
     }
 
@@ -146,11 +146,11 @@ impl Site {
     }
 
     pub(crate) fn serial(mut self, port: &std::path::Path) -> Self {
-        self.tables += &format!(
+        self.tables.push_str(&format!(
             "[[serial]]\nname = \"boiler\"\nport = \"{}\"\nbaud = 9600\nformat = \"json\"\ndevice = \"boiler\"\n\
              [[serial.metric]]\nname = \"temperature\"\nat = \"/temp\"\nunit = \"Cel\"\n",
             port.display()
-        );
+        ));
         self
     }
 
