@@ -292,6 +292,8 @@ fn assemble(
         sequence: image.sequence,
         group: image.group,
         settled: image.settled,
+        told: None,
+        told_at: Position(0),
         since_snapshot: 0,
         snapshot_size: 0,
         aside: 0,

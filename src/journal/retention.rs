@@ -74,12 +74,9 @@ impl Writer {
                 return Ok(None);
             }
         }
-        let Some(index) = self
-            .spares
-            .iter()
-            .position(|spare| spare.size >= whole.min(self.segment_size))
-        else {
-            self.drop_spares()?;
+        // No spare is smaller than a usual segment: opening drops those.
+        let fits = |spare: &Spare| whole <= self.segment_size || spare.size >= whole;
+        let Some(index) = self.spares.iter().position(fits) else {
             return Ok(None);
         };
         let mut plan = Plan {
@@ -158,7 +155,24 @@ impl Writer {
             freed += segment.size as u64;
             plan.give_up.push(segment);
         }
+        if let Some(note) = &mut plan.note {
+            self.retell(note);
+        }
         Ok((freed >= over).then_some(plan))
+    }
+
+    /// Adds what earlier notes tell that somebody has not yet read: so that what is lost in one go is one range,
+    /// however long it goes on.
+    fn retell(&mut self, note: &mut Note) {
+        if self.slowest().is_none_or(|cursor| cursor.position >= self.told_at) {
+            self.told = None;
+        }
+        if let Some(told) = &self.told {
+            note.add(told.ranges.iter().copied());
+            let more = told.sinks.iter().filter(|sink| !note.sinks.contains(*sink)).cloned();
+            let more: Vec<_> = more.collect();
+            note.sinks.extend(more);
+        }
     }
 
     /// Whether a segment may go; what is lost with it is added to the note.
@@ -283,7 +297,8 @@ impl Writer {
                 "a commit of {size} bytes does not fit: raise `[journal] max-bytes`"
             )));
         }
-        let Some(plan) = self.plan(size, true)? else {
+        // One of those that go stays, as the spare.
+        let Some(plan) = self.plan(size + self.segment_size, true)? else {
             return Ok(false);
         };
         if let Some(note) = &plan.note {

@@ -119,6 +119,9 @@ pub(super) struct Writer {
     pub sequence: Sequence,
     pub group: u32,
     pub settled: Position,
+    /// The newest note of what did not fit, and where it stands.
+    pub told: Option<Note>,
+    pub told_at: Position,
     /// Bytes written since the last snapshot, and how large that was.
     pub since_snapshot: usize,
     pub snapshot_size: usize,
@@ -144,6 +147,7 @@ pub(super) struct Batch {
     taken: usize,
     marks: Vec<(Position, usize)>,
     cursors: Vec<Move>,
+    told: Option<Note>,
     through: Position,
 }
 
@@ -208,6 +212,7 @@ impl Batch {
         self.push(Kind::DISCARD, Position(0), false, &frame::encode(note));
         self.push(Kind::EVENT, Position(0), true, &frame::encode(event));
         self.through = self.through.max(note.through);
+        self.told = Some(note.clone());
     }
 }
 
@@ -295,15 +300,14 @@ impl Writer {
             taken: 0,
             marks: Vec::new(),
             cursors: Vec::new(),
+            told: None,
             through: self.settled,
         }
     }
 
     /// One write, one flush. `Ok(false)`: the disk is full, nothing has happened.
     pub fn flush(&mut self, mut batch: Batch) -> Result<bool, Error> {
-        let Some(newest) = batch.newest else {
-            return Ok(true);
-        };
+        let newest = batch.newest.expect("a group is made with room for something, and that is put in");
         frame::end_group(batch.buffer.get_mut(newest..).unwrap_or_default(), batch.salt);
         let (file, name) = match (&batch.target, &self.active) {
             (Target::Spare { spare, .. }, _) => (Arc::clone(&spare.file), spare.name.clone()),
@@ -358,6 +362,9 @@ impl Writer {
         }
         (self.last, self.sequence, self.group) = (last, sequence, batch.group);
         self.settled = batch.through;
+        if batch.told.is_some() {
+            (self.told, self.told_at) = (batch.told, last);
+        }
         self.since_snapshot += batch.buffer.len();
         for commit in self.pending.drain(..batch.taken) {
             for StateChange { key, value } in commit.state {
@@ -426,7 +433,9 @@ impl Writer {
                     batch.push_cursor(moved);
                 }
             }
-            self.flush(batch)?;
+            if batch.newest.is_some() && !self.flush(batch)? {
+                return Ok(());
+            }
         }
         if let Some(mut batch) = self.batch_here(0)
             && batch.takes(frame::HEADER)
