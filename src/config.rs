@@ -6,7 +6,7 @@
 //!
 //! Relative paths stay as they are written. Nothing here opens a port, a certificate or a password file.
 
-use std::{fmt::Write, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use sha2::{Digest, Sha256};
 use toml::de::DeTable;
@@ -152,16 +152,21 @@ fn compose(file: &raw::File, text: &str, machine: &Machine, checker: &mut Checke
     let journal = site::journal(&file.journal, machine, checker);
     let events = site::events(&file.events, checker);
     let type_prefix = site::type_prefix(&file.events, checker);
+    let before_sources = checker.problems.len();
     let door::Limits {
         max_devices,
         max_metrics,
     } = door::limits(file.mqtt.as_ref(), checker);
     let mut mqtt = file.mqtt.as_ref().map(|raw| door::door(raw, checker));
     let mut serial = line::lines(&file.serial, checker);
+    let sources_right = checker.problems.len() == before_sources;
     let devices = cross::devices(&file.device, checker);
     let placed = rules::rules(file, &type_prefix, checker);
     let sinks = uplink::sinks(&file.sink.mqtt, &gateway.id, checker);
-    cross::watched(&placed, mqtt.as_ref(), &serial, &devices, checker);
+    // A mistake in a source would be told again of every rule that watches it.
+    if sources_right {
+        cross::watched(&placed, mqtt.as_ref(), &serial, &devices, checker);
+    }
     cross::loops(&sinks, &file.sink.mqtt, mqtt.as_ref(), checker);
     if file.rule.is_empty() {
         checker.warn_file(
@@ -198,9 +203,9 @@ fn compose(file: &raw::File, text: &str, machine: &Machine, checker: &mut Checke
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing into a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .filter_map(|digit| char::from_digit(digit.into(), 16))
+        .collect()
 }

@@ -7,7 +7,12 @@ use std::{collections::HashMap, fmt::Display, ops::Range, ops::RangeInclusive, t
 
 use toml::Spanned;
 
-use super::{error::Problem, raw, shape::closest, units};
+use super::{
+    error::{Problem, has_password},
+    raw,
+    shape::closest,
+    units,
+};
 
 /// Where one value stands.
 pub(super) type Span = Range<usize>;
@@ -50,6 +55,9 @@ impl<'t> Checker<'t> {
     /// The value as the file has it, shortened to what fits a message.
     pub fn written(&self, span: &Span) -> String {
         let whole = self.text.get(span.clone()).unwrap_or("").replace('\n', " ");
+        if has_password(&whole) {
+            return "(not shown)".to_owned();
+        }
         if whole.chars().count() <= 60 {
             whole
         } else {

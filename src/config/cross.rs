@@ -136,7 +136,9 @@ fn metric_comes(placed: &Placed, named: &BTreeSet<&str>, open: bool, checker: &m
         return;
     }
     let who = &placed.who;
-    let span = placed.metric_span.clone();
+    let Some(span) = placed.metric_span.clone() else {
+        return;
+    };
     let meant = closest(metric, named.iter().copied()).map(|meant| format!("; did you mean {meant:?}?"));
     if open {
         // Without a near miss there is nothing to check it against, and still nobody has promised it.

@@ -1,6 +1,6 @@
 //! What is wrong with a configuration, and where: every problem names the file, the line, the text and the remedy.
 //!
-//! A report is never empty. It quotes its file's text, so keep secrets out of the file (`password-file`).
+//! A report is never empty. It quotes the lines it is about, but never one with a password in it: reports are logged.
 
 use std::{fmt, ops::Range, path::Path, sync::Arc};
 
@@ -80,13 +80,25 @@ impl Report {
         if !color {
             return self.to_string();
         }
-        let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode()).with_width(100);
+        let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode())
+            .with_width(100)
+            .with_context_lines(0);
         let mut out = String::new();
         for problem in &self.problems {
+            let line = problem
+                .line
+                .and_then(|line| self.text.lines().nth(line - 1))
+                .unwrap_or_default();
+            let shown = problem.span.clone().filter(|_| !has_password(line));
+            let plain = problem.plain(&self.file);
             let diagnostic = Pointed {
-                message: &problem.message,
+                message: if problem.span.is_none() {
+                    &plain
+                } else {
+                    &problem.message
+                },
                 source: NamedSource::new(&self.file, self.text.to_string()),
-                span: problem.span.clone(),
+                span: shown,
             };
             if handler.render_report(&mut out, &diagnostic).is_err() {
                 return self.to_string();
@@ -104,12 +116,17 @@ impl fmt::Display for Report {
             let quoted = problem
                 .line
                 .and_then(|line| Some((line, self.text.lines().nth(line - 1)?)));
-            if let Some((line, quoted)) = quoted {
+            if let Some((line, quoted)) = quoted.filter(|(_, quoted)| !has_password(quoted)) {
                 writeln!(formatter, "{line:>6} | {}", quoted.trim())?;
             }
         }
         Ok(())
     }
+}
+
+/// Whether it holds a URL with a user in it. Reports are logged: such a line is named, never shown.
+pub(super) fn has_password(text: &str) -> bool {
+    text.split_once("://").is_some_and(|(_, rest)| rest.contains('@'))
 }
 
 /// The line, from 1, that the byte at `offset` stands in.

@@ -106,22 +106,7 @@ fn line(table: &Spanned<raw::Serial>, checker: &mut Checker<'_>) -> Settings {
         .unwrap_or(4096);
     let decoder = decoder(who, table, checker);
     let device = owner(who, raw, &span, checker);
-    let parity = Words {
-        now: &[
-            ("none", Parity::None),
-            ("odd", Parity::Odd),
-            ("even", Parity::Even),
-        ],
-        later: &[],
-    };
-    let flow_control = Words {
-        now: &[
-            ("none", FlowControl::None),
-            ("software", FlowControl::Software),
-            ("hardware", FlowControl::Hardware),
-        ],
-        later: &[],
-    };
+    let wire = Wire::of(who, raw, checker);
     Settings {
         name: raw
             .name
@@ -133,25 +118,11 @@ fn line(table: &Spanned<raw::Serial>, checker: &mut Checker<'_>) -> Settings {
             .as_ref()
             .map(|port| PathBuf::from(port.get_ref()))
             .unwrap_or_default(),
-        baud: checker
-            .whole_in(who, "baud", raw.baud.as_ref(), &(50..=4_000_000))
-            .unwrap_or(9600),
-        data_bits: match checker.whole_in(who, "data-bits", raw.data_bits.as_ref(), &(5..=8)) {
-            Some(5) => DataBits::Five,
-            Some(6) => DataBits::Six,
-            Some(7) => DataBits::Seven,
-            _ => DataBits::Eight,
-        },
-        parity: checker
-            .word(who, "parity", raw.parity.as_ref(), &parity)
-            .unwrap_or(Parity::None),
-        stop_bits: match checker.whole_in(who, "stop-bits", raw.stop_bits.as_ref(), &(1..=2)) {
-            Some(2) => StopBits::Two,
-            _ => StopBits::One,
-        },
-        flow_control: checker
-            .word(who, "flow-control", raw.flow_control.as_ref(), &flow_control)
-            .unwrap_or(FlowControl::None),
+        baud: wire.baud,
+        data_bits: wire.data_bits,
+        parity: wire.parity,
+        stop_bits: wire.stop_bits,
+        flow_control: wire.flow_control,
         max_frame: usize::try_from(max_frame).unwrap_or(4096),
         decoder,
         device,
@@ -161,6 +132,57 @@ fn line(table: &Spanned<raw::Serial>, checker: &mut Checker<'_>) -> Settings {
             .iter()
             .map(|poll| self::poll(who, raw, poll, checker))
             .collect(),
+    }
+}
+
+/// What the UART is set to.
+struct Wire {
+    baud: u32,
+    data_bits: DataBits,
+    parity: Parity,
+    stop_bits: StopBits,
+    flow_control: FlowControl,
+}
+
+impl Wire {
+    fn of(who: &str, raw: &raw::Serial, checker: &mut Checker<'_>) -> Self {
+        let parity = Words {
+            now: &[
+                ("none", Parity::None),
+                ("odd", Parity::Odd),
+                ("even", Parity::Even),
+            ],
+            later: &[],
+        };
+        let flow_control = Words {
+            now: &[
+                ("none", FlowControl::None),
+                ("software", FlowControl::Software),
+                ("hardware", FlowControl::Hardware),
+            ],
+            later: &[],
+        };
+        Self {
+            baud: checker
+                .whole_in(who, "baud", raw.baud.as_ref(), &(50..=4_000_000))
+                .unwrap_or(9600),
+            data_bits: match checker.whole_in(who, "data-bits", raw.data_bits.as_ref(), &(5..=8)) {
+                Some(5) => DataBits::Five,
+                Some(6) => DataBits::Six,
+                Some(7) => DataBits::Seven,
+                _ => DataBits::Eight,
+            },
+            parity: checker
+                .word(who, "parity", raw.parity.as_ref(), &parity)
+                .unwrap_or(Parity::None),
+            stop_bits: match checker.whole_in(who, "stop-bits", raw.stop_bits.as_ref(), &(1..=2)) {
+                Some(2) => StopBits::Two,
+                _ => StopBits::One,
+            },
+            flow_control: checker
+                .word(who, "flow-control", raw.flow_control.as_ref(), &flow_control)
+                .unwrap_or(FlowControl::None),
+        }
     }
 }
 
@@ -249,13 +271,13 @@ fn poll(who: &str, line: &raw::Serial, table: &Spanned<raw::Poll>, checker: &mut
     let second = Duration::from_secs(1);
     let shortest = Duration::from_millis(10);
     let every = checker
-        .duration_in(who, "every", every, shortest..=Duration::from_secs(86_400))
+        .duration_in(who, "every", every, shortest..=Duration::from_hours(24))
         .unwrap_or(second);
     let written = checker.duration_in(
         who,
         "timeout",
         raw.timeout.as_ref(),
-        shortest..=Duration::from_secs(3600),
+        shortest..=Duration::from_hours(1),
     );
     if let (Some(timeout), Some(place)) = (written, &raw.timeout)
         && timeout > every

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     event::{Severity, is_identifier},
     reading::Metric,
-    rule::{MaxRaises, Override, Pattern, Rule},
+    rule::{Condition, MaxRaises, Override, Pattern, Rule},
 };
 
 const SEVERITIES: Words<'static, Severity> = Words {
@@ -32,7 +32,8 @@ const SEVERITIES: Words<'static, Severity> = Words {
 pub(super) struct Placed {
     pub rule: Rule,
     pub who: String,
-    pub metric_span: Span,
+    /// None: the metric is wrong, and reported.
+    pub metric_span: Option<Span>,
     pub devices_span: Option<Span>,
     pub where_span: Option<Span>,
     /// Whether all of it is right: overrides of others would only repeat what is wrong.
@@ -45,7 +46,7 @@ pub(super) fn rules(file: &raw::File, type_prefix: &str, checker: &mut Checker<'
         .iter()
         .map(|table| rule(table, type_prefix, checker))
         .collect();
-    names(file, &placed, checker);
+    unique(file, &placed, checker);
     for table in &file.r#override {
         overriding(table, &mut placed, checker);
     }
@@ -92,25 +93,17 @@ fn rule(table: &Spanned<raw::Rule>, type_prefix: &str, checker: &mut Checker<'_>
         checker.placeholders(&who, "summary", summary, &known);
     }
     let metric = metric(&who, raw, &span, checker);
+    let metric_span = raw
+        .metric
+        .as_ref()
+        .filter(|_| metric.is_some())
+        .map(Spanned::span);
     let hold = checker
         .duration(&who, "hold", raw.hold.as_ref())
         .unwrap_or_default();
     let condition = condition(&who, raw, &span, checker);
-    if raw.clear.is_none() && raw.margin.is_none() && raw.hold.is_none() {
-        let why = "it has neither clear, margin nor hold: a value that trembles at the threshold raises and clears again \
-                   and again";
-        let steps = !matches!(
-            condition,
-            Some(crate::rule::Condition::Equals(_) | crate::rule::Condition::NotEquals(_))
-        );
-        let remedy = if steps {
-            "margin = ... or hold = \"30s\" steadies it"
-        } else {
-            "hold = \"30s\" steadies it"
-        };
-        checker.warn(span.clone(), format!("{who}: {why}; {remedy}"));
-    }
-    let hour = Duration::from_secs(3600);
+    steady(&who, raw, condition.as_ref(), &span, checker);
+    let hour = Duration::from_hours(1);
     let rule = Rule {
         name: raw
             .name
@@ -120,7 +113,8 @@ fn rule(table: &Spanned<raw::Rule>, type_prefix: &str, checker: &mut Checker<'_>
         event,
         cleared_event: cleared.into(),
         type_prefix: type_prefix.into(),
-        metric,
+        // Stand-ins: a rule with a problem never leaves.
+        metric: metric.unwrap_or_else(|| Metric::new("unnamed").expect("a name")),
         devices: match &raw.devices {
             Some(list) => patterns(&who, list, checker),
             None => vec![Pattern("*".into())],
@@ -130,8 +124,7 @@ fn rule(table: &Spanned<raw::Rule>, type_prefix: &str, checker: &mut Checker<'_>
             .as_ref()
             .map(|labels| labels.get_ref().clone())
             .unwrap_or_default(),
-        // A stand-in: a rule without a condition never leaves.
-        condition: condition.unwrap_or(crate::rule::Condition::Above {
+        condition: condition.unwrap_or(Condition::Above {
             threshold: 0.0,
             clear: 0.0,
         }),
@@ -151,41 +144,48 @@ fn rule(table: &Spanned<raw::Rule>, type_prefix: &str, checker: &mut Checker<'_>
     Placed {
         rule,
         who,
-        metric_span: raw.metric.as_ref().map_or(span, Spanned::span),
+        metric_span,
         devices_span: raw.devices.as_ref().map(Spanned::span),
         where_span: raw.r#where.as_ref().map(Spanned::span),
         sound: checker.problems.len() == before,
     }
 }
 
-fn metric(who: &str, raw: &raw::Rule, span: &Span, checker: &mut Checker<'_>) -> Metric {
+/// Warns of a rule that nothing keeps from trembling.
+fn steady(who: &str, raw: &raw::Rule, condition: Option<&Condition>, span: &Span, checker: &mut Checker<'_>) {
+    if raw.clear.is_some() || raw.margin.is_some() || raw.hold.is_some() {
+        return;
+    }
+    let remedy = match condition {
+        Some(Condition::Equals(_) | Condition::NotEquals(_)) => "hold = \"30s\" steadies it",
+        _ => "margin = ... or hold = \"30s\" steadies it",
+    };
+    let why = "it has neither clear, margin nor hold: a value that trembles at the threshold raises and clears again \
+               and again";
+    checker.warn(span.clone(), format!("{who}: {why}; {remedy}"));
+}
+
+fn metric(who: &str, raw: &raw::Rule, span: &Span, checker: &mut Checker<'_>) -> Option<Metric> {
     let written = checker.required(
         who,
         "metric",
         &raw.metric,
         span,
         "what to watch, like \"temperature\"",
-    );
-    let checked = written.map(|written| (Metric::new(written.get_ref()), written));
-    match checked {
-        Some((Ok(metric), _)) => return metric,
-        Some((Err(error), written)) => {
+    )?;
+    match Metric::new(written.get_ref()) {
+        Ok(metric) => Some(metric),
+        Err(error) => {
             checker.wrong(
                 written.span(),
                 format!("{who}: metric {:?}: {error}", written.get_ref()),
             );
+            None
         }
-        None => {}
     }
-    Metric::new("unnamed").expect("a stand-in that is a name")
 }
 
-fn condition(
-    who: &str,
-    raw: &raw::Rule,
-    span: &Span,
-    checker: &mut Checker<'_>,
-) -> Option<crate::rule::Condition> {
+fn condition(who: &str, raw: &raw::Rule, span: &Span, checker: &mut Checker<'_>) -> Option<Condition> {
     let keys = Keys {
         above: &raw.above,
         below: &raw.below,
@@ -280,7 +280,7 @@ fn kebab(event: &str) -> String {
 }
 
 /// Rules of one name would share their state, events of one name their meaning.
-fn names(file: &raw::File, placed: &[Placed], checker: &mut Checker<'_>) {
+fn unique(file: &raw::File, placed: &[Placed], checker: &mut Checker<'_>) {
     let mut taken = Taken::default();
     for (table, rule) in file.rule.iter().zip(placed) {
         let raw = table.get_ref();
@@ -320,7 +320,7 @@ fn patterns(who: &str, list: &Spanned<Vec<Spanned<String>>>, checker: &mut Check
     if list.get_ref().is_empty() {
         checker.wrong(
             list.span(),
-            format!("{who}: devices = [] matches none; name some, or leave it out for all"),
+            format!("{who}: devices = [] matches none; name some, or write [\"*\"] for all"),
         );
     }
     list.get_ref()
@@ -350,16 +350,17 @@ fn overriding(table: &Spanned<raw::Override>, placed: &mut [Placed], checker: &m
         return;
     };
     let who = &format!("override of {:?}", written.get_ref());
-    let devices = match &raw.devices {
-        Some(list) => patterns(who, list, checker),
-        None => {
-            checker.wrong(
-                span.clone(),
-                format!("{who}: devices is missing: for which, like [\"server-*\"]"),
-            );
-            Vec::new()
-        }
-    };
+    if raw.devices.is_none() {
+        checker.wrong(
+            span.clone(),
+            format!("{who}: devices is missing: for which, like [\"server-*\"]"),
+        );
+    }
+    let devices = raw
+        .devices
+        .as_ref()
+        .map(|list| patterns(who, list, checker))
+        .unwrap_or_default();
     let hold = checker.duration(who, "hold", raw.hold.as_ref());
     let clear_hold = checker.duration(who, "clear-hold", raw.clear_hold.as_ref());
     let severity = checker.word(who, "severity", raw.severity.as_ref(), &SEVERITIES);
@@ -418,12 +419,7 @@ fn overriding(table: &Spanned<raw::Override>, placed: &mut [Placed], checker: &m
 }
 
 /// The rule's condition with what the override says instead.
-fn merged(
-    who: &str,
-    keys: &Keys<'_>,
-    rule: &Rule,
-    checker: &mut Checker<'_>,
-) -> Option<crate::rule::Condition> {
+fn merged(who: &str, keys: &Keys<'_>, rule: &Rule, checker: &mut Checker<'_>) -> Option<Condition> {
     let before = checker.problems.len();
     let own = keys.threshold(who, checker);
     let point = keys.clear_point(who, checker);
@@ -445,10 +441,8 @@ fn merged(
     let said = own.as_ref().map(|(_, span)| span.clone());
     let point = match (point?, said) {
         // Another threshold keeps the rule's distance to its clear point.
-        (ClearPoint::Unsaid, Some(span)) => match condition::margin_of(&rule.condition) {
-            Some(margin) => ClearPoint::Margin(margin, span),
-            None => ClearPoint::Unsaid,
-        },
+        (ClearPoint::Unsaid, Some(span)) => condition::margin_of(&rule.condition)
+            .map_or(ClearPoint::Unsaid, |margin| ClearPoint::Margin(margin, span)),
         (point, _) => point,
     };
     let threshold = own.map_or(base, |(threshold, _)| threshold);

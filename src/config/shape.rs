@@ -49,7 +49,7 @@ fn entry(known: &'static Table, who: &str, (key, value): Entry<'_, '_>, checker:
 
 fn shape(wanted: Shape, who: &str, name: &str, found: &Spanned<DeValue<'_>>, checker: &mut Checker<'_>) {
     let value = found.get_ref();
-    let every = |matches: fn(&DeValue<'_>) -> bool| {
+    let every = |matches: &dyn Fn(&DeValue<'_>) -> bool| {
         value
             .as_array()
             .is_some_and(|items| items.iter().all(|item| matches(item.get_ref())))
@@ -91,11 +91,11 @@ fn shape(wanted: Shape, who: &str, name: &str, found: &Spanned<DeValue<'_>>, che
             "a number, true, false or text".to_owned(),
         ),
         Shape::Texts => (
-            every(|item| item.is_str()),
+            every(&|item| item.is_str()),
             r#"a list of texts, like ["a", "b"]"#.to_owned(),
         ),
         Shape::Numbers => (
-            every(|item| item.is_integer() || item.is_float()),
+            every(&|item| item.is_integer() || item.is_float()),
             "a list of numbers, like [18, 24]".to_owned(),
         ),
         Shape::Labels => (

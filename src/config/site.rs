@@ -100,8 +100,8 @@ fn machine_name(machine: &Machine) -> Option<String> {
     }
     // Hashed, because a machine id is meant to stay on its machine.
     let digest = Sha256::digest(machine.machine_id.as_bytes());
-    let tail: String = digest.iter().skip(28).map(|byte| format!("{byte:02x}")).collect();
-    Some(format!("tg-{tail}"))
+    let digest = super::hex(&digest);
+    digest.get(digest.len() - 8..).map(|tail| format!("tg-{tail}"))
 }
 
 pub(super) fn journal(raw: &raw::Journal, machine: &Machine, checker: &mut Checker<'_>) -> Settings {
@@ -143,12 +143,12 @@ pub(super) fn journal(raw: &raw::Journal, machine: &Machine, checker: &mut Check
         dir,
         max_bytes,
         max_age: {
-            let century = Duration::from_secs(86_400 * 36_500);
+            let century = Duration::from_hours(876_000);
             checker.duration_in(
                 who,
                 "max-age",
                 raw.max_age.as_ref(),
-                Duration::from_secs(60)..=century,
+                Duration::from_mins(1)..=century,
             )
         },
         when_full: checker
@@ -159,7 +159,7 @@ pub(super) fn journal(raw: &raw::Journal, machine: &Machine, checker: &mut Check
                 who,
                 "state-delay",
                 raw.state_delay.as_ref(),
-                Duration::ZERO..=Duration::from_secs(60),
+                Duration::ZERO..=Duration::from_mins(1),
             )
             .unwrap_or(Duration::from_millis(250)),
     }
@@ -195,15 +195,15 @@ pub(super) fn events(raw: &raw::Events, checker: &mut Checker<'_>) -> Events {
     let heartbeat = match raw.heartbeat.as_ref() {
         Some(written) if written.get_ref() == "off" => None,
         written => {
-            let bounds = Duration::from_secs(1)..=Duration::from_secs(30 * 86_400);
+            let bounds = Duration::from_secs(1)..=Duration::from_hours(720);
             let said = checker.duration_in(who, "heartbeat", written, bounds);
-            Some(said.unwrap_or(Duration::from_secs(15 * 60)))
+            Some(said.unwrap_or(Duration::from_mins(15)))
         }
     };
-    let skew_bounds = Duration::from_secs(1)..=Duration::from_secs(365 * 86_400);
+    let skew_bounds = Duration::from_secs(1)..=Duration::from_hours(8760);
     let max_clock_skew = checker
         .duration_in(who, "max-clock-skew", raw.max_clock_skew.as_ref(), skew_bounds)
-        .unwrap_or(Duration::from_secs(600));
+        .unwrap_or(Duration::from_mins(10));
     Events {
         off,
         heartbeat,

@@ -14,7 +14,7 @@ pub(super) const SIZE_FORM: &str = r#"a size is a whole number and B, KiB, MiB, 
 pub(super) const RATE_FORM: &str = r#"a rate is a whole number from 1 and /s, /m, /h or /d, like "12/h""#;
 
 /// A century: longer is a slip, and all sums of it stay far from overflowing.
-const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
+const LONGEST: Duration = Duration::from_hours(876_000);
 
 /// `30s`, `5m`, `250ms`.
 pub(super) fn duration(text: &str) -> Option<Duration> {
@@ -54,7 +54,7 @@ pub(super) fn show_duration(duration: Duration) -> String {
     let millis = duration.as_millis();
     [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)]
         .into_iter()
-        .find(|(name, unit)| millis % unit == 0 && (millis > 0 || *name == "s"))
+        .find(|(name, unit)| millis.is_multiple_of(*unit) && (millis > 0 || *name == "s"))
         .map_or_else(
             || format!("{millis}ms"),
             |(name, unit)| format!("{}{name}", millis / unit),
@@ -96,7 +96,7 @@ mod tests {
     fn durations_are_a_number_and_a_unit() {
         assert_eq!(duration("250ms"), Some(Duration::from_millis(250)));
         assert_eq!(duration("30s"), Some(Duration::from_secs(30)));
-        assert_eq!(duration("2h"), Some(Duration::from_secs(7200)));
+        assert_eq!(duration("2h"), Some(Duration::from_hours(2)));
         assert_eq!(duration("0s"), Some(Duration::ZERO));
         for wrong in [
             "",
@@ -129,7 +129,7 @@ mod tests {
             rate("12/h"),
             Some(MaxRaises {
                 count: 12,
-                per: Duration::from_secs(3600)
+                per: Duration::from_hours(1)
             })
         );
         for wrong in ["12", "0/h", "12/hour", "/h", "12/2h"] {

@@ -82,7 +82,7 @@ fn sink(table: &Spanned<raw::SinkMqtt>, gateway: &str, checker: &mut Checker<'_>
     );
     let broker = url.and_then(|url| broker(who, url, checker));
     only_one_form(who, raw, checker);
-    let topic = topic(who, raw, gateway, checker);
+    let topic = topic(who, raw, checker);
     let status_topic = status_topic(who, raw, gateway, checker);
     let client_id = client_id(who, raw, gateway, checker);
     if let Some(broker) = &broker {
@@ -96,7 +96,7 @@ fn sink(table: &Spanned<raw::SinkMqtt>, gateway: &str, checker: &mut Checker<'_>
         now: &[("end", false), ("oldest", true)],
         later: &[],
     };
-    let patience = Duration::from_secs(1)..=Duration::from_secs(3600);
+    let patience = Duration::from_secs(1)..=Duration::from_hours(1);
     let settings = (
         checker
             .word(who, "version", raw.version.as_ref(), &version)
@@ -148,6 +148,12 @@ struct Broker {
 
 fn broker(who: &str, written: &Spanned<String>, checker: &mut Checker<'_>) -> Option<Broker> {
     let url = written.get_ref();
+    if url.contains('@') {
+        // Not quoted: what stands before the @ may be a password.
+        let why = format!("{who}: url names a user; that belongs into username and password-file");
+        checker.wrong(written.span(), why);
+        return None;
+    }
     let mut wrong = |why: &str| {
         checker.wrong(written.span(), format!("{who}: url = {url:?} {why}"));
         None
@@ -166,12 +172,6 @@ fn broker(who: &str, written: &Spanned<String>, checker: &mut Checker<'_>) -> Op
         _ => return wrong("has an unknown scheme; write mqtt:// or mqtts://"),
     };
     let rest = rest.strip_suffix('/').unwrap_or(rest);
-    if rest.contains('@') {
-        // Not quoted: what stands before the @ may be a password.
-        let why = format!("{who}: url names a user; that belongs into username and password-file");
-        checker.wrong(written.span(), why);
-        return None;
-    }
     if rest.contains(['/', '?', '#']) {
         return wrong("has a path; a broker is a host and a port, the topic has its own key");
     }
@@ -284,7 +284,7 @@ fn secrets(who: &str, raw: &raw::SinkMqtt, tls: bool, checker: &mut Checker<'_>)
     }
 }
 
-fn topic(who: &str, raw: &raw::SinkMqtt, _gateway: &str, checker: &mut Checker<'_>) -> String {
+fn topic(who: &str, raw: &raw::SinkMqtt, checker: &mut Checker<'_>) -> String {
     let known = ["gateway", "event", "device", "metric", "severity", "transition"];
     if let Some(written) = &raw.topic
         && checker.placeholders(who, "topic", written, &known)
