@@ -9,7 +9,10 @@ mod run;
 
 /// Reads sensors over MQTT and serial lines, raises alarms by rule, and delivers every event upstream at least once.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "Exit codes: 0 done, 1 failed, 2 wrong arguments, 78 wrong configuration.")]
+#[command(
+    version,
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong arguments, 78 wrong configuration."
+)]
 pub struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -23,7 +26,12 @@ enum Command {
     /// `ConfigurationRejected` event says so upstream.
     Run {
         /// The configuration file.
-        #[arg(long, short, value_name = "FILE", default_value = "/etc/tidegate/gateway.toml")]
+        #[arg(
+            long,
+            short,
+            value_name = "FILE",
+            default_value = "/etc/tidegate/gateway.toml"
+        )]
         config: PathBuf,
         /// Exit with code 78 if the configuration does not load, even if an earlier one did.
         #[arg(long)]

@@ -97,7 +97,10 @@ pub fn runtime() -> Result<tokio::runtime::Runtime, Error> {
         .worker_threads(2)
         .enable_all()
         .build()
-        .map_err(|source| Error::System { act: "start the runtime", source })
+        .map_err(|source| Error::System {
+            act: "start the runtime",
+            source,
+        })
 }
 
 impl Daemon {
@@ -108,8 +111,10 @@ impl Daemon {
     /// [`Error`] if it cannot start, or a stage ended by itself.
     pub async fn run_until_signal(self) -> Result<(), Error> {
         let (stop, at_once) = (CancellationToken::new(), CancellationToken::new());
-        let signals =
-            Signals::catch().map_err(|source| Error::System { act: "listen for signals", source })?;
+        let signals = Signals::catch().map_err(|source| Error::System {
+            act: "listen for signals",
+            source,
+        })?;
         let mut watching = JoinSet::new();
         watching.spawn(signals.watch(stop.clone(), at_once.clone()));
         // Insisting drops the orderly stop half-way, which loses nothing: the journal recovers.
@@ -200,14 +205,29 @@ impl Gateway {
             others: JoinSet::new(),
         };
         let counters = Arc::new(evaluate::Counters::default());
-        let evaluation =
-            evaluate::evaluate(engine, deliveries, journal.clone(), clock.clone(), Arc::clone(&counters));
+        let evaluation = evaluate::evaluate(
+            engine,
+            deliveries,
+            journal.clone(),
+            clock.clone(),
+            Arc::clone(&counters),
+        );
         gateway.engine.spawn(named("engine", evaluation));
         let uplinks = gateway.start_uplinks(config, &origin, recovered.epoch)?;
         let hub = Hub::new();
-        gateway.others.spawn(named("local event feed", local::serve(journal.clone(), hub.clone())));
+        gateway.others.spawn(named(
+            "local event feed",
+            local::serve(journal.clone(), hub.clone()),
+        ));
         let heartbeat = config.events.heartbeat;
-        let beat = pulse::Beat { journal, announcer, engine: counters, uplinks, epoch: recovered.epoch, heartbeat };
+        let beat = pulse::Beat {
+            journal,
+            announcer,
+            engine: counters,
+            uplinks,
+            epoch: recovered.epoch,
+            heartbeat,
+        };
         gateway.others.spawn(named("heartbeat", beat.run()));
         gateway.start_sources(config, &clock, hub).await?;
         Ok(gateway)
@@ -225,11 +245,13 @@ impl Gateway {
             };
             let door = Door::bind(settings, house).await?;
             self.addresses = door.local_addrs();
-            self.sources.spawn(named("door", door.run(self.stop_sources.clone())));
+            self.sources
+                .spawn(named("door", door.run(self.stop_sources.clone())));
         }
         for settings in config.serial.clone() {
             let line = Serial::new(settings, self.intake.clone(), Arc::clone(&stamps), Arc::default());
-            self.sources.spawn(named("serial line", line.run(self.stop_sources.clone())));
+            self.sources
+                .spawn(named("serial line", line.run(self.stop_sources.clone())));
         }
         Ok(())
     }
@@ -245,7 +267,8 @@ impl Gateway {
             let uplink = Uplink::new(settings, self.journal.clone(), Arc::clone(origin), epoch)?;
             let (status, watch) = watch::channel(forward::Status::default());
             statuses.push(watch);
-            self.forwarders.spawn(named("uplink", uplink.run(self.stop_forwarders.clone(), status)));
+            self.forwarders
+                .spawn(named("uplink", uplink.run(self.stop_forwarders.clone(), status)));
         }
         Ok(statuses)
     }
@@ -316,10 +339,15 @@ async fn finish(stages: &mut JoinSet<&'static str>, grace: Duration) -> bool {
 type Opened = (Journal, Recovered, oneshot::Receiver<Result<(), journal::Error>>);
 
 async fn open_journal(config: &Config, origin: &Arc<Origin>, clock: &Clock) -> Result<Opened, Error> {
-    let (settings, owner, clock) = (config.journal.clone(), owner(config, Arc::clone(origin)), clock.clone());
+    let (settings, owner, clock) = (
+        config.journal.clone(),
+        owner(config, Arc::clone(origin)),
+        clock.clone(),
+    );
     let opening = tokio::task::spawn_blocking(move || Journal::open(&settings, owner, clock));
-    let (journal, recovered, running) =
-        opening.await.map_err(|_| Error::StageEnded("journal's recovery".into()))??;
+    let (journal, recovered, running) = opening
+        .await
+        .map_err(|_| Error::StageEnded("journal's recovery".into()))??;
     Ok((journal, recovered, running.ended))
 }
 
@@ -345,7 +373,12 @@ fn owner(config: &Config, origin: Arc<Origin>) -> Owner {
         required: sink.required,
         from_oldest: sink.from_oldest,
     });
-    Owner { origin, machine_id: machine.machine_id, board_serial: machine.board_serial, sinks: sinks.collect() }
+    Owner {
+        origin,
+        machine_id: machine.machine_id,
+        board_serial: machine.board_serial,
+        sinks: sinks.collect(),
+    }
 }
 
 fn stage_ended(joined: Result<&'static str, JoinError>) -> Error {
@@ -364,5 +397,8 @@ fn journal_error(ended: Result<Result<(), journal::Error>, oneshot::error::RecvE
 
 /// A cursor at what is durable now: for readers that begin with what comes next.
 fn at_the_end(position: Position) -> Cursor {
-    Cursor { position, ..Cursor::default() }
+    Cursor {
+        position,
+        ..Cursor::default()
+    }
 }

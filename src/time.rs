@@ -142,7 +142,11 @@ impl Clock {
     #[must_use]
     pub fn moment(&self) -> Moment {
         let read = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-        let wall = Timestamp(read.tv_sec.saturating_mul(1_000_000).saturating_add(read.tv_nsec / 1_000));
+        let wall = Timestamp(
+            read.tv_sec
+                .saturating_mul(1_000_000)
+                .saturating_add(read.tv_nsec / 1_000),
+        );
         let boot = self.now();
         Moment {
             boot_id: self.boot_id,
@@ -156,10 +160,16 @@ impl Clock {
         let known = &self.synchronised;
         let asked_at = EngineTime(known.asked_at.load(Ordering::Relaxed));
         if asked_at == EngineTime::default() || now.since(asked_at) >= ASK_EVERY {
-            known.answer.store(std::path::Path::new(TIMESYNC).exists(), Ordering::Relaxed);
+            known
+                .answer
+                .store(std::path::Path::new(TIMESYNC).exists(), Ordering::Relaxed);
             known.asked_at.store(now.0, Ordering::Relaxed);
         }
-        if known.answer.load(Ordering::Relaxed) { ClockQuality::Synchronised } else { ClockQuality::Unknown }
+        if known.answer.load(Ordering::Relaxed) {
+            ClockQuality::Synchronised
+        } else {
+            ClockQuality::Unknown
+        }
     }
 }
 
@@ -169,7 +179,10 @@ mod tests {
 
     #[test]
     fn a_time_is_rendered_in_utc_with_milliseconds() {
-        assert_eq!(Timestamp(1_795_255_230_000_000).to_string(), "2026-11-21T10:00:30.000Z");
+        assert_eq!(
+            Timestamp(1_795_255_230_000_000).to_string(),
+            "2026-11-21T10:00:30.000Z"
+        );
     }
 
     #[test]
@@ -180,7 +193,10 @@ mod tests {
             wall: Timestamp(1_795_255_230_000_000),
             quality: ClockQuality::Unknown,
         };
-        assert_eq!(moment.wall_of(EngineTime(4_000_000)), Timestamp(1_795_255_224_000_000));
+        assert_eq!(
+            moment.wall_of(EngineTime(4_000_000)),
+            Timestamp(1_795_255_224_000_000)
+        );
     }
 
     #[test]

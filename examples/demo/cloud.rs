@@ -46,16 +46,28 @@ impl Cloud {
         let address = free_address().await?;
         let mut broker = rumqttd::Broker::new(broker_config(address));
         // It has no stop: the thread ends with the process.
-        std::thread::Builder::new().name("cloud".into()).spawn(move || broker.start().map_err(|e| e.to_string()))?;
+        std::thread::Builder::new()
+            .name("cloud".into())
+            .spawn(move || broker.start().map_err(|e| e.to_string()))?;
         wait_until_open(address).await?;
 
         let seen = Arc::new(Mutex::new(Seen::default()));
         let news = Arc::new(Notify::new());
         let (subscribed, ready) = tokio::sync::oneshot::channel();
         let mut tasks = JoinSet::new();
-        tasks.spawn(subscribe(address, Arc::clone(&seen), Arc::clone(&news), subscribed));
+        tasks.spawn(subscribe(
+            address,
+            Arc::clone(&seen),
+            Arc::clone(&news),
+            subscribed,
+        ));
         timeout(Duration::from_secs(5), ready).await??;
-        Ok(Self { address, seen, news, _subscriber: tasks })
+        Ok(Self {
+            address,
+            seen,
+            news,
+            _subscriber: tasks,
+        })
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -79,16 +91,31 @@ impl Cloud {
     }
 
     pub(super) async fn wait_for_first_alarm(&self, patience: Duration) -> Result<(), Failure> {
-        self.wait(patience, || self.seen().first_alarm.is_some(), "no alarm reached the cloud").await
+        self.wait(
+            patience,
+            || self.seen().first_alarm.is_some(),
+            "no alarm reached the cloud",
+        )
+        .await
     }
 
     pub(super) async fn wait_for_more_than(&self, events: u64, patience: Duration) -> Result<(), Failure> {
-        self.wait(patience, || self.events() > events, "the uplink did not come back").await
+        self.wait(
+            patience,
+            || self.events() > events,
+            "the uplink did not come back",
+        )
+        .await
     }
 
-    pub(super) async fn wait_for_alarms(&self, expected: &BTreeMap<String, u64>, patience: Duration) -> Result<(), Failure> {
+    pub(super) async fn wait_for_alarms(
+        &self,
+        expected: &BTreeMap<String, u64>,
+        patience: Duration,
+    ) -> Result<(), Failure> {
         let all_here = || self.missing(expected).is_empty();
-        self.wait(patience, all_here, "not every alarm reached the cloud in time").await
+        self.wait(patience, all_here, "not every alarm reached the cloud in time")
+            .await
             .map_err(|late| format!("{late}: {}", self.missing(expected).join("; ")).into())
     }
 
@@ -108,11 +135,14 @@ impl Cloud {
         for (device, &raises) in expected {
             let here = seen.raised.get(device).copied().unwrap_or(0);
             if here != raises {
-                missing.push(format!("{device} was too hot {raises} times, the cloud heard of {here}"));
+                missing.push(format!(
+                    "{device} was too hot {raises} times, the cloud heard of {here}"
+                ));
             }
         }
         for (epoch, sequences) in &seen.sequences {
-            let gaps = (1..sequences.last().copied().unwrap_or(0)).filter(|number| !sequences.contains(number));
+            let gaps =
+                (1..sequences.last().copied().unwrap_or(0)).filter(|number| !sequences.contains(number));
             missing.extend(gaps.map(|number| format!("event {number} of epoch {epoch}")));
         }
         missing
@@ -129,7 +159,11 @@ async fn subscribe(
     options.set_keep_alive(Duration::from_secs(30));
     let (client, mut events) = AsyncClient::new(options, 16);
     let mut subscribed = Some(subscribed);
-    if client.subscribe("tidegate/+/events/#", QoS::AtLeastOnce).await.is_err() {
+    if client
+        .subscribe("tidegate/+/events/#", QoS::AtLeastOnce)
+        .await
+        .is_err()
+    {
         return;
     }
     while let Ok(event) = events.poll().await {
@@ -149,7 +183,13 @@ async fn subscribe(
 }
 
 fn note(seen: &mut Seen, event: &serde_json::Value) {
-    let text = |pointer: &str| event.pointer(pointer).and_then(|v| v.as_str()).unwrap_or_default().to_owned();
+    let text = |pointer: &str| {
+        event
+            .pointer(pointer)
+            .and_then(|v| v.as_str())
+            .unwrap_or_default()
+            .to_owned()
+    };
     if !seen.ids.insert(text("/id")) {
         seen.duplicates += 1;
         return;
@@ -173,7 +213,9 @@ async fn wait_until_open(address: SocketAddr) -> Result<(), Failure> {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(Duration::from_secs(5), trying).await.map_err(|_| "the stand-in cloud did not start".into())
+    timeout(Duration::from_secs(5), trying)
+        .await
+        .map_err(|_| "the stand-in cloud did not start".into())
 }
 
 fn broker_config(listen: SocketAddr) -> rumqttd::Config {
@@ -229,7 +271,9 @@ impl Uplink {
                     }
                     let cut = Arc::clone(&cut);
                     streams.spawn(async move {
-                        let Ok(mut far) = TcpStream::connect(broker).await else { return };
+                        let Ok(mut far) = TcpStream::connect(broker).await else {
+                            return;
+                        };
                         // Either way both ends see the connection end; that is all a cable can say.
                         tokio::select! {
                             _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
@@ -239,7 +283,12 @@ impl Uplink {
                 }
             }
         });
-        Ok(Self { address, up, cut, _relay: relay })
+        Ok(Self {
+            address,
+            up,
+            cut,
+            _relay: relay,
+        })
     }
 
     pub(super) fn address(&self) -> SocketAddr {

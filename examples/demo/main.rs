@@ -39,7 +39,9 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(12);
 
 fn main() -> ExitCode {
     let keep = std::env::args().any(|argument| argument == "--keep");
-    let told = runtime().map_err(Failure::from).and_then(|runtime| runtime.block_on(tell(keep)));
+    let told = runtime()
+        .map_err(Failure::from)
+        .and_then(|runtime| runtime.block_on(tell(keep)));
     match told {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -72,8 +74,19 @@ async fn tell(keep: bool) -> Result<(), Failure> {
     let mut gateway = JoinSet::new();
     gateway.spawn({
         let stop = stop.clone();
-        let daemon = Daemon { config, rejected: None, last_good: None, source: None };
-        async move { daemon.run(stop, |addresses| _ = tell_address.send(addresses.first().copied())).await }
+        let daemon = Daemon {
+            config,
+            rejected: None,
+            last_good: None,
+            source: None,
+        };
+        async move {
+            daemon
+                .run(stop, |addresses| {
+                    _ = tell_address.send(addresses.first().copied());
+                })
+                .await
+        }
     });
     let door = match address.await {
         Ok(door) => door.ok_or("the door has no address")?,
@@ -85,14 +98,23 @@ async fn tell(keep: bool) -> Result<(), Failure> {
     let site_stop = CancellationToken::new();
     let mut site = JoinSet::new();
     for number in 1..=THERMOSTATS {
-        let thermostat = Thermostat { number, door, acknowledged: Arc::clone(&acknowledged) };
+        let thermostat = Thermostat {
+            number,
+            door,
+            acknowledged: Arc::clone(&acknowledged),
+        };
         site.spawn(thermostat.live(site_stop.clone()));
     }
     site.spawn(boiler.live(site_stop.clone()));
-    story.say(&format!("{THERMOSTATS} thermostats publish at QoS 1, one boiler talks over a serial line"));
+    story.say(&format!(
+        "{THERMOSTATS} thermostats publish at QoS 1, one boiler talks over a serial line"
+    ));
 
     cloud.wait_for_first_alarm(DRAIN_WITHIN).await?;
-    story.say(&format!("the first alarm is in the cloud: {}", cloud.first_alarm()));
+    story.say(&format!(
+        "the first alarm is in the cloud: {}",
+        cloud.first_alarm()
+    ));
     tokio::time::sleep(CALM).await;
     story.say(&format!(
         "{} readings acknowledged, {} events in the cloud",
@@ -104,11 +126,17 @@ async fn tell(keep: bool) -> Result<(), Failure> {
     let before = cloud.events();
     story.say("uplink lost: the cable is cut; the thermostats notice nothing");
     tokio::time::sleep(CUT).await;
-    story.say(&format!("{} readings acknowledged meanwhile", acknowledged.load(Ordering::Relaxed)));
+    story.say(&format!(
+        "{} readings acknowledged meanwhile",
+        acknowledged.load(Ordering::Relaxed)
+    ));
 
     if keep {
         uplink.mend();
-        story.say(&format!("uplink back; running on until Ctrl-C. Try: mosquitto_sub -p {} -t 'tidegate/#' -v", door.port()));
+        story.say(&format!(
+            "uplink back; running on until Ctrl-C. Try: mosquitto_sub -p {} -t 'tidegate/#' -v",
+            door.port()
+        ));
         tokio::signal::ctrl_c().await?;
     }
     site_stop.cancel();
@@ -118,14 +146,21 @@ async fn tell(keep: bool) -> Result<(), Failure> {
         expected.insert(device, raises);
     }
     let owed: u64 = expected.values().sum();
-    story.say(&format!("{owed} alarms were raised so far; at least {} wait for the uplink", owed.saturating_sub(before)));
+    story.say(&format!(
+        "{owed} alarms were raised so far; at least {} wait for the uplink",
+        owed.saturating_sub(before)
+    ));
 
     uplink.mend();
     story.say("uplink back; the gateway's next attempt is due within some seconds");
     cloud.wait_for_more_than(before, DRAIN_WITHIN).await?;
     let back = Instant::now();
     cloud.wait_for_alarms(&expected, DRAIN_WITHIN).await?;
-    story.say(&format!("drained {} events in {} ms", cloud.events() - before, back.elapsed().as_millis()));
+    story.say(&format!(
+        "drained {} events in {} ms",
+        cloud.events() - before,
+        back.elapsed().as_millis()
+    ));
 
     stop.cancel();
     match gateway.join_next().await {
@@ -144,7 +179,11 @@ async fn tell(keep: bool) -> Result<(), Failure> {
     for line in &missing {
         println!("          missing: {line}");
     }
-    if missing.is_empty() { Ok(()) } else { Err("something was lost".into()) }
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err("something was lost".into())
+    }
 }
 
 async fn why_it_ended(gateway: &mut JoinSet<Result<(), tidegate::daemon::Error>>) -> Failure {

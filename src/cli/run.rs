@@ -31,6 +31,13 @@ pub(super) fn run(path: &Path, strict: bool) -> Result<(), Failure> {
         error!("the configuration does not load; going on with the last good one:\n{report}");
     }
     let runtime = daemon::runtime().map_err(|error| Failure::failed(&error))?;
-    let daemon = Daemon { config, rejected, last_good: Some(last_good), source: Some(path.to_owned()) };
-    runtime.block_on(daemon.run_until_signal()).map_err(|error| Failure::failed(&error))
+    let daemon = Daemon {
+        config,
+        rejected,
+        last_good: Some(last_good),
+        source: Some(path.to_owned()),
+    };
+    runtime
+        .block_on(daemon.run_until_signal())
+        .map_err(|error| Failure::failed(&error))
 }

@@ -61,7 +61,9 @@ pub async fn evaluate(
             return; // The journal has stopped; dropping the intake answers every waiting ticket "never".
         }
         let now = clock.now();
-        let idle = engine.next_deadline().map_or(PULSE, |deadline| deadline.since(now).min(PULSE));
+        let idle = engine
+            .next_deadline()
+            .map_or(PULSE, |deadline| deadline.since(now).min(PULSE));
         // Both are cancel-safe: `recv_many` takes nothing unless it is the one that completes.
         tokio::select! {
             biased;

@@ -21,11 +21,17 @@ impl LastGood {
     /// Of the configuration at `path`: in `$STATE_DIRECTORY`, else in `/var/lib/tidegate`.
     #[must_use]
     pub fn of(path: &Path) -> Self {
-        let state = std::env::var_os("STATE_DIRECTORY").map_or_else(|| "/var/lib/tidegate".into(), PathBuf::from);
+        let state =
+            std::env::var_os("STATE_DIRECTORY").map_or_else(|| "/var/lib/tidegate".into(), PathBuf::from);
         let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let name = Sha256::digest(absolute.as_os_str().as_encoded_bytes());
-        let name = name.iter().take(8).fold(0_u64, |name, byte| name << 8 | u64::from(*byte));
-        Self { file: state.join("last-good").join(format!("{name:016x}.toml")) }
+        let name = name
+            .iter()
+            .take(8)
+            .fold(0_u64, |name, byte| name << 8 | u64::from(*byte));
+        Self {
+            file: state.join("last-good").join(format!("{name:016x}.toml")),
+        }
     }
 
     /// The configuration kept, if there is one and it still loads.

@@ -13,7 +13,10 @@ use crate::{
 const TOPIC: &str = "tidegate/{gateway}/events/{event}/{device}";
 
 /// One batch at a time: what a slow board renders in a few milliseconds.
-const BATCH: Limit = Limit { entries: 64, bytes: 256 * 1024 };
+const BATCH: Limit = Limit {
+    entries: 64,
+    bytes: 256 * 1024,
+};
 
 /// Publishes every event that becomes durable from now on. Ends when the journal does.
 pub(super) async fn serve(journal: Journal, hub: Hub) {
@@ -29,8 +32,14 @@ pub(super) async fn serve(journal: Journal, hub: Hub) {
             Ok(entries) => {
                 for entry in entries {
                     let previous = crate::event::Sequence(entry.sequence.0.saturating_sub(1));
-                    hub.publish_event(&cloudevents::topic(TOPIC, &entry), cloudevents::render(&entry, previous));
-                    cursor = Cursor { position: entry.position, sequence: entry.sequence };
+                    hub.publish_event(
+                        &cloudevents::topic(TOPIC, &entry),
+                        cloudevents::render(&entry, previous),
+                    );
+                    cursor = Cursor {
+                        position: entry.position,
+                        sequence: entry.sequence,
+                    };
                 }
             }
             Err(failed) => {

@@ -45,7 +45,11 @@ impl Beat {
                 && Instant::now() >= due
             {
                 alive_at = Some(due + every);
-                self.announcer.alive(self.epoch, self.engine.active.load(Ordering::Relaxed), self.backlog());
+                self.announcer.alive(
+                    self.epoch,
+                    self.engine.active.load(Ordering::Relaxed),
+                    self.backlog(),
+                );
             }
         }
     }
@@ -56,19 +60,35 @@ impl Beat {
             ("journal".to_owned(), journal),
             ("engine".to_owned(), self.engine.pulse.load(Ordering::Relaxed)),
         ];
-        pulses.extend(self.uplinks.iter().map(|uplink| ("uplink".to_owned(), uplink.borrow().pulse)));
+        pulses.extend(
+            self.uplinks
+                .iter()
+                .map(|uplink| ("uplink".to_owned(), uplink.borrow().pulse)),
+        );
         pulses
     }
 
     /// Events that the uplink which is furthest behind has yet to deliver.
     fn backlog(&self) -> u64 {
         let last = self.journal.health().borrow().last.0;
-        self.uplinks.iter().map(|uplink| last.saturating_sub(uplink.borrow().delivered.0)).max().unwrap_or(0)
+        self.uplinks
+            .iter()
+            .map(|uplink| last.saturating_sub(uplink.borrow().delivered.0))
+            .max()
+            .unwrap_or(0)
     }
 
     fn line(&self) -> String {
-        let connected = self.uplinks.iter().filter(|uplink| uplink.borrow().connected).count();
-        let parked = if self.journal.health().borrow().parked { ", journal full: evaluation paused" } else { "" };
+        let connected = self
+            .uplinks
+            .iter()
+            .filter(|uplink| uplink.borrow().connected)
+            .count();
+        let parked = if self.journal.health().borrow().parked {
+            ", journal full: evaluation paused"
+        } else {
+            ""
+        };
         format!(
             "{connected} of {} uplinks connected, {} alarms active, {} events to deliver{parked}",
             self.uplinks.len(),

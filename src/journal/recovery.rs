@@ -127,9 +127,9 @@ impl Image {
     fn find_segments(&mut self, storage: &dyn Storage) -> Result<Vec<Found>, Error> {
         let mut found: Vec<Found> = Vec::new();
         for name in storage.list(&self.dir).map_err(at("list", &self.dir))? {
-            if !Path::new(&name)
+            if Path::new(&name)
                 .extension()
-                .is_some_and(|extension| extension == "seg")
+                .is_none_or(|extension| extension != "seg")
             {
                 continue;
             }

@@ -307,7 +307,9 @@ impl Writer {
 
     /// One write, one flush. `Ok(false)`: the disk is full, nothing has happened.
     pub fn flush(&mut self, mut batch: Batch) -> Result<bool, Error> {
-        let newest = batch.newest.expect("a group is made with room for something, and that is put in");
+        let newest = batch
+            .newest
+            .expect("a group is made with room for something, and that is put in");
         frame::end_group(batch.buffer.get_mut(newest..).unwrap_or_default(), batch.salt);
         let (file, name) = match (&batch.target, &self.active) {
             (Target::Spare { spare, .. }, _) => (Arc::clone(&spare.file), spare.name.clone()),

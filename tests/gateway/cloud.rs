@@ -22,7 +22,10 @@ impl Cloud {
         let mut options = MqttOptions::new(format!("cloud-{port}"), "127.0.0.1", port);
         options.set_max_packet_size(1 << 20, 1 << 20);
         let (client, mut events) = AsyncClient::new(options, 16);
-        client.subscribe("tidegate/+/events/#", QoS::AtLeastOnce).await.expect("queued");
+        client
+            .subscribe("tidegate/+/events/#", QoS::AtLeastOnce)
+            .await
+            .expect("queued");
         let (seen, news) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Notify::new()));
         let (tell, subscribed) = tokio::sync::oneshot::channel();
         let mut pump = JoinSet::new();
@@ -44,8 +47,15 @@ impl Cloud {
                 }
             }
         });
-        timeout(PATIENCE, subscribed).await.expect("in time").expect("the broker answers a subscription");
-        Self { seen, news, _pump: pump }
+        timeout(PATIENCE, subscribed)
+            .await
+            .expect("in time")
+            .expect("the broker answers a subscription");
+        Self {
+            seen,
+            news,
+            _pump: pump,
+        }
     }
 
     pub(crate) async fn wait_until(&self, mut done: impl FnMut(&[Value]) -> bool) {
@@ -56,17 +66,32 @@ impl Cloud {
         };
         if timeout(PATIENCE, waiting).await.is_err() {
             let seen = self.seen.lock().expect("not poisoned");
-            panic!("it did not come; seen {}, the last: {:#?}", seen.len(), seen.last());
+            panic!(
+                "it did not come; seen {}, the last: {:#?}",
+                seen.len(),
+                seen.last()
+            );
         }
     }
 
     pub(crate) async fn wait_for(&self, wanted: impl Fn(&Value) -> bool) -> Value {
         self.wait_until(|seen| seen.iter().any(&wanted)).await;
-        self.seen.lock().expect("not poisoned").iter().find(|event| wanted(event)).cloned().expect("just seen")
+        self.seen
+            .lock()
+            .expect("not poisoned")
+            .iter()
+            .find(|event| wanted(event))
+            .cloned()
+            .expect("just seen")
     }
 
     pub(crate) fn count(&self, wanted: impl Fn(&Value) -> bool) -> usize {
-        self.seen.lock().expect("not poisoned").iter().filter(|event| wanted(event)).count()
+        self.seen
+            .lock()
+            .expect("not poisoned")
+            .iter()
+            .filter(|event| wanted(event))
+            .count()
     }
 
     /// One copy of each event, in the order of first arrival. A redelivery must be the same event.
@@ -89,7 +114,10 @@ impl Cloud {
     pub(crate) fn assert_first_sends_in_order(&self) {
         let mut last: HashMap<String, String> = HashMap::new();
         for event in self.distinct() {
-            let (epoch, sequence) = (text(&event, "/epoch").to_owned(), text(&event, "/sequence").to_owned());
+            let (epoch, sequence) = (
+                text(&event, "/epoch").to_owned(),
+                text(&event, "/sequence").to_owned(),
+            );
             if let Some(before) = last.insert(epoch, sequence.clone()) {
                 assert!(before < sequence, "{sequence} came after {before}");
             }
@@ -105,7 +133,9 @@ impl Cloud {
             if event["type"] == "io.tidegate.gateway.EventsDiscarded" {
                 for range in event["data"]["ranges"].as_array().expect("ranges") {
                     let (from, to) = (range[0].as_u64().expect("from"), range[1].as_u64().expect("to"));
-                    here.entry(text(&event, "/data/epoch").to_owned()).or_default().extend(from..=to);
+                    here.entry(text(&event, "/data/epoch").to_owned())
+                        .or_default()
+                        .extend(from..=to);
                 }
             }
         }
@@ -113,7 +143,10 @@ impl Cloud {
         for numbers in here.values() {
             let highest = numbers.last().copied().unwrap_or(0);
             let missing: Vec<u64> = (1..=highest).filter(|number| !numbers.contains(number)).collect();
-            assert!(missing.is_empty(), "missing and unexplained: {missing:?} of {highest}");
+            assert!(
+                missing.is_empty(),
+                "missing and unexplained: {missing:?} of {highest}"
+            );
         }
     }
 }

@@ -29,7 +29,13 @@ pub(crate) struct Device {
 
 impl Device {
     pub(crate) fn new(version: Version, qos: QoS, port: u16, name: &str) -> Self {
-        Self { version, qos, port, name: name.to_owned(), line: None }
+        Self {
+            version,
+            qos,
+            port,
+            name: name.to_owned(),
+            line: None,
+        }
     }
 
     /// Publishes all payloads at once, and again on a new connection, until all are acknowledged on one.
@@ -40,16 +46,22 @@ impl Device {
                 tokio::task::yield_now().await;
             }
         };
-        timeout(PATIENCE, trying).await.expect("the gateway acknowledges in time");
+        timeout(PATIENCE, trying)
+            .await
+            .expect("the gateway acknowledges in time");
     }
 
     async fn try_publish(&mut self, payloads: &[&str]) -> bool {
         let topic = format!("thermostats/{}/state", self.name);
-        let line = self.line.get_or_insert_with(|| connect(self.version, &self.name, self.port));
+        let line = self
+            .line
+            .get_or_insert_with(|| connect(self.version, &self.name, self.port));
         match line {
             Line::V311(client, events) => {
                 for payload in payloads {
-                    client.try_publish(&topic, self.qos, false, *payload).expect("the queue is large enough");
+                    client
+                        .try_publish(&topic, self.qos, false, *payload)
+                        .expect("the queue is large enough");
                 }
                 acknowledged_v311(events, payloads.len()).await
             }
@@ -61,7 +73,9 @@ impl Device {
                 };
                 for payload in payloads {
                     let payload = (*payload).to_owned();
-                    client.try_publish(&topic, qos, false, payload).expect("the queue is large enough");
+                    client
+                        .try_publish(&topic, qos, false, payload)
+                        .expect("the queue is large enough");
                 }
                 acknowledged_v5(events, payloads.len()).await
             }
@@ -108,11 +122,23 @@ async fn acknowledged_v5(events: &mut rumqttc::v5::EventLoop, count: usize) -> b
     while left > 0 {
         match events.poll().await {
             Ok(Event::Incoming(Packet::PubAck(ack))) => {
-                assert!(matches!(ack.reason, PubAckReason::Success | PubAckReason::NoMatchingSubscribers), "{ack:?}");
+                assert!(
+                    matches!(
+                        ack.reason,
+                        PubAckReason::Success | PubAckReason::NoMatchingSubscribers
+                    ),
+                    "{ack:?}"
+                );
                 left -= 1;
             }
             Ok(Event::Incoming(Packet::PubRec(ack))) => {
-                assert!(matches!(ack.reason, PubRecReason::Success | PubRecReason::NoMatchingSubscribers), "{ack:?}");
+                assert!(
+                    matches!(
+                        ack.reason,
+                        PubRecReason::Success | PubRecReason::NoMatchingSubscribers
+                    ),
+                    "{ack:?}"
+                );
                 left -= 1;
             }
             Ok(_) => {}

@@ -24,14 +24,19 @@ async fn live(mut device: Device, stop: CancellationToken) -> u32 {
         number += 1;
         let high = format!("{{\"temp\": {:.4}}}", 31.0 + f64::from(number) * 0.001);
         device.publish_until_acknowledged(&[&high, &high]).await;
-        device.publish_until_acknowledged(&[r#"{"temp": 20.0}"#, r#"{"temp": 20.0}"#]).await;
+        device
+            .publish_until_acknowledged(&[r#"{"temp": 20.0}"#, r#"{"temp": 20.0}"#])
+            .await;
     }
     number
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_was_acknowledged_before_a_kill_is_in_the_cloud_once_and_in_order() {
-    let seed = std::env::var("TIDEGATE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+    let seed = std::env::var("TIDEGATE_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or_else(|| fastrand::u64(..));
     eprintln!("TIDEGATE_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let broker = Mosquitto::start().await;
@@ -56,7 +61,11 @@ async fn whatever_was_acknowledged_before_a_kill_is_in_the_cloud_once_and_in_ord
     }
 
     for kill in 0..KILLS {
-        if kill % 2 == 0 { cable.cut() } else { cable.mend() }
+        if kill % 2 == 0 {
+            cable.cut();
+        } else {
+            cable.mend();
+        }
         // Not a wait for anything: the moment of the kill is what this test draws at random.
         let moment = tokio::time::Instant::now() + Duration::from_millis(random.u64(20..400));
         tokio::time::sleep_until(moment).await;
@@ -71,17 +80,26 @@ async fn whatever_was_acknowledged_before_a_kill_is_in_the_cloud_once_and_in_ord
         acknowledged.insert(name, number);
     }
     // Each device ended with an acknowledged clear, so its last event is that clear.
-    let total: usize = acknowledged.values().map(|&n| usize::try_from(n).expect("small")).sum();
+    let total: usize = acknowledged
+        .values()
+        .map(|&n| usize::try_from(n).expect("small"))
+        .sum();
     assert!(total > 30, "the load is real: {total} alarms were acknowledged");
     let mut awaited = acknowledged.clone();
     let mut scanned = 0;
     cloud
         .wait_until(|seen| {
-            for event in seen.iter().skip(scanned).filter(|event| event["transition"] == "cleared") {
+            for event in seen
+                .iter()
+                .skip(scanned)
+                .filter(|event| event["transition"] == "cleared")
+            {
                 let device = event["data"]["device"]["id"].as_str().expect("a device");
                 let is_last = |number: &u32| {
                     let last = 31.0 + f64::from(*number) * 0.001;
-                    event["data"]["episode"]["max"].as_f64().is_some_and(|max| (max - last).abs() < 1e-6)
+                    event["data"]["episode"]["max"]
+                        .as_f64()
+                        .is_some_and(|max| (max - last).abs() < 1e-6)
                 };
                 if awaited.get(device).is_some_and(is_last) {
                     awaited.remove(device);
@@ -103,9 +121,16 @@ async fn whatever_was_acknowledged_before_a_kill_is_in_the_cloud_once_and_in_ord
             .map(|event| event["data"]["value"].as_f64().expect("a number"))
             .collect();
         let expected: Vec<f64> = (1..=*number).map(|n| 31.0 + f64::from(n) * 0.001).collect();
-        assert_eq!(raised.len(), expected.len(), "{name}: one raise for each acknowledged alarm, no more");
+        assert_eq!(
+            raised.len(),
+            expected.len(),
+            "{name}: one raise for each acknowledged alarm, no more"
+        );
         for (raised, expected) in raised.iter().zip(&expected) {
-            assert!((raised - expected).abs() < 1e-6, "{name}: raised {raised}, acknowledged {expected}");
+            assert!(
+                (raised - expected).abs() < 1e-6,
+                "{name}: raised {raised}, acknowledged {expected}"
+            );
         }
     }
 }

@@ -19,7 +19,10 @@ use serde_json::{Value, json};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 fn text<'a>(event: &'a Value, pointer: &str) -> &'a str {
-    event.pointer(pointer).and_then(Value::as_str).unwrap_or_else(|| panic!("no text at {pointer} in {event}"))
+    event
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or_else(|| panic!("no text at {pointer} in {event}"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,7 +56,10 @@ async fn an_alarm_reaches_the_cloud_with_every_field_of_the_contract_and_its_cle
         ("/severitytext", json!("WARN")),
         ("/severitynumber", json!(13)),
         ("/transition", json!("raised")),
-        ("/data/summary", json!("thermostat-7: temperature is 31 Cel, above 30")),
+        (
+            "/data/summary",
+            json!("thermostat-7: temperature is 31 Cel, above 30"),
+        ),
         ("/data/gateway/id", json!("plantroom-1")),
         ("/data/gateway/labels", json!({ "site": "hq" })),
         ("/data/gateway/version", json!(env!("CARGO_PKG_VERSION"))),
@@ -80,8 +86,15 @@ async fn an_alarm_reaches_the_cloud_with_every_field_of_the_contract_and_its_cle
     ] {
         assert_eq!(raised.pointer(pointer), Some(&expected), "{pointer}");
     }
-    for pointer in ["/time", "/recordedtime", "/data/episode/since", "/data/episode/raised_at"] {
-        text(&raised, pointer).parse::<jiff::Timestamp>().expect("RFC 3339");
+    for pointer in [
+        "/time",
+        "/recordedtime",
+        "/data/episode/since",
+        "/data/episode/raised_at",
+    ] {
+        text(&raised, pointer)
+            .parse::<jiff::Timestamp>()
+            .expect("RFC 3339");
     }
     assert!(["synchronised", "corrected", "unknown"].contains(&text(&raised, "/clockquality")));
     assert_eq!(raised["correlationid"], raised["data"]["episode"]["id"]);
@@ -110,7 +123,9 @@ async fn an_alarm_from_a_serial_line_reaches_the_cloud_and_survives_unplugging()
     adapter.unplug().await;
     let mut adapter = Adapter::plug_in(&port);
     let cleared = cloud.wait_for(|event| event["transition"] == "cleared");
-    let cleared = adapter.send_until(b"\xff\xfenoise\n{\"temp\": 27.5}\n", cleared).await;
+    let cleared = adapter
+        .send_until(b"\xff\xfenoise\n{\"temp\": 27.5}\n", cleared)
+        .await;
     assert_eq!(cleared["correlationid"], raised["correlationid"]);
     gateway.stop().await;
 }
@@ -124,15 +139,21 @@ async fn events_of_an_outage_arrive_in_order_when_the_uplink_returns() {
     let gateway = Gateway::start(&site).await;
     let mut device = Device::new(Version::V5, QoS::AtLeastOnce, gateway.door, "thermostat-7");
     device.publish_until_acknowledged(&[r#"{"temp": 27.0}"#]).await;
-    cloud.wait_for(|event| event["type"] == "io.tidegate.gateway.GatewayStarted").await;
+    cloud
+        .wait_for(|event| event["type"] == "io.tidegate.gateway.GatewayStarted")
+        .await;
 
     cable.cut();
     for _ in 0..50 {
-        device.publish_until_acknowledged(&[r#"{"temp": 31.0}"#, r#"{"temp": 27.0}"#]).await;
+        device
+            .publish_until_acknowledged(&[r#"{"temp": 31.0}"#, r#"{"temp": 27.0}"#])
+            .await;
     }
     assert_eq!(cloud.count(|event| event["transition"] == "raised"), 0);
     cable.mend();
-    cloud.wait_until(|seen| seen.iter().filter(|e| e["transition"] == "cleared").count() == 50).await;
+    cloud
+        .wait_until(|seen| seen.iter().filter(|e| e["transition"] == "cleared").count() == 50)
+        .await;
     cloud.assert_first_sends_in_order();
     cloud.assert_no_unexplained_gap();
     gateway.stop().await;
@@ -160,8 +181,13 @@ async fn a_wrong_edit_does_not_stop_a_gateway_that_ran() {
     std::fs::write(site.config(), wrong).expect("written");
 
     let gateway = Gateway::start(&site).await;
-    let rejected = cloud.wait_for(|event| event["type"] == "io.tidegate.gateway.ConfigurationRejected").await;
-    assert!(text(&rejected, "/data/report").contains("clear = 33 is above the threshold 30"), "{rejected}");
+    let rejected = cloud
+        .wait_for(|event| event["type"] == "io.tidegate.gateway.ConfigurationRejected")
+        .await;
+    assert!(
+        text(&rejected, "/data/report").contains("clear = 33 is above the threshold 30"),
+        "{rejected}"
+    );
     assert_eq!(rejected["severitytext"], "ERROR");
     gateway.stop().await;
 
@@ -181,8 +207,13 @@ async fn a_hold_goes_on_across_a_kill_and_raises_once() {
     gateway.kill().await;
     gateway.restart(&site).await;
     let raised = cloud.wait_for(|event| event["transition"] == "raised").await;
-    let held = raised["data"]["episode"]["duration_ms"].as_u64().expect("a number");
-    assert!((3_000..3_200).contains(&held), "held for {held} ms: the time before the kill counts");
+    let held = raised["data"]["episode"]["duration_ms"]
+        .as_u64()
+        .expect("a number");
+    assert!(
+        (3_000..3_200).contains(&held),
+        "held for {held} ms: the time before the kill counts"
+    );
     gateway.stop().await;
     assert_eq!(cloud.count(|event| event["transition"] == "raised"), 1);
 }

@@ -55,10 +55,14 @@ impl Mosquitto {
         let file = folder.path().join("mosquitto.conf");
         let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n");
         std::fs::write(&file, text).expect("written");
-        let program = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto", "/opt/homebrew/sbin/mosquitto"]
-            .into_iter()
-            .find(|path| std::path::Path::new(path).exists())
-            .unwrap_or("mosquitto");
+        let program = [
+            "/usr/sbin/mosquitto",
+            "/usr/local/sbin/mosquitto",
+            "/opt/homebrew/sbin/mosquitto",
+        ]
+        .into_iter()
+        .find(|path| std::path::Path::new(path).exists())
+        .unwrap_or("mosquitto");
         let mut process = Command::new(program)
             .arg("-c")
             .arg(&file)
@@ -67,7 +71,11 @@ impl Mosquitto {
             .spawn()
             .expect("mosquitto is installed (./test does it)");
         open(port, &mut process).await;
-        Self { port, _process: process, _folder: folder }
+        Self {
+            port,
+            _process: process,
+            _folder: folder,
+        }
     }
 }
 
@@ -95,7 +103,9 @@ impl Cable {
                     }
                     let cut = Arc::clone(&cut);
                     streams.spawn(async move {
-                        let Ok(mut far) = TcpStream::connect(("127.0.0.1", port)).await else { return };
+                        let Ok(mut far) = TcpStream::connect(("127.0.0.1", port)).await else {
+                            return;
+                        };
                         tokio::select! {
                             _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
                             () = cut.notified() => {}
@@ -104,7 +114,12 @@ impl Cable {
                 }
             }
         });
-        Self { port: near_port, up, cut, _relay: relay }
+        Self {
+            port: near_port,
+            up,
+            cut,
+            _relay: relay,
+        }
     }
 
     pub(crate) fn cut(&self) {
@@ -128,7 +143,12 @@ pub(crate) struct Site {
 impl Site {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        Self { folder, rule: String::new(), tables: String::new(), door: std::sync::OnceLock::new() }
+        Self {
+            folder,
+            rule: String::new(),
+            tables: String::new(),
+            door: std::sync::OnceLock::new(),
+        }
     }
 
     pub(crate) fn uplink(mut self, port: u16, version: &str) -> Self {
@@ -204,7 +224,9 @@ max-raises = "100000/h"
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
         command.arg("run").arg("--config").arg(self.config());
-        command.env("STATE_DIRECTORY", self.folder.path()).env("TIDEGATE_LOG", "info");
+        command
+            .env("STATE_DIRECTORY", self.folder.path())
+            .env("TIDEGATE_LOG", "info");
         command.kill_on_drop(true);
         command
     }
@@ -238,9 +260,13 @@ impl Gateway {
 
     /// SIGTERM; it must end with 0 within its grace period.
     pub(crate) async fn stop(mut self) {
-        let pid = rustix::process::Pid::from_raw(self.process.id().expect("running").cast_signed()).expect("a pid");
+        let pid =
+            rustix::process::Pid::from_raw(self.process.id().expect("running").cast_signed()).expect("a pid");
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it is ours");
-        let status = timeout(Duration::from_secs(15), self.process.wait()).await.expect("it ends in time").expect("waited");
+        let status = timeout(Duration::from_secs(15), self.process.wait())
+            .await
+            .expect("it ends in time")
+            .expect("waited");
         assert!(status.success(), "a clean stop ends with 0, not {status}");
     }
 }
@@ -262,7 +288,10 @@ impl Adapter {
             .kill_on_drop(true)
             .spawn()
             .expect("socat is installed (./test does it)");
-        Self { socat, port: port.to_owned() }
+        Self {
+            socat,
+            port: port.to_owned(),
+        }
     }
 
     pub(crate) async fn unplug(mut self) {
