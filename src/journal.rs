@@ -394,7 +394,10 @@ struct Shared {
 /// What waits for the thread. It is bounded by who feeds it: the engine takes no delivery while the journal is
 /// parked, and at most its own intake otherwise.
 #[derive(Debug, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a separate fact of the thread")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a separate fact of the thread"
+)]
 struct Queue {
     commits: VecDeque<(Position, Outcome)>,
     /// The last ticket that was handed out.

@@ -3,7 +3,7 @@
 
 use std::{
     any::Any,
-    collections::BTreeMap, BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
@@ -294,7 +294,7 @@ impl Storage for Mount {
         let dirs = std::mem::take(&mut inner.dirs);
         inner.dirs = dirs
             .into_keys()
-            .map(|path| moved(&path).unwrap_or(path)
+            .map(|path| moved(&path).unwrap_or(path))
             .collect();
         Ok(())
     }
