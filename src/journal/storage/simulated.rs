@@ -293,7 +293,7 @@ impl Storage for Mount {
             .collect();
         let dirs = std::mem::take(&mut inner.dirs);
         inner.dirs = dirs
-            .into_keys()
+            .into_iter()
             .map(|path| moved(&path).unwrap_or(path))
             .collect();
         Ok(())
