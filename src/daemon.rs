@@ -135,7 +135,7 @@ impl Daemon {
         if self.rejected.is_none()
             && let (Some(last_good), Some(path)) = (&self.last_good, &self.source)
         {
-            last_good.keep(path);
+            last_good.keep(path, &self.config.sha256);
         }
         systemd::ready("ready");
         info!(
@@ -184,10 +184,6 @@ impl Gateway {
         let (journal, recovered, journal_ended) = open_journal(config, &origin, &clock).await?;
         let gateway = Arc::clone(&config.gateway.id);
         let announcer = Announcer::new(journal.clone(), clock.clone(), gateway, &config.events.off);
-        announcer.started(&recovered, clock.moment().boot_id, &config.sha256);
-        if let Some(report) = rejected {
-            announcer.configuration_rejected(report);
-        }
         let engine = restore(config, &recovered, &journal, &clock);
 
         let (intake, deliveries) = mpsc::channel(INTAKE_LEN);
@@ -230,6 +226,13 @@ impl Gateway {
         };
         gateway.others.spawn(named("heartbeat", beat.run()));
         gateway.start_sources(config, &clock, hub).await?;
+        // Said only now that nothing more can fail: a gateway that restarts again and again fills no journal.
+        gateway
+            .announcer
+            .started(&recovered, clock.moment().boot_id, &config.sha256);
+        if let Some(report) = rejected {
+            gateway.announcer.configuration_rejected(report);
+        }
         Ok(gateway)
     }
 
@@ -299,9 +302,12 @@ impl Gateway {
             warn!("some connections were still owed an answer; their devices will send again");
         }
         if !finish(&mut self.engine, STAGE_GRACE).await {
-            warn!("the engine did not finish; what it had not evaluated was not acknowledged");
+            // No `closed` frame: this was no clean stop, and the next start shall know it.
+            return Err(Error::StageEnded("engine, while it stopped,".into()));
         }
+        // An empty commit stands behind all that the engine decided.
         let stopped = self.announcer.stopped();
+        let stopped = stopped.unwrap_or_else(|| self.journal.append(Outcome::default()));
         let mut durable = self.journal.durable();
         // Forwarders go on with what is durable when they are told; the rest is sent after the next start.
         let written = durable.wait_for(|position| *position >= stopped);
@@ -328,12 +334,18 @@ async fn named(name: &'static str, stage: impl Future<Output = ()>) -> &'static 
     name
 }
 
-/// Whether all ended by themselves in time; those that did not are cancelled.
+/// Whether all ended in time and without a panic; those that did not end are cancelled.
 async fn finish(stages: &mut JoinSet<&'static str>, grace: Duration) -> bool {
-    let ended = async { while stages.join_next().await.is_some() {} };
-    let in_time = timeout(grace, ended).await.is_ok();
+    let ended = async {
+        let mut orderly = true;
+        while let Some(ended) = stages.join_next().await {
+            orderly &= ended.is_ok();
+        }
+        orderly
+    };
+    let orderly = timeout(grace, ended).await.unwrap_or(false);
     stages.shutdown().await;
-    in_time
+    orderly
 }
 
 type Opened = (Journal, Recovered, oneshot::Receiver<Result<(), journal::Error>>);

@@ -429,11 +429,13 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
         flow.window.refused(position);
         self.status.send_modify(|status| status.refused += 1);
         let pace = self.pace;
-        // Of several refused events the oldest is judged first; the others when it is their turn.
+        // Of several refused events the oldest is judged first; the others when it is their turn. One behind the
+        // cursor is no longer to be sent at all: it was delivered, or discarded.
+        let passed = self.cursor.position;
         if self
             .judged
             .as_ref()
-            .is_none_or(|judged| position < judged.position)
+            .is_none_or(|judged| position < judged.position || judged.position <= passed)
         {
             tracing::warn!(sink = %self.name, position = position.0, reason, "the sink refuses an event");
             self.judged = Some(Judged {

@@ -49,14 +49,13 @@ impl Announcer {
         );
     }
 
-    /// `GatewayStopped`; returns what to wait for until it is durable.
-    pub fn stopped(&self) -> Position {
+    /// `GatewayStopped`; returns where it stands, unless it is off.
+    pub fn stopped(&self) -> Option<Position> {
         self.record(
             "GatewayStopped",
             Severity::Info,
             json!({ "reason": "asked to stop" }),
         )
-        .unwrap_or_default()
     }
 
     /// `GatewayAlive`.

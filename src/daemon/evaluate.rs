@@ -20,7 +20,7 @@ use crate::{
         state::Outcome,
     },
     source::{Answer, Delivery},
-    time::Clock,
+    time::{Clock, EngineTime},
 };
 
 /// Readings that were not evaluated, and why.
@@ -82,27 +82,36 @@ pub async fn evaluate(
                 for delivery in batch.drain(..) {
                     take(&mut engine, delivery, &journal, &counters);
                 }
+                // The intake was emptied after `now` was read, so no earlier reading is still in it: a device
+                // that sends only late readings holds nobody's deadline back.
+                if taken < BATCH {
+                    advance(&mut engine, now, &journal);
+                }
             }
             () = pin!(tokio::time::sleep(idle)) => {
-                let mut outcome = Outcome::default();
                 engine.set_moment(clock.moment());
-                engine.advance(clock.now(), &mut outcome);
-                commit(&mut engine, outcome, &journal);
+                advance(&mut engine, clock.now(), &journal);
             }
         }
     }
 }
 
+fn advance(engine: &mut Engine, now: EngineTime, journal: &Journal) {
+    let mut outcome = Outcome::default();
+    engine.advance(now, &mut outcome);
+    commit(engine, outcome, journal);
+}
+
 fn take(engine: &mut Engine, delivery: Delivery, journal: &Journal, counters: &Counters) {
     let mut outcome = Outcome::default();
-    let mut answer = None;
+    let mut refused = 0;
     for reading in &delivery.readings {
         let counter = match engine.observe(reading, &mut outcome) {
             Ok(()) => &counters.evaluated,
             Err(Skipped::Late) => &counters.late,
             Err(Skipped::Duplicate) => &counters.duplicate,
             Err(Skipped::OverLimit) => {
-                answer = Some(Answer::OverLimit);
+                refused += 1;
                 &counters.over_limit
             }
         };
@@ -110,12 +119,15 @@ fn take(engine: &mut Engine, delivery: Delivery, journal: &Journal, counters: &C
     }
     let depends_on = outcome.depends_on;
     let committed = commit(engine, outcome, journal);
-    let safe = Answer::Safe(committed.map_or(depends_on, |position| position.max(depends_on)));
-    // What did get evaluated is on its way; a reading over the limit is answered as refused only if nothing was.
-    delivery.ticket.answer(match answer {
-        Some(refused) if committed.is_none() => refused,
-        _ => safe,
-    });
+    // What was evaluated, changing something or not, rests on the disk; only a delivery of which nothing was
+    // evaluated is answered at once.
+    delivery
+        .ticket
+        .answer(if refused > 0 && refused == delivery.readings.len() {
+            Answer::OverLimit
+        } else {
+            Answer::Safe(committed.map_or(depends_on, |position| position.max(depends_on)))
+        });
 }
 
 /// Hands what was decided to the journal, if anything was, and tells the engine where it stands.
@@ -142,8 +154,6 @@ async fn wait_while_parked(
         counters.pulse.fetch_add(1, Ordering::Relaxed);
         health.changed().await?;
     }
-    if health.has_changed().is_err() {
-        health.changed().await?;
-    }
-    Ok(())
+    // An error: the journal has ended.
+    health.has_changed().map(drop)
 }

@@ -43,9 +43,9 @@ impl LastGood {
         Config::load(&self.file).ok()
     }
 
-    /// Keeps the text at `path`, which loaded. Not writable: not kept, one warning; the gateway runs.
-    pub fn keep(&self, path: &Path) {
-        if let Err(error) = self.replace(path) {
+    /// Keeps the text at `path` if it still is the one that loaded: its SHA-256 is `sha256`. Not writable: not kept, one warning; the gateway runs.
+    pub fn keep(&self, path: &Path, sha256: &str) {
+        if let Err(error) = self.replace(path, sha256) {
             warn!(
                 "could not keep the last good configuration in {}: {error}; a later mistake in the file will stop the gateway from starting",
                 self.file.display()
@@ -53,8 +53,15 @@ impl LastGood {
         }
     }
 
-    fn replace(&self, path: &Path) -> std::io::Result<()> {
+    fn replace(&self, path: &Path, sha256: &str) -> std::io::Result<()> {
         let text = std::fs::read(path)?;
+        if format!("{:x}", Sha256::digest(&text)) != sha256 {
+            warn!(
+                "{} was edited during the start; the edit is not kept as the last good one",
+                path.display()
+            );
+            return Ok(());
+        }
         if std::fs::read(&self.file).is_ok_and(|kept| kept == text) {
             return Ok(());
         }

@@ -43,6 +43,8 @@ impl Beat {
             systemd::status(&self.line());
             if let (Some(due), Some(every)) = (alive_at, self.heartbeat)
                 && Instant::now() >= due
+                // A full journal has no room for a sign of life; the status line gives one.
+                && !self.journal.health().borrow().parked
             {
                 alive_at = Some(due + every);
                 self.announcer.alive(

@@ -313,7 +313,7 @@ impl Writer {
             let Some(spare) = self.spares.pop() else {
                 return Ok(false);
             };
-            let batch = self.begin(spare, plan.give_up, std::slice::from_ref(&note));
+            let batch = self.begin(spare, plan.give_up, std::slice::from_ref(note));
             if !self.flush(batch)? {
                 return Ok(false);
             }

@@ -1,6 +1,7 @@
 //! The parts around the gateway: a broker, a cable that can be cut, a site with its configuration, the process.
 
 use std::{
+    fmt::Write,
     path::PathBuf,
     process::Stdio,
     sync::{
@@ -152,9 +153,10 @@ impl Site {
     }
 
     pub(crate) fn uplink(mut self, port: u16, version: &str) -> Self {
-        self.tables.push_str(&format!(
+        _ = write!(
+            self.tables,
             "[[sink.mqtt]]\nname = \"cloud\"\nurl = \"mqtt://127.0.0.1:{port}\"\nversion = \"{version}\"\n"
-        ));
+        );
         self
     }
 
@@ -166,11 +168,12 @@ impl Site {
     }
 
     pub(crate) fn serial(mut self, port: &std::path::Path) -> Self {
-        self.tables.push_str(&format!(
+        _ = write!(
+            self.tables,
             "[[serial]]\nname = \"boiler\"\nport = \"{}\"\nbaud = 9600\nformat = \"json\"\ndevice = \"boiler\"\n\
              [[serial.metric]]\nname = \"temperature\"\nat = \"/temp\"\nunit = \"Cel\"\n",
             port.display()
-        ));
+        );
         self
     }
 
