@@ -780,3 +780,559 @@ fn a_backlog_is_not_read_at_opening() {
     assert_eq!(open.recovered.last, Sequence(1500));
     assert_eq!(open.read_all().len(), 1500);
 }
+
+/// Where frames begin in a segment.
+const FRAMES: usize = 128;
+
+/// The offsets of the frames of a segment that was used once, and where they end.
+fn frames(bytes: &[u8]) -> Vec<usize> {
+    let mut offsets = vec![FRAMES];
+    loop {
+        let at = *offsets.last().unwrap();
+        let word = u32::from_le_bytes(bytes[at + 4..at + 8].try_into().unwrap());
+        if word >> 24 == 0 {
+            return offsets;
+        }
+        offsets.push(at + 28 + (word & 0x00ff_ffff) as usize);
+    }
+}
+
+fn says(open: &Open, name: &str) -> Vec<Entry> {
+    open.read_all()
+        .into_iter()
+        .filter(|entry| &*entry.event.draft.name == name)
+        .collect()
+}
+
+#[test]
+fn every_prefix_of_a_tail_recovers_to_whole_commits() {
+    let disk = Simulated::default();
+    let open = Open::new(&disk);
+    open.commit(&["a", "b"], &[("k", Some("1"))]);
+    open.commit(&["c", "d"], &[("k", Some("2"))]);
+    open.kill(&disk);
+    let path = newest_segment(&disk);
+    let whole = disk.content(&path).unwrap();
+    let ends = frames(&whole);
+    let used = *ends.last().unwrap();
+    // Where the second commit begins: after the cursor, a, b and k.
+    let second = ends[4];
+    for cut in (second..used).chain([ends[1], ends[1] + 5, ends[3]]) {
+        let copy = disk.copy();
+        let mut bytes = whole.clone();
+        bytes[cut..].fill(0);
+        copy.put_content(&path, Some(bytes));
+        let open = Open::new(&copy);
+        let kept = texts(&open.read_all())
+            .into_iter()
+            .filter(|text| text.len() == 1)
+            .collect::<Vec<_>>();
+        let state = open.state();
+        if cut >= second {
+            assert_eq!(
+                (kept, &*state[0].1),
+                (vec!["a".to_owned(), "b".to_owned()], "1"),
+                "cut at {cut}"
+            );
+        } else {
+            assert!(kept.is_empty() && state.is_empty(), "cut at {cut}");
+        }
+        let next = open.commit(&["e"], &[]);
+        let entries = open.read_all();
+        assert_eq!(
+            entries.last().map(|entry| (text(entry), entry.position)),
+            Some(("e".to_owned(), next))
+        );
+        assert_no_gap(&entries);
+        assert!(says(&open, "StorageDamaged").is_empty());
+        // What was cut never comes back.
+        open.kill(&copy);
+        assert_eq!(texts(&Open::new(&copy).read_all()), texts(&entries));
+    }
+}
+
+#[test]
+fn numbers_of_a_torn_tail_are_skipped_and_named() {
+    let disk = Simulated::default();
+    let open = Open::new(&disk);
+    open.commit(&["a"], &[]);
+    open.commit(&["b", "c"], &[]);
+    open.kill(&disk);
+    let path = newest_segment(&disk);
+    let ends = frames(&disk.content(&path).unwrap());
+    // The last frame's payload: its header still claims sequence 3.
+    damage(&disk, &path, ends[ends.len() - 2] + 40, 1);
+    let open = Open::new(&disk);
+    open.commit(&["d"], &[]);
+    let entries = open.read_all();
+    assert_eq!(texts(&entries), ["a", "EventsDiscarded", "d"]);
+    assert_eq!(data(&entries[1])["reason"], "torn-tail");
+    assert_eq!(account(&entries), (vec![1, 4, 5], vec![(2, 3)]));
+}
+
+#[test]
+fn a_flipped_byte_before_a_later_group_is_damage_and_is_told() {
+    let disk = Simulated::default();
+    let open = Open::new(&disk);
+    for text in ["a", "b", "c"] {
+        open.commit(&[text], &[(text, Some("1"))]);
+    }
+    open.kill(&disk);
+    let path = newest_segment(&disk);
+    let ends = frames(&disk.content(&path).unwrap());
+    // Cursor, a, its state, b, its state, c, its state.
+    for at in ends[3]..ends[4] {
+        let copy = disk.copy();
+        damage(&copy, &path, at, 1);
+        let open = Open::new(&copy);
+        open.commit(&["d"], &[]);
+        assert!(!open.recovered.findings.is_empty());
+        assert!(open.recovered.state.len() == 3, "the good frame behind it counts");
+        let entries = open.read_all();
+        assert_eq!(
+            texts(&entries),
+            ["a", "c", "StorageDamaged", "EventsDiscarded", "d"],
+            "flipped {at}"
+        );
+        assert_eq!(entries[2].event.draft.severity, Severity::Critical);
+        let (_, told) = account(&entries);
+        assert_eq!(told, [(2, 2)]);
+        assert_eq!(data(&entries[3])["reason"], "damaged");
+        let from = data(&entries[2])["from"].as_u64().unwrap();
+        assert_eq!(usize::try_from(from).unwrap(), ends[3]);
+        assert_eq!(
+            copy.paths()
+                .iter()
+                .filter(|path| path.to_string_lossy().contains("damaged-"))
+                .count(),
+            1
+        );
+        // It is told once, and read past for ever.
+        open.kill(&copy);
+        let open = Open::new(&copy);
+        assert_eq!(texts(&open.read_all())[..2], ["a".to_owned(), "c".to_owned()]);
+    }
+}
+
+#[test]
+fn anything_bad_before_a_clean_stop_is_damage() {
+    let disk = Simulated::default();
+    let open = Open::new(&disk);
+    open.commit(&["a"], &[]);
+    open.commit(&["b"], &[]);
+    open.close();
+    let path = newest_segment(&disk);
+    let ends = frames(&disk.content(&path).unwrap());
+    damage(&disk, &path, ends[ends.len() - 3] + 30, 3);
+    let open = Open::new(&disk);
+    open.commit(&["c"], &[]);
+    assert_eq!(
+        texts(&open.read_all()),
+        ["a", "StorageDamaged", "EventsDiscarded", "c"]
+    );
+}
+
+#[test]
+fn damage_in_the_backlog_is_found_by_the_reader_and_never_delivered() {
+    let disk = Simulated::default();
+    let open = Open::new(&disk);
+    fill(&open, 60);
+    open.kill(&disk);
+    let path = PathBuf::from("/journal/current/0001.seg");
+    let bytes = disk.content(&path).unwrap();
+    assert!(bytes.starts_with(b"TGSEG"));
+    damage(&disk, &path, 100_000, 1);
+    let open = Open::new(&disk);
+    let before = open.read_all();
+    assert_eq!(
+        before
+            .iter()
+            .filter(|entry| &*entry.event.draft.name == "Test")
+            .count(),
+        59
+    );
+    let told = block_on(async {
+        let mut durable = open.journal.durable();
+        loop {
+            let told = says(&open, "EventsDiscarded");
+            if !told.is_empty() {
+                return told;
+            }
+            durable.changed().await.unwrap();
+        }
+    });
+    assert_eq!(account(&told).1.len(), 1);
+    assert_no_gap(&open.read_all());
+    assert_eq!(says(&open, "StorageDamaged").len(), 1);
+}
+
+#[test]
+fn every_flip_in_a_small_journal_opens_and_delivers_no_wrong_event() {
+    let disk = Simulated::default();
+    let open = Open::new(&disk);
+    for number in 0..4 {
+        open.commit(&[&format!("good {number}")], &[("k", Some("1"))]);
+    }
+    open.close();
+    let good =
+        |text: &String| text.starts_with("good ") || text == "StorageDamaged" || text == "EventsDiscarded";
+    let mut random = fastrand::Rng::with_seed(1);
+    for path in disk.paths() {
+        for _ in 0..30 {
+            let copy = disk.copy();
+            let used = disk.content(&path).unwrap();
+            let end = used.iter().rposition(|byte| *byte != 0).unwrap_or(0).min(3000) + 1;
+            damage(&copy, &path, random.usize(0..end.min(used.len())), 1);
+            let open = Open::new(&copy);
+            open.commit(&["good new"], &[]);
+            let entries = open.read_all();
+            assert!(texts(&entries).iter().all(good));
+            assert_eq!(
+                entries.last().map(text).as_deref(),
+                Some("good new"),
+                "{}",
+                path.display()
+            );
+            assert!(entries.is_sorted_by(|a, b| a.position < b.position && a.sequence < b.sequence));
+        }
+    }
+}
+
+#[test]
+fn a_vanished_or_shortened_file_is_told() {
+    let disk = Simulated::default();
+    let open = Open::new(&disk);
+    fill(&open, 60);
+    open.close();
+    for path in segment_files(&disk) {
+        for shortened in [false, true] {
+            let copy = disk.copy();
+            let bytes = copy.content(&path).unwrap();
+            if !bytes.starts_with(b"TGSEG") {
+                continue;
+            }
+            copy.put_content(&path, shortened.then(|| bytes[..5000].to_vec()));
+            let open = Open::new(&copy);
+            open.commit(&["new"], &[]);
+            let mut entries = open.read_all();
+            block_on(async {
+                let mut durable = open.journal.durable();
+                while account(&entries).1.is_empty() {
+                    durable.changed().await.unwrap();
+                    entries = open.read_all();
+                }
+            });
+            assert_no_gap(&entries);
+            assert!(entries.len() > 30);
+        }
+    }
+}
+
+#[test]
+fn a_damaged_snapshot_is_replaced_by_the_other_one_and_the_log() {
+    let disk = Simulated::default();
+    let open = Open::new(&disk);
+    for round in 0..80 {
+        let value = round.to_string();
+        open.commit(
+            &[&"x".repeat(20_000)],
+            &[("k", Some(&value)), (&format!("k{round}"), Some("1"))],
+        );
+    }
+    open.kill(&disk);
+    for slot in ["a.snap", "b.snap"] {
+        let copy = disk.copy();
+        damage(&copy, &Path::new("/journal/current").join(slot), 40, 1);
+        let open = Open::new(&copy);
+        assert_eq!(open.recovered.state.len(), 81);
+        assert!(open.state().contains(&("k".to_owned(), "79".to_owned())));
+        assert_eq!(open.recovered.findings.len(), 1);
+    }
+}
+
+#[test]
+fn an_unreadable_directory_is_moved_aside_whole_and_a_new_epoch_begins() {
+    let disk = Simulated::default();
+    let open = Open::new(&disk);
+    open.commit(&["a"], &[]);
+    let epoch = open.recovered.epoch;
+    open.close();
+    damage(&disk, Path::new("/journal/current/identity"), 30, 1);
+    let open = Open::new(&disk);
+    assert_ne!(open.recovered.epoch, epoch);
+    assert_eq!(open.recovered.findings.len(), 1);
+    assert!(
+        disk.paths()
+            .iter()
+            .any(|path| path.starts_with("/journal/unreadable"))
+    );
+    open.commit(&["b"], &[]);
+    assert_eq!(says(&open, "StorageDamaged").len(), 1);
+    assert_eq!(open.read_all().last().map(text).as_deref(), Some("b"));
+}
+
+#[test]
+fn a_killed_process_s_last_words_are_put_on_the_disk_before_they_are_believed() {
+    let disk = Simulated::default();
+    let open = Open::new(&disk);
+    open.commit(&["a"], &[]);
+    disk.set_failing_sync(true);
+    let _ = open.journal.append(outcome(&["b"], &[]));
+    assert!(open.running.ended.blocking_recv().unwrap().is_err());
+    drop(open.journal);
+    disk.set_failing_sync(false);
+    let open = Open::new(&disk);
+    let seen = texts(&open.read_all());
+    assert_eq!(seen, ["a", "b"]);
+    let mut random = fastrand::Rng::with_seed(7);
+    open.power_cut(&disk, &mut random);
+    assert_eq!(texts(&Open::new(&disk).read_all()), seen);
+}
+
+mod model {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Act {
+        /// A commit with so many events of so many bytes.
+        Append(usize, usize),
+        /// Waits until all is durable.
+        Wait,
+        /// The sink confirms so many events.
+        Acknowledge(usize),
+        /// Reads from the sink's cursor, and from the beginning.
+        Read,
+        Close,
+        Kill,
+        PowerCut(u64),
+    }
+
+    fn acts() -> impl Strategy<Value = Vec<Act>> {
+        let act = prop_oneof![
+            8 => (0_usize..4, prop_oneof![3 => 1_usize..300, 2 => Just(90_000_usize)])
+                .prop_map(|(events, size)| Act::Append(events, size)),
+            4 => Just(Act::Wait),
+            3 => (1_usize..20).prop_map(Act::Acknowledge),
+            2 => Just(Act::Read),
+            1 => Just(Act::Close),
+            1 => Just(Act::Kill),
+            3 => any::<u64>().prop_map(Act::PowerCut),
+        ];
+        proptest::collection::vec(act, 1..150)
+    }
+
+    /// What the journal must agree with.
+    struct Model {
+        disk: Simulated,
+        settings: Settings,
+        open: Option<Open>,
+        /// Every commit ever appended that is not known to be lost: its number and its events' texts.
+        commits: Vec<(u64, Vec<String>)>,
+        /// So many of them are known to be durable.
+        durable: usize,
+        next: u64,
+        newest: Position,
+        /// What a sequence was ever seen to mean.
+        seen: BTreeMap<u64, String>,
+        confirmed: Cursor,
+    }
+
+    impl Model {
+        fn new(when_full: WhenFull) -> Self {
+            let disk = Simulated::default();
+            let settings = Settings {
+                when_full,
+                state_delay: Duration::from_millis(1),
+                ..settings()
+            };
+            let open = Some(Open::on(&disk, &settings, owner(&["cloud"])));
+            let (commits, seen) = (Vec::new(), BTreeMap::new());
+            let (newest, confirmed) = (Position(0), Cursor::default());
+            Self {
+                disk,
+                settings,
+                open,
+                commits,
+                durable: 0,
+                next: 0,
+                newest,
+                seen,
+                confirmed,
+            }
+        }
+
+        fn open(&self) -> &Open {
+            self.open.as_ref().unwrap()
+        }
+
+        fn act(&mut self, act: &Act) {
+            match act {
+                Act::Append(events, size) => self.append(*events, *size),
+                Act::Wait => self.wait(),
+                Act::Acknowledge(count) => self.acknowledge(*count),
+                Act::Read => self.read(),
+                Act::Close => {
+                    self.wait();
+                    self.open.take().unwrap().close();
+                    self.reopen();
+                    assert!(self.open().recovered.clean);
+                }
+                Act::Kill => {
+                    let disk = self.disk.clone();
+                    self.open.take().unwrap().kill(&disk);
+                    self.reopen();
+                }
+                Act::PowerCut(seed) => {
+                    let disk = self.disk.clone();
+                    self.open
+                        .take()
+                        .unwrap()
+                        .power_cut(&disk, &mut fastrand::Rng::with_seed(*seed));
+                    self.reopen();
+                }
+            }
+        }
+
+        fn append(&mut self, events: usize, size: usize) {
+            let number = self.next;
+            self.next += 1;
+            let texts: Vec<String> = (0..events)
+                .map(|event| format!("{number}.{event} {}", "x".repeat(size)))
+                .collect();
+            let borrowed: Vec<&str> = texts.iter().map(String::as_str).collect();
+            let state = [("n", Some(number.to_string()))];
+            let state: Vec<_> = state
+                .iter()
+                .map(|(key, value)| (*key, value.as_deref()))
+                .collect();
+            let position = self.open().journal.append(outcome(&borrowed, &state));
+            assert!(position > self.newest);
+            self.newest = position;
+            self.commits.push((number, texts));
+        }
+
+        fn wait(&mut self) {
+            while *self.open().journal.durable().borrow() < self.newest {
+                if self.open().journal.health().borrow().parked {
+                    self.acknowledge(usize::MAX);
+                }
+                std::thread::yield_now();
+            }
+            self.durable = self.commits.len();
+        }
+
+        fn acknowledge(&mut self, count: usize) {
+            let limit = Limit {
+                entries: count,
+                bytes: usize::MAX,
+            };
+            let entries = self
+                .open()
+                .journal
+                .read_after_blocking(self.confirmed, limit)
+                .unwrap();
+            self.check(&entries);
+            if let Some(last) = entries.last() {
+                self.confirmed = cursor_at(last);
+                self.open().journal.acknowledge(&sink("cloud"), self.confirmed);
+                assert_eq!(self.open().journal.cursor(&sink("cloud")), self.confirmed);
+            }
+        }
+
+        fn reopen(&mut self) {
+            let open = Open::on(&self.disk, &self.settings, owner(&["cloud"]));
+            let kept = open
+                .state()
+                .first()
+                .map_or(0, |(_, number)| number.parse::<u64>().unwrap() + 1);
+            let whole = self
+                .commits
+                .iter()
+                .take_while(|(number, _)| *number < kept)
+                .count();
+            assert!(
+                whole >= self.durable,
+                "what was durable is gone: {whole} of {}",
+                self.durable
+            );
+            self.commits.truncate(whole);
+            self.durable = whole;
+            self.newest = *open.journal.durable().borrow();
+            let cursor = open.journal.cursor(&sink("cloud"));
+            assert!(cursor <= self.confirmed, "a cursor never goes ahead");
+            self.confirmed = cursor;
+            assert!(says(&open, "StorageDamaged").is_empty(), "a crash is no damage");
+            self.open = Some(open);
+            self.wait();
+            self.read();
+        }
+
+        fn read(&mut self) {
+            let entries = self.open().read_all();
+            self.check(&entries);
+            let own: Vec<String> = texts(&entries)
+                .into_iter()
+                .filter(|text| text.contains('.'))
+                .collect();
+            let appended: Vec<&String> = self.commits.iter().flat_map(|(_, texts)| texts).collect();
+            // What is read is a run of what was appended, up to what is durable at least.
+            if let Some(first) = own.first() {
+                let start = appended
+                    .iter()
+                    .position(|text| *text == first)
+                    .expect("it was appended");
+                assert!(appended[start..].iter().zip(&own).all(|(a, b)| *a == b));
+            }
+            let must: usize = self.commits[..self.durable]
+                .iter()
+                .map(|(_, texts)| texts.len())
+                .sum();
+            let newest = own.last().map_or(0, |last| {
+                appended.iter().position(|text| *text == last).unwrap() + 1
+            });
+            assert!(newest >= must || own.is_empty());
+            // From the cursor on, everything is there or told.
+            let owed = self.open().read(self.confirmed);
+            let (read, told) = account(&owed);
+            if let Some(last) = read.last() {
+                for sequence in self.confirmed.sequence.0 + 1..*last {
+                    let known = read.binary_search(&sequence).is_ok()
+                        || told.iter().any(|(from, to)| (*from..=*to).contains(&sequence));
+                    assert!(known, "{sequence} is missing");
+                }
+            }
+            assert!(self.disk.bytes() <= self.settings.max_bytes);
+        }
+
+        fn check(&mut self, entries: &[Entry]) {
+            assert!(entries.is_sorted_by(|a, b| a.position < b.position && a.sequence < b.sequence));
+            for entry in entries {
+                let before = self.seen.entry(entry.sequence.0).or_insert_with(|| text(entry));
+                assert_eq!(
+                    *before,
+                    text(entry),
+                    "sequence {} was something else",
+                    entry.sequence
+                );
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 40, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn the_journal_agrees_with_a_list_through_any_crash(acts in acts(), refuse in any::<bool>()) {
+            let mut model = Model::new(if refuse { WhenFull::Refuse } else { WhenFull::DropOldest });
+            for act in &acts {
+                model.act(act);
+            }
+            model.wait();
+            model.read();
+        }
+    }
+}

@@ -27,7 +27,7 @@ use super::{
     Archive, Cursor, Error, Owner, Queue, Recovered, Settings, Shared,
     identity::Identity,
     read::Catalog,
-    recovery::{Image, at, recover},
+    recovery::{Damage, Image, at, recover},
     retention::segment_size,
     snapshot::Slots,
     storage::{self, Storage},
@@ -53,6 +53,7 @@ pub(super) fn open(
     let mut findings = Vec::new();
     let disk = &*storage;
     clear(disk, &root)?;
+    let mut unreadable = Vec::new();
     let mut archives = Vec::new();
     for name in names(disk, &root)?
         .into_iter()
@@ -60,8 +61,10 @@ pub(super) fn open(
     {
         match load(disk, &root.join(&name)) {
             Ok(found) => archives.push(found),
+            Err(error) if is_passing(&error) => return Err(error),
             Err(error) => {
                 let said = set_aside(disk, &root, &name)?;
+                unreadable.push(name);
                 findings.push(format!("an old epoch could not be read ({error}): {said}"));
             }
         }
@@ -78,6 +81,7 @@ pub(super) fn open(
             Err(error) if is_passing(&error) => return Err(error),
             Err(error) => {
                 let said = set_aside(disk, &root, "current")?;
+                unreadable.push("current".to_owned());
                 findings.push(format!(
                     "the journal could not be read ({error}): {said}, a new epoch"
                 ));
@@ -89,6 +93,13 @@ pub(super) fn open(
         None => found_epoch(disk, &root, &owner, &clock, &archives)?,
     };
     findings.append(&mut found.image.findings);
+    let whole = |file| Damage {
+        file,
+        from: 0,
+        to: 0,
+        lost: None,
+    };
+    found.image.damages.extend(unreadable.into_iter().map(whole));
     let cursors = places(&owner, &archives, &found);
     let (writer, first) = assemble(storage, settings, owner, clock, archives, &mut found, cursors)?;
     let recovered = Recovered {
@@ -252,6 +263,13 @@ fn assemble(
         .map_or(0, |segment| segment.header.number)
         .max(image.slots.newest_from());
     let catalog = Arc::new(Catalog::new(identity.epoch, segments));
+    let old = archives.iter().flat_map(|old: &Found| {
+        old.image
+            .damages
+            .iter()
+            .map(|it| (it.clone(), old.identity.epoch))
+    });
+    let old_damages: Vec<(Damage, Epoch)> = old.collect();
     let archives = archives
         .into_iter()
         .map(|old| Archive {
@@ -308,13 +326,16 @@ fn assemble(
     }
     for damage in &image.damages {
         writer.set_copy_aside(&damage.file);
-        writer.tell_damage(damage);
+        writer.tell_damage(damage, identity.epoch);
+    }
+    for (damage, epoch) in old_damages {
+        writer.tell_damage(&damage, epoch);
     }
     if let Some(torn) = image.torn {
-        writer.tell_lost(torn, "torn-tail", Position(0));
+        writer.tell_lost(torn, identity.epoch, "torn-tail", Position(0));
     }
     if let Some((lost, through)) = untold {
-        writer.tell_lost(lost, "damaged", through);
+        writer.tell_lost(lost, identity.epoch, "damaged", through);
     }
     Ok((writer, first))
 }

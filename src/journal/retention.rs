@@ -123,7 +123,7 @@ impl Writer {
         };
         let mut batch = self.batch_in(spare, header, give_up);
         for note in notes {
-            batch.push_note(note, &self.discarded(note));
+            batch.push_note(note, &self.discarded(note, self.catalog.epoch));
         }
         batch
     }

@@ -45,9 +45,15 @@ pub(super) fn run(mut writer: Writer, health: &watch::Sender<Health>) -> Result<
             wait(&writer.shared)
         };
         take(&mut writer, work.commits);
-        for damage in writer.catalog.take_damage() {
+        let current = writer.catalog.clone();
+        for damage in current.take_damage() {
             writer.set_copy_aside(&damage.file);
-            writer.tell_damage(&damage);
+            writer.tell_damage(&damage, current.epoch);
+        }
+        for old in writer.shared.archives() {
+            for damage in old.catalog.take_damage() {
+                writer.tell_damage(&damage, old.catalog.epoch);
+            }
         }
         let parked = !writer.write(work.cursors || work.closing)?;
         if work.cursors {

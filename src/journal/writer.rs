@@ -15,7 +15,7 @@ use std::{
 use tokio::sync::watch;
 
 use crate::{
-    event::{Data, Draft, Event, Position, Sequence, Severity, SinkName},
+    event::{Data, Draft, Epoch, Event, Position, Sequence, Severity, SinkName},
     rule::state::StateChange,
 };
 
@@ -449,7 +449,7 @@ impl Writer {
     }
 
     /// Tells what damage was found, and what was lost by it.
-    pub fn tell_damage(&mut self, damage: &Damage) {
+    pub fn tell_damage(&mut self, damage: &Damage, epoch: Epoch) {
         let mut data = serde_json::Map::new();
         data.insert("file".to_owned(), damage.file.clone().into());
         data.insert("from".to_owned(), damage.from.into());
@@ -459,12 +459,12 @@ impl Writer {
         self.pending
             .push_back(Commit::new(Position(0), &[event], Vec::new()));
         if let Some(lost) = damage.lost {
-            self.tell_lost(lost, "damaged", Position(0));
+            self.tell_lost(lost, epoch, "damaged", Position(0));
         }
     }
 
     /// Tells that a range of sequences will not come, to all sinks.
-    pub fn tell_lost(&mut self, lost: (u64, u64), reason: &str, through: Position) {
+    pub fn tell_lost(&mut self, lost: (u64, u64), epoch: Epoch, reason: &str, through: Position) {
         let sinks = self.shared.plans().iter().map(|plan| plan.name.clone()).collect();
         let note = Note {
             through,
@@ -472,16 +472,16 @@ impl Writer {
             ranges: vec![lost],
             reason: reason.to_owned(),
         };
-        let event = self.discarded(&note);
+        let event = self.discarded(&note, epoch);
         let mut commit = Commit::new(Position(0), &[event], Vec::new());
         commit.frames.insert(0, (Kind::DISCARD, frame::encode(&note)));
         self.pending.push_back(commit);
     }
 
     /// The event that tells a note.
-    pub fn discarded(&self, note: &Note) -> Event {
+    pub fn discarded(&self, note: &Note, epoch: Epoch) -> Event {
         let mut data = serde_json::Map::new();
-        data.insert("epoch".to_owned(), self.catalog.epoch.to_string().into());
+        data.insert("epoch".to_owned(), epoch.to_string().into());
         data.insert(
             "sinks".to_owned(),
             note.sinks.iter().map(ToString::to_string).collect(),
