@@ -7,6 +7,38 @@ use std::sync::Arc;
 
 use crate::reading::{Metric, Value};
 
+mod json;
+mod text;
+
+/// The longest text that is a value, in bytes.
+pub const MAX_TEXT: usize = 64;
+
+/// A payload that is not of its format: nothing of it is believed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Text formats are UTF-8.
+    #[error("the payload is not UTF-8 text")]
+    NotUtf8,
+    /// Nothing but white space.
+    #[error("the payload is empty")]
+    Empty,
+    /// What the parser said, with line and column.
+    #[error("the payload is not JSON: {0}")]
+    NotJson(String),
+    /// `number` means one number.
+    #[error("the payload is not one number")]
+    NotANumber,
+    /// csv is one line.
+    #[error("the payload has more than one line of columns")]
+    SeveralLines,
+    /// csv has no quoting here: a quoted comma would shift all columns behind it.
+    #[error("the payload has quoted columns, which csv does not support here")]
+    Quoted,
+    /// key-value without a single pair.
+    #[error("the payload has no key=value or key: value pair")]
+    NoPairs,
+}
+
 /// How one source's payloads become values: the table's `format`, `time` and `[[..metric]]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decoder {
@@ -41,7 +73,7 @@ pub struct MetricPlan {
     pub name: Metric,
     /// Where it stands: JSON Pointer, column number or key, by format; none: the whole payload.
     pub at: Option<String>,
-    /// SenML unit.
+    /// `SenML` unit.
     pub unit: Option<Arc<str>>,
     /// value = raw * scale + offset.
     pub scale: f64,
@@ -66,3 +98,71 @@ pub struct Decoded {
     /// Values rejected: ignored, invalid, not finite, unusable names.
     pub rejected: usize,
 }
+
+impl Decoder {
+    /// Decodes one payload. Values that are missing, null or rejected are left out; the rest stands.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`] if the payload is not of the format at all.
+    pub fn decode(&self, payload: &[u8]) -> Result<Decoded, DecodeError> {
+        match self.format {
+            Format::Json => json::decode(self, payload),
+            Format::Number => text::number(self, payload),
+            Format::Csv => text::csv(self, payload),
+            Format::KeyValue => text::key_value(self, payload),
+        }
+    }
+}
+
+impl Decoded {
+    /// Converts and checks a value for a configured metric.
+    fn take(&mut self, plan: &MetricPlan, raw: Option<Value>) {
+        match raw.and_then(|raw| plan.converted(raw)) {
+            Some(value) => self
+                .values
+                .push((Some(plan.name.clone()), value, plan.unit.clone())),
+            None => self.rejected += 1,
+        }
+    }
+
+    /// Takes a value under the name that the payload gives it.
+    fn take_named(&mut self, name: &str, raw: Option<Value>) {
+        match (Metric::new(name), raw) {
+            (Ok(name), Some(value)) => self.values.push((Some(name), value, None)),
+            _ => self.rejected += 1,
+        }
+    }
+
+    /// Takes the whole payload as a value that nobody named.
+    fn take_nameless(&mut self, raw: Option<Value>) {
+        match raw {
+            Some(value) => self.values.push((None, value, None)),
+            None => self.rejected += 1,
+        }
+    }
+}
+
+impl MetricPlan {
+    /// The converted value; none if it is to be ignored, not valid or not finite.
+    fn converted(&self, raw: Value) -> Option<Value> {
+        let Value::Number(raw) = raw else { return Some(raw) };
+        if self.ignore.contains(&raw) {
+            return None;
+        }
+        let value = raw * self.scale + self.offset;
+        let valid = self.valid.is_none_or(|(lo, hi)| lo <= value && value <= hi);
+        (value.is_finite() && valid).then_some(Value::Number(value))
+    }
+}
+
+/// What a text says: a number if it is one, else itself. None if too long or a number that is not finite.
+fn value_of(text: &str) -> Option<Value> {
+    match text.trim().parse::<f64>() {
+        Ok(number) => number.is_finite().then_some(Value::Number(number)),
+        Err(_) => (text.len() <= MAX_TEXT).then(|| Value::Text(text.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests;

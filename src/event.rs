@@ -256,7 +256,11 @@ pub struct SinkNameError;
 impl FromStr for SinkName {
     type Err = SinkNameError;
     fn from_str(name: &str) -> Result<Self, SinkNameError> {
-        if is_identifier(name) { Ok(Self(name.into())) } else { Err(SinkNameError) }
+        if is_identifier(name) {
+            Ok(Self(name.into()))
+        } else {
+            Err(SinkNameError)
+        }
     }
 }
 
@@ -270,5 +274,7 @@ impl fmt::Display for SinkName {
 #[must_use]
 pub fn is_identifier(text: &str) -> bool {
     (1..=64).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }

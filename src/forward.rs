@@ -1,5 +1,519 @@
-//! Forwarding: the loop that every sink is driven by.
+//! Forwarding: the loop that every sink is driven by. Read after the cursor, send, acknowledge.
+//!
+//! **What it promises.** Every event is handed to the sink, in journal order, until the sink confirms it; the
+//! cursor moves only behind events that are all confirmed. A lost connection, a refusal or a restart costs
+//! duplicates (at most the window), never an event. A sink that is away costs one attempt per back-off.
+//!
+//! **What is absent.** There is no queue: the journal is the queue, and at most [`AHEAD`] entries are read
+//! ahead of it. Nothing is skipped: an event that a sink refuses for good stops this sink (loudly) until it
+//! is taken, and holds nobody else back. Nothing here knows a protocol: a [`Sink`] connects, a [`Link`] sends.
+
+use std::{collections::VecDeque, future::Future, pin::pin, time::Duration};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, interval, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    event::{Entry, Position, Sequence, SinkName},
+    journal::{self, Cursor, Journal, Limit},
+};
 
 pub mod backoff;
 pub mod mqtt;
 pub mod window;
+
+use backoff::Backoff;
+use window::Window;
+
+/// Entries read ahead of what is sent: enough that a slow read does not leave a fast link idle.
+const AHEAD: Limit = Limit {
+    entries: 64,
+    bytes: 256 * 1024,
+};
+
+/// One entry: to look whether there is one, or to send one again.
+const ONE: Limit = Limit {
+    entries: 1,
+    bytes: 64 * 1024,
+};
+
+/// How often the pulse is seen to grow, while all is well.
+const PULSE_EVERY: Duration = Duration::from_millis(500);
+
+/// What the loop needs of the journal.
+pub trait Log: Send + Sync {
+    /// Events after `cursor`, in order, never past [`Log::durable`]; empty if there is none.
+    fn read_after(
+        &self,
+        cursor: Cursor,
+        limit: Limit,
+    ) -> impl Future<Output = Result<Vec<Entry>, journal::Error>> + Send;
+    /// What the disk has.
+    fn durable(&self) -> watch::Receiver<Position>;
+    /// Where a sink begins.
+    fn cursor(&self, sink: &SinkName) -> Cursor;
+    /// Moves a sink's cursor.
+    fn acknowledge(&self, sink: &SinkName, through: Cursor);
+    /// The newest sequence on the disk.
+    fn last(&self) -> Sequence;
+}
+
+impl Log for Journal {
+    async fn read_after(&self, cursor: Cursor, limit: Limit) -> Result<Vec<Entry>, journal::Error> {
+        Journal::read_after(self, cursor, limit).await
+    }
+    fn durable(&self) -> watch::Receiver<Position> {
+        Journal::durable(self)
+    }
+    fn cursor(&self, sink: &SinkName) -> Cursor {
+        Journal::cursor(self, sink)
+    }
+    fn acknowledge(&self, sink: &SinkName, through: Cursor) {
+        Journal::acknowledge(self, sink, through);
+    }
+    fn last(&self) -> Sequence {
+        self.health().borrow().last
+    }
+}
+
+/// An endpoint that events go to.
+pub trait Sink: Send {
+    /// One connection to it.
+    type Link: Link;
+    /// Connects; `Err` says why not, for people. Ends by itself within a bounded time.
+    fn connect(&mut self) -> impl Future<Output = Result<Self::Link, String>> + Send;
+}
+
+/// One connection to a sink, fresh and with nothing in flight. Dropping it cuts it.
+pub trait Link: Send {
+    /// How many entries it takes unconfirmed; at least 1.
+    fn limit(&self) -> usize;
+    /// Takes an entry on its way. Never waits; what cannot be sent is told by [`Link::next`].
+    fn send(&mut self, entry: &Entry, previous: Sequence);
+    /// What became of an entry, or of the link. Cancel-safe.
+    fn next(&mut self) -> impl Future<Output = Verdict> + Send;
+    /// Takes leave, within a bounded time.
+    fn close(self) -> impl Future<Output = ()> + Send;
+}
+
+/// What a link says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The endpoint has it.
+    Delivered(Position),
+    /// The endpoint will not have this event, whatever else it takes: why.
+    Refused(Position, String),
+    /// The link is of no more use: why. Also when the endpoint refuses *us* (rights, quota): that judges no event.
+    Lost(String),
+}
+
+/// How a sink is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Connected, and nothing speaks against it: an event was confirmed since, or none is waiting.
+    pub connected: bool,
+    /// All up to here is confirmed.
+    pub delivered: Sequence,
+    /// Grows at least once a second while the loop lives.
+    pub pulse: u64,
+    /// Why it is not connected, or which event it is stopped at.
+    pub last_error: Option<String>,
+    /// Events handed to a connection, redeliveries included.
+    pub sent: u64,
+    /// Events confirmed, redeliveries included.
+    pub acked: u64,
+    /// Events handed to a connection after having been handed to one before (in this run).
+    pub redelivered: u64,
+    /// Refusals of an event.
+    pub refused: u64,
+    /// Connections made.
+    pub connections: u64,
+}
+
+/// When to try again and when to give up waiting.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// The first wait after a failure.
+    pub base: Duration,
+    /// The longest.
+    pub cap: Duration,
+    /// No confirmation for this long while one is awaited: the link is dead.
+    pub ack_timeout: Duration,
+    /// Refusals of one event before the sink is said to be stopped at it.
+    pub max_attempts: u32,
+}
+
+/// Drives one sink.
+#[derive(Debug)]
+pub struct Forwarder<L, S> {
+    name: SinkName,
+    log: L,
+    sink: S,
+    pace: Pace,
+    status: watch::Sender<Status>,
+    /// All up to here is confirmed; the journal is told at once and stores it lazily.
+    cursor: Cursor,
+    /// The furthest entry ever handed to a connection: what is at or before it is a redelivery.
+    furthest: Position,
+    backoff: Backoff,
+    standing: Standing,
+    judged: Option<Judged>,
+}
+
+/// What was last said about the sink in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Unknown,
+    Up,
+    Down,
+}
+
+/// The event that the sink refuses.
+#[derive(Debug)]
+struct Judged {
+    position: Position,
+    attempts: u32,
+    backoff: Backoff,
+}
+
+/// Why a connection is over.
+enum End {
+    /// Asked to stop, and all that may go is gone.
+    Drained,
+    /// The journal says nothing more.
+    Log(journal::Error),
+    Lost(String),
+}
+
+/// What one connection knows.
+struct Flow {
+    window: Window,
+    ahead: VecDeque<Entry>,
+    read_to: Cursor,
+    /// The log may have more than was read.
+    more: bool,
+    /// A refused entry is sent again then.
+    retry_at: Instant,
+    /// Without any answer until then the link is dead.
+    ack_due: Instant,
+}
+
+impl<L: Log, S: Sink> Forwarder<L, S> {
+    /// A loop over `log` to `sink`, not yet running.
+    #[must_use]
+    pub fn new(name: SinkName, log: L, sink: S, pace: Pace, status: watch::Sender<Status>) -> Self {
+        let cursor = log.cursor(&name);
+        let backoff = Backoff::new(pace.base, pace.cap);
+        let (furthest, standing) = (cursor.position, Standing::Unknown);
+        Self {
+            name,
+            log,
+            sink,
+            pace,
+            status,
+            cursor,
+            furthest,
+            backoff,
+            standing,
+            judged: None,
+        }
+    }
+
+    /// Forwards until `stop`, and then what is durable by then; or until the journal has ended.
+    ///
+    /// A sink that is away at the stop gets one more attempt, if something waits for it. Who stops sets the
+    /// grace: dropping this future loses nothing but acknowledgements on their way.
+    pub async fn run(mut self, stop: CancellationToken) {
+        self.status
+            .send_modify(|status| status.delivered = self.cursor.sequence);
+        loop {
+            let last_attempt = stop.is_cancelled();
+            if last_attempt && !self.has_backlog().await {
+                return;
+            }
+            let began = Instant::now();
+            let reason = match self.connection(&stop).await {
+                End::Drained => return,
+                End::Log(error) => {
+                    tracing::error!(sink = %self.name, %error, "forwarding ended with the journal");
+                    return;
+                }
+                End::Lost(reason) => reason,
+            };
+            if began.elapsed() >= self.backoff.cap() {
+                // It stood for long: this is a new trouble, not the old one.
+                self.backoff.reset();
+            }
+            let wait = self.backoff.next(fastrand::u8(..));
+            self.note_down(&reason, wait);
+            if last_attempt {
+                return;
+            }
+            tokio::select! {
+                () = pulsing(&self.status, tokio::time::sleep(wait)) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+    }
+
+    async fn has_backlog(&self) -> bool {
+        matches!(self.log.read_after(self.cursor, ONE).await, Ok(entries) if !entries.is_empty())
+    }
+
+    /// One connection, from the cursor to its end.
+    async fn connection(&mut self, stop: &CancellationToken) -> End {
+        let mut link = match pulsing(&self.status, self.sink.connect()).await {
+            Ok(link) => link,
+            Err(reason) => return End::Lost(reason),
+        };
+        self.status.send_modify(|status| status.connections += 1);
+        let end = self.forward(&mut link, stop).await;
+        if !matches!(end, End::Lost(_)) {
+            pulsing(&self.status, link.close()).await;
+            self.status.send_modify(|status| status.connected = false);
+        }
+        end
+    }
+
+    async fn forward(&mut self, link: &mut S::Link, stop: &CancellationToken) -> End {
+        let now = Instant::now();
+        let mut flow = Flow {
+            window: Window::new(link.limit()),
+            ahead: VecDeque::new(),
+            read_to: self.cursor,
+            more: true,
+            retry_at: now,
+            ack_due: now + self.pace.ack_timeout,
+        };
+        let mut durable = self.log.durable();
+        let mut stopping = false;
+        let mut tick = interval(PULSE_EVERY);
+        loop {
+            if let Err(error) = self.feed(&mut flow, link, &mut durable).await {
+                return End::Log(error);
+            }
+            if flow.window.is_empty() && !flow.more {
+                self.note_up();
+                if stopping {
+                    return End::Drained;
+                }
+            }
+            let retry_due = flow.window.to_resend().is_some();
+            if stopping && retry_due {
+                // What the sink refuses stays in the journal for the next start.
+                return End::Drained;
+            }
+            // All of these are cancel-safe: a watch, a token, timers, and `next` by its promise.
+            tokio::select! {
+                verdict = link.next() => {
+                    flow.ack_due = Instant::now() + self.pace.ack_timeout;
+                    match verdict {
+                        Verdict::Delivered(position) => self.delivered(&mut flow, position),
+                        Verdict::Refused(position, reason) => self.refused(&mut flow, position, &reason),
+                        Verdict::Lost(reason) => return End::Lost(reason),
+                    }
+                }
+                changed = durable.changed(), if !flow.more && !stopping => {
+                    flow.more = true;
+                    // The journal has ended: what it still reads goes out, then so do we.
+                    stopping = changed.is_err();
+                }
+                () = stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    flow.more = true;
+                }
+                () = sleep_until(flow.retry_at), if retry_due => {}
+                () = sleep_until(flow.ack_due), if flow.window.awaits() => {
+                    return End::Lost(format!("no acknowledgement for {:?}", self.pace.ack_timeout));
+                }
+                _ = tick.tick() => pulse(&self.status),
+            }
+        }
+    }
+
+    /// Sends what may be sent now: as much as the window takes, or the refused entry again, alone.
+    async fn feed(
+        &mut self,
+        flow: &mut Flow,
+        link: &mut S::Link,
+        durable: &mut watch::Receiver<Position>,
+    ) -> Result<(), journal::Error> {
+        if let Some(position) = flow.window.to_resend() {
+            if Instant::now() >= flow.retry_at {
+                self.resend(flow, link, position).await?;
+            }
+            return Ok(());
+        }
+        while !flow.window.is_full() && !flow.window.has_refused() {
+            if flow.ahead.is_empty() && flow.more {
+                // Seen before the read: what becomes durable during it is told again.
+                durable.borrow_and_update();
+                flow.ahead = self.log.read_after(flow.read_to, AHEAD).await?.into();
+                flow.more = !flow.ahead.is_empty();
+            }
+            let Some(entry) = flow.ahead.pop_front() else {
+                break;
+            };
+            flow.read_to = Cursor {
+                position: entry.position,
+                sequence: entry.sequence,
+            };
+            self.hand_over(flow, link, &entry);
+            flow.window.sent(flow.read_to);
+        }
+        Ok(())
+    }
+
+    /// The cursor stands right before the oldest hole, so the entry to send again is the next one there.
+    async fn resend(
+        &mut self,
+        flow: &mut Flow,
+        link: &mut S::Link,
+        position: Position,
+    ) -> Result<(), journal::Error> {
+        let next = self.log.read_after(self.cursor, ONE).await?;
+        match next.first().filter(|entry| entry.position == position) {
+            Some(entry) => {
+                self.hand_over(flow, link, entry);
+                flow.window.resent(position);
+            }
+            // Discarded meanwhile, for want of room: `EventsDiscarded` tells, nothing is left to send.
+            None => self.passed(flow, position),
+        }
+        Ok(())
+    }
+
+    fn hand_over(&mut self, flow: &mut Flow, link: &mut S::Link, entry: &Entry) {
+        if !flow.window.awaits() {
+            flow.ack_due = Instant::now() + self.pace.ack_timeout;
+        }
+        // Without a filter the event before is always the number before; zero where the chain starts.
+        link.send(entry, Sequence(entry.sequence.0.saturating_sub(1)));
+        let again = entry.position <= self.furthest;
+        self.furthest = self.furthest.max(entry.position);
+        self.status.send_modify(|status| {
+            status.sent += 1;
+            status.redelivered += u64::from(again);
+        });
+    }
+
+    fn delivered(&mut self, flow: &mut Flow, position: Position) {
+        self.backoff.reset();
+        if self
+            .judged
+            .take_if(|judged| judged.position == position)
+            .is_some()
+        {
+            tracing::info!(sink = %self.name, position = position.0, "the refused event was taken");
+            self.status.send_modify(|status| status.last_error = None);
+        }
+        self.status.send_modify(|status| status.acked += 1);
+        self.note_up();
+        self.passed(flow, position);
+    }
+
+    fn passed(&mut self, flow: &mut Flow, position: Position) {
+        self.judged.take_if(|judged| judged.position == position);
+        if let Some(cursor) = flow.window.delivered(position) {
+            self.cursor = cursor;
+            self.log.acknowledge(&self.name, cursor);
+            self.status
+                .send_modify(|status| status.delivered = cursor.sequence);
+        }
+    }
+
+    fn refused(&mut self, flow: &mut Flow, position: Position, reason: &str) {
+        flow.window.refused(position);
+        self.status.send_modify(|status| status.refused += 1);
+        let pace = self.pace;
+        // Of several refused events the oldest is judged first; the others when it is their turn.
+        if self
+            .judged
+            .as_ref()
+            .is_none_or(|judged| position < judged.position)
+        {
+            tracing::warn!(sink = %self.name, position = position.0, reason, "the sink refuses an event");
+            self.judged = Some(Judged {
+                position,
+                attempts: 0,
+                backoff: Backoff::new(pace.base, pace.cap),
+            });
+        }
+        let Some(judged) = self.judged.as_mut().filter(|judged| judged.position == position) else {
+            return;
+        };
+        judged.attempts = judged.attempts.saturating_add(1);
+        flow.retry_at = Instant::now() + judged.backoff.next(fastrand::u8(..));
+        let attempts = judged.attempts;
+        if attempts < pace.max_attempts {
+            return;
+        }
+        if attempts == pace.max_attempts {
+            tracing::error!(
+                sink = %self.name, position = position.0, attempts, reason,
+                "the sink is STOPPED at an event that it refuses; nothing is skipped, it is tried on"
+            );
+        }
+        self.status.send_modify(|status| {
+            status.last_error = Some(format!("stopped at an event refused {attempts} times: {reason}"));
+        });
+    }
+
+    fn note_up(&mut self) {
+        if self.standing == Standing::Up {
+            return;
+        }
+        let backlog = self.backlog();
+        if self.standing == Standing::Down {
+            tracing::info!(sink = %self.name, backlog, "uplink restored");
+        } else {
+            tracing::info!(sink = %self.name, backlog, "uplink connected");
+        }
+        self.standing = Standing::Up;
+        self.status.send_modify(|status| {
+            status.connected = true;
+            if self.judged.is_none() {
+                status.last_error = None;
+            }
+        });
+    }
+
+    fn note_down(&mut self, reason: &str, wait: Duration) {
+        if self.standing != Standing::Down {
+            let (backlog, next) = (self.backlog(), format!("{:.1} s", wait.as_secs_f64()));
+            tracing::warn!(sink = %self.name, reason, backlog, next_attempt_in = next, "uplink lost");
+        }
+        self.standing = Standing::Down;
+        self.status.send_modify(|status| {
+            status.connected = false;
+            status.last_error = Some(reason.to_owned());
+        });
+    }
+
+    /// Events that the sink has not confirmed.
+    fn backlog(&self) -> u64 {
+        self.log.last().0.saturating_sub(self.cursor.sequence.0)
+    }
+}
+
+fn pulse(status: &watch::Sender<Status>) {
+    status.send_modify(|status| status.pulse += 1);
+}
+
+/// Does `work` and keeps the pulse going: a wait for the world is no hang.
+async fn pulsing<F: Future>(status: &watch::Sender<Status>, work: F) -> F::Output {
+    let mut work = pin!(work);
+    let mut tick = interval(PULSE_EVERY);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            _ = tick.tick() => pulse(status),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,58 @@
-//! The journal: (being written; this is the interface the others build on).
+//! The journal: one log, one flush, and nothing leaves before it is on the disk.
+//!
+//! What it promises:
+//!
+//! - A commit (events and the state they came from) is there whole or not at all after any crash.
+//! - [`Journal::append`] never waits and never fails for lack of room. [`Journal::durable`] moves when the
+//!   disk has it; readers never see past it.
+//! - A [`Sequence`] is assigned in the write that stores its event, in order, and never twice. One that does
+//!   not come is named by an `EventsDiscarded`.
+//! - After a failed write or flush nothing is believed: the thread ends, and [`Running`] says why.
+//! - No bytes found on the disk make it panic. Memory does not grow with the backlog.
+//!
+//! What it does not do: it knows no transport, retries no write, keeps no event in memory after it is written,
+//! and reads no backlog at opening.
+//!
+//! The format, in short (docs/journal-format.md has every byte): segments of a fixed length are written with
+//! zeros once, filled front to back with checked frames, and used again with a new salt. Frames form commits,
+//! commits form write groups; group n+1 is written after group n is on the disk, so bad bytes with a later
+//! group behind them are damage, and all others a torn tail. Two snapshot slots hold state and cursors, so
+//! that only the frames after the newest are replayed.
+//!
+//! A position is `ticket << 16 | index`: `append` hands out the ticket, and what the writer itself inserts
+//! goes between the last index of one ticket and the next ticket.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    collections::{BTreeMap, VecDeque},
+    io,
+    path::PathBuf,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock},
+    time::Duration,
+};
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::{
     event::{Draft, Entry, Epoch, Origin, Position, Sequence, SinkName},
     rule::state::Outcome,
-    time::Clock,
+    time::{Clock, EngineTime},
 };
+
+use self::{read::Catalog, storage::Storage};
+
+mod frame;
+mod identity;
+mod opening;
+mod read;
+mod recovery;
+mod retention;
+mod segment;
+mod snapshot;
+#[doc(hidden)]
+pub mod storage;
+mod thread;
+mod writer;
 
 /// What `[journal]` says.
 #[derive(Clone, Debug)]
@@ -136,55 +180,313 @@ pub enum Error {
     Stopped(String),
 }
 
-/// A running journal: a cheap handle, shared by all. The files belong to its thread.
+/// A running journal: a cheap handle, shared by all. The files belong to its thread, which ends after
+/// [`Journal::close`], after a failure, and when the last handle is gone.
 #[derive(Clone, Debug)]
-pub struct Journal {}
+pub struct Journal(Arc<Handle>);
 
-#[expect(clippy::unused_async, clippy::missing_errors_doc, clippy::todo, unused_variables, reason = "being written")]
+#[derive(Debug)]
+struct Handle {
+    shared: Arc<Shared>,
+    dir: PathBuf,
+    catalog: Arc<Catalog>,
+    durable: watch::Receiver<Position>,
+    health: watch::Receiver<Health>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.queue().abandoned = true;
+        self.shared.wake.notify_all();
+    }
+}
+
 impl Journal {
     /// Opens or makes the journal, recovers, starts its thread. Blocking (a start may). The handle that
     /// resolves when the thread ends: `Err` after a failed write or flush (fail-stop).
-    pub fn open(settings: &Settings, owner: Owner, clock: Clock) -> Result<(Self, Recovered, Running), Error> {
-        todo!()
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Locked`] if another process has it; [`Error::Io`] if the directory cannot be made, read,
+    /// written or moved aside. Damaged content is no error.
+    pub fn open(
+        settings: &Settings,
+        owner: Owner,
+        clock: Clock,
+    ) -> Result<(Self, Recovered, Running), Error> {
+        Self::open_on(Arc::new(storage::Disk), settings, owner, clock)
     }
-    /// Hands over one commit, all or nothing; returns its position at once. Never blocks, never fails for lack of room.
+
+    /// Opens a journal on another storage than the machine's: for tests.
+    ///
+    /// # Errors
+    ///
+    /// As [`Journal::open`].
+    #[doc(hidden)]
+    pub fn open_on(
+        storage: Arc<dyn Storage>,
+        settings: &Settings,
+        owner: Owner,
+        clock: Clock,
+    ) -> Result<(Self, Recovered, Running), Error> {
+        let dir = &settings.dir;
+        storage.create_dir(dir).map_err(recovery::at("make", dir))?;
+        let lock = lock(&*storage, settings)?;
+        let (mut writer, recovered) = opening::open(storage, settings, owner, clock)?;
+        writer.lock = Some(writer::Lock::new(lock));
+        let (health_sender, health) = watch::channel(writer.health(0, false));
+        let handle = Handle {
+            shared: Arc::clone(&writer.shared),
+            dir: writer.dir.clone(),
+            catalog: Arc::clone(&writer.catalog),
+            durable: writer.durable.subscribe(),
+            health,
+        };
+        let (ended_sender, ended) = oneshot::channel();
+        let started = std::thread::Builder::new()
+            .name("journal".to_owned())
+            .spawn(move || {
+                let end = thread::run(writer, &health_sender);
+                // Nobody may be left who wants to know.
+                drop(ended_sender.send(end));
+            });
+        started.map_err(recovery::at("start the thread of", dir))?;
+        Ok((Self(Arc::new(handle)), recovered, Running { ended }))
+    }
+
+    /// Hands over one commit, all or nothing; returns its position at once. Never blocks, never fails for lack
+    /// of room. After the thread has ended the position never becomes durable.
     pub fn append(&self, outcome: Outcome) -> Position {
-        todo!()
+        self.0.shared.append(outcome)
     }
+
     /// Appends an event of the gateway's own, alone.
     pub fn record(&self, draft: Draft) -> Position {
-        todo!()
+        self.append(Outcome {
+            events: vec![draft],
+            ..Outcome::default()
+        })
     }
+
     /// What the disk has: moves after fdatasync, never back. Closed when the thread has ended.
     pub fn durable(&self) -> watch::Receiver<Position> {
-        todo!()
+        self.0.durable.clone()
     }
+
     /// What the journal is doing; changes at least once a second while it lives.
     pub fn health(&self) -> watch::Receiver<Health> {
-        todo!()
+        self.0.health.clone()
     }
+
     /// Events after `cursor`, in order, never past `durable`; empty if there is none. An old epoch's
-    /// undelivered events come first, under their own epoch.
+    /// undelivered events come first, under their own epoch, and never together with a newer epoch's.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the disk cannot be read. What is damaged is no error: it is passed over and told.
     pub async fn read_after(&self, cursor: Cursor, limit: Limit) -> Result<Vec<Entry>, Error> {
-        todo!()
+        let journal = self.clone();
+        let read = tokio::task::spawn_blocking(move || journal.read_after_blocking(cursor, limit)).await;
+        read.unwrap_or_else(|error| Err(Error::Stopped(error.to_string())))
     }
-    /// Where a configured sink begins.
+
+    /// The same, for a thread that may block.
+    ///
+    /// # Errors
+    ///
+    /// As [`Journal::read_after`].
+    pub fn read_after_blocking(&self, cursor: Cursor, limit: Limit) -> Result<Vec<Entry>, Error> {
+        for archive in self.0.shared.archives() {
+            match archive.catalog.read(&archive.dir, cursor.position, limit) {
+                Ok(entries) if entries.is_empty() => {}
+                // Its directory went while it was read: everything in it is delivered.
+                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                answer => return answer,
+            }
+        }
+        let entries = self.0.catalog.read(&self.0.dir, cursor.position, limit);
+        if self.0.catalog.has_damage() {
+            self.0.shared.wake();
+        }
+        entries
+    }
+
+    /// Where a sink begins. `sequence` is 0 where a chain starts: a new sink, a new epoch. One that was never
+    /// configured begins at the end.
     pub fn cursor(&self, sink: &SinkName) -> Cursor {
-        todo!()
+        let known = self.0.shared.cursors().get(sink).copied();
+        let cursor = known.unwrap_or_else(|| Cursor {
+            position: *self.0.durable.borrow(),
+            ..Cursor::default()
+        });
+        let begun = cursor.position > self.0.shared.base;
+        let owed_old = self
+            .0
+            .shared
+            .archives()
+            .iter()
+            .any(|old| old.catalog.last() > cursor.position);
+        if begun || owed_old {
+            cursor
+        } else {
+            Cursor {
+                sequence: Sequence(0),
+                ..cursor
+            }
+        }
     }
+
     /// Moves a sink's cursor; lazily durable. Going back changes nothing.
     pub fn acknowledge(&self, sink: &SinkName, through: Cursor) {
-        todo!()
+        self.0.shared.acknowledge(sink, through);
     }
-    /// Commits what is waiting and a `closed` frame; then the thread ends.
+
+    /// Commits what is waiting and a `closed` frame; then the thread ends. What is parked for lack of room
+    /// cannot be committed: nobody was told that it was.
     pub async fn close(&self) {
-        todo!()
+        self.0.shared.queue().closing = true;
+        self.0.shared.wake.notify_all();
+        let mut durable = self.0.durable.clone();
+        while durable.changed().await.is_ok() {}
     }
+}
+
+fn lock(storage: &dyn Storage, settings: &Settings) -> Result<Box<dyn Any + Send>, Error> {
+    let path = settings.dir.join("lock");
+    storage.lock(&path).map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => Error::Locked {
+            dir: settings.dir.clone(),
+            pid: error.to_string(),
+        },
+        _ => recovery::at("lock", &path)(error),
+    })
 }
 
 /// Resolves when the journal thread has ended, and why.
 #[derive(Debug)]
 pub struct Running {
     /// `Ok` after `close`; `Err` says what failed. Dropped by a panic: the process must end too.
-    pub ended: tokio::sync::oneshot::Receiver<Result<(), Error>>,
+    pub ended: oneshot::Receiver<Result<(), Error>>,
+}
+
+/// An earlier epoch's directory.
+#[derive(Clone, Debug)]
+struct Archive {
+    dir: PathBuf,
+    catalog: Arc<Catalog>,
+}
+
+/// What the handles and the thread share.
+#[derive(Debug)]
+struct Shared {
+    origin: Arc<Origin>,
+    clock: Clock,
+    sinks: Vec<SinkPlan>,
+    /// The last position of the epochs before.
+    base: Position,
+    state_delay: Duration,
+    cursors: Mutex<BTreeMap<SinkName, Cursor>>,
+    archives: RwLock<Vec<Archive>>,
+    queue: Mutex<Queue>,
+    wake: Condvar,
+}
+
+/// What waits for the thread. It is bounded by who feeds it: the engine takes no delivery while the journal is
+/// parked, and at most its own intake otherwise.
+#[derive(Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a separate fact of the thread"
+)]
+struct Queue {
+    commits: VecDeque<(Position, Outcome)>,
+    /// The last ticket that was handed out.
+    ticket: u64,
+    /// The position of the last commit that was handed over.
+    newest: Position,
+    /// When the oldest waiting commit came.
+    since: Option<EngineTime>,
+    /// An event waits, or somebody wants the thread to look.
+    urgent: bool,
+    closing: bool,
+    abandoned: bool,
+    /// How far behind the slowest cursor's written place may be seen: acknowledgements since then.
+    moved_since: Option<EngineTime>,
+    moves: u64,
+    parked: bool,
+}
+
+/// A cursor's move alone is written after so many events, or so long.
+const CURSOR_EVENTS: u64 = 100;
+const CURSOR_DELAY: Duration = Duration::from_secs(10);
+
+impl Shared {
+    fn cursors(&self) -> MutexGuard<'_, BTreeMap<SinkName, Cursor>> {
+        self.cursors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn plans(&self) -> &[SinkPlan] {
+        &self.sinks
+    }
+
+    fn archives(&self) -> Vec<Archive> {
+        self.archives
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn forget_archive(&self, epoch: Epoch) {
+        let mut archives = self.archives.write().unwrap_or_else(PoisonError::into_inner);
+        archives.retain(|archive| archive.catalog.epoch != epoch);
+    }
+
+    fn wake(&self) {
+        self.queue().urgent = true;
+        self.wake.notify_all();
+    }
+
+    fn append(&self, outcome: Outcome) -> Position {
+        let mut queue = self.queue();
+        let events = outcome.events.len() as u64;
+        if events == 0 && outcome.state.is_empty() {
+            return queue.newest;
+        }
+        queue.ticket += 1;
+        let before = Position(queue.ticket << 16);
+        queue.newest = Position(before.0 + events);
+        // More events than an index counts take the tickets behind theirs, too.
+        queue.ticket = queue.newest.0 >> 16;
+        queue.urgent |= events > 0;
+        if queue.commits.is_empty() {
+            queue.since = Some(self.clock.now());
+        }
+        queue.commits.push_back((before, outcome));
+        let newest = queue.newest;
+        drop(queue);
+        self.wake.notify_all();
+        newest
+    }
+
+    fn acknowledge(&self, sink: &SinkName, through: Cursor) {
+        {
+            let mut cursors = self.cursors();
+            let cursor = cursors.entry(sink.clone()).or_default();
+            if through <= *cursor {
+                return;
+            }
+            *cursor = through;
+        }
+        let mut queue = self.queue();
+        queue.moves += 1;
+        queue.moved_since.get_or_insert_with(|| self.clock.now());
+        if queue.moves >= CURSOR_EVENTS || queue.parked {
+            drop(queue);
+            self.wake.notify_all();
+        }
+    }
 }

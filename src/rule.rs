@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use serde_json::{Map, Value as Json, json};
+
 use crate::{
     event::{Labels, Severity},
     reading::{DeviceId, Metric, Value},
@@ -79,13 +81,37 @@ pub struct Pattern(pub Arc<str>);
 #[derive(Clone, Debug, PartialEq)]
 pub enum Condition {
     /// `v > threshold`; ends at `v <= clear`.
-    Above { /** Over this. */ threshold: f64, /** Ends at or under this. */ clear: f64 },
+    Above {
+        /** Over this. */
+        threshold: f64,
+        /** Ends at or under this. */
+        clear: f64,
+    },
     /// `v < threshold`; ends at `v >= clear`.
-    Below { /** Under this. */ threshold: f64, /** Ends at or over this. */ clear: f64 },
+    Below {
+        /** Under this. */
+        threshold: f64,
+        /** Ends at or over this. */
+        clear: f64,
+    },
     /// `v < lo or v > hi`; ends within `margin` of neither.
-    Outside { /** Low end. */ lo: f64, /** High end. */ hi: f64, /** Hysteresis. */ margin: f64 },
+    Outside {
+        /** Low end. */
+        lo: f64,
+        /** High end. */
+        hi: f64,
+        /** Hysteresis. */
+        margin: f64,
+    },
     /// `lo <= v <= hi`; ends further than `margin` outside.
-    Inside { /** Low end. */ lo: f64, /** High end. */ hi: f64, /** Hysteresis. */ margin: f64 },
+    Inside {
+        /** Low end. */
+        lo: f64,
+        /** High end. */
+        hi: f64,
+        /** Hysteresis. */
+        margin: f64,
+    },
     /// `v == value`.
     Equals(Value),
     /// `v != value`.
@@ -103,4 +129,122 @@ pub struct DeviceFacts {
     pub labels: Labels,
     /// Names it has on the wire.
     pub from: Vec<DeviceId>,
+}
+
+/// What one value says about a condition. Never both ends: a clear point lies on the far side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The condition is true.
+    Holds,
+    /// Neither: within the hysteresis.
+    Between,
+    /// The clear condition is true.
+    Clears,
+}
+
+impl Rule {
+    /// Whether it watches a device of this name and with these labels.
+    #[must_use]
+    pub fn watches(&self, device: &str, labels: &Labels) -> bool {
+        self.devices.iter().any(|pattern| pattern.matches(device))
+            && self
+                .labels_required
+                .iter()
+                .all(|(key, value)| labels.get(key) == Some(value))
+    }
+}
+
+impl Pattern {
+    /// Whether `name` matches, all of it. Takes at most (length of the pattern) * (length of the name) steps.
+    #[must_use]
+    pub fn matches(&self, name: &str) -> bool {
+        let mut parts = self.0.split('*');
+        let first = parts.next().unwrap_or_default();
+        let Some(mut rest) = name.strip_prefix(first) else {
+            return false;
+        };
+        let Some(last) = parts.next_back() else {
+            return rest.is_empty();
+        };
+        // The earliest place for each part leaves the most room for those that follow.
+        for part in parts {
+            match rest.split_once(part) {
+                Some((_, after)) => rest = after,
+                None => return false,
+            }
+        }
+        rest.ends_with(last)
+    }
+}
+
+impl Condition {
+    /// What `value` says; none if it is of a kind that cannot be compared (a text with `above`).
+    #[must_use]
+    pub fn judge(&self, value: &Value) -> Option<Verdict> {
+        let number = match value {
+            Value::Number(number) => Some(*number),
+            Value::Bool(_) | Value::Text(_) => None,
+        };
+        let (holds, clears) = match self {
+            Self::Above { threshold, clear } => (number? > *threshold, number? <= *clear),
+            Self::Below { threshold, clear } => (number? < *threshold, number? >= *clear),
+            Self::Outside { lo, hi, margin } => {
+                let v = number?;
+                (v < *lo || v > *hi, v >= lo + margin && v <= hi - margin)
+            }
+            Self::Inside { lo, hi, margin } => {
+                let v = number?;
+                (v >= *lo && v <= *hi, v < lo - margin || v > hi + margin)
+            }
+            Self::Equals(wanted) => (value == wanted, value != wanted),
+            Self::NotEquals(wanted) => (value != wanted, value == wanted),
+        };
+        Some(match (holds, clears) {
+            (true, _) => Verdict::Holds,
+            (false, true) => Verdict::Clears,
+            (false, false) => Verdict::Between,
+        })
+    }
+
+    /// Whether the condition is true for `value`.
+    #[must_use]
+    pub fn holds(&self, value: &Value) -> bool {
+        self.judge(value) == Some(Verdict::Holds)
+    }
+
+    /// Whether the clear condition is true for `value`.
+    #[must_use]
+    pub fn clears(&self, value: &Value) -> bool {
+        self.judge(value) == Some(Verdict::Clears)
+    }
+
+    /// The configuration's key, as written.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Above { .. } => "above",
+            Self::Below { .. } => "below",
+            Self::Outside { .. } => "outside",
+            Self::Inside { .. } => "inside",
+            Self::Equals(_) => "equals",
+            Self::NotEquals(_) => "not-equals",
+        }
+    }
+
+    /// Its numbers as an event quotes them, under `snake_case` names.
+    #[must_use]
+    pub fn params(&self) -> Map<String, Json> {
+        let quoted = match self {
+            Self::Above { threshold, clear } => json!({ "above": threshold, "clear": clear }),
+            Self::Below { threshold, clear } => json!({ "below": threshold, "clear": clear }),
+            Self::Outside { lo, hi, margin } => json!({ "outside": [lo, hi], "margin": margin }),
+            Self::Inside { lo, hi, margin } => json!({ "inside": [lo, hi], "margin": margin }),
+            Self::Equals(value) => json!({ "equals": value }),
+            Self::NotEquals(value) => json!({ "not_equals": value }),
+        };
+        match quoted {
+            Json::Object(map) => map,
+            _ => Map::new(),
+        }
+    }
 }

@@ -1,11 +1,21 @@
 //! Where readings come from, and the hand-over to the engine: counted, bounded, with the acknowledgement
 //! travelling along.
 
-use std::sync::Arc;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::sync::{Notify, mpsc};
 
-use crate::{event::Position, reading::Reading};
+use crate::{
+    event::Position,
+    reading::Reading,
+    time::{Clock, ClockQuality, EngineTime, Moment, Timestamp},
+};
 
 pub mod framing;
 pub mod mqtt;
@@ -58,7 +68,12 @@ impl Answers {
 
     /// Takes all that arrived, in the order answered.
     pub fn take(&self) -> Vec<(u64, Answer)> {
-        std::mem::take(&mut *self.arrived.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+        std::mem::take(
+            &mut *self
+                .arrived
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner),
+        )
     }
 }
 
@@ -93,5 +108,115 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.send(Answer::Dropped);
+    }
+}
+
+/// Gives every message its time. One for the process: arrivals are strictly increasing across all sources.
+#[derive(Debug)]
+pub struct Stamps {
+    clock: Clock,
+    max_clock_skew: Duration,
+    last_arrival: AtomicU64,
+}
+
+impl Stamps {
+    /// A device's own time is believed if it differs from a synchronised clock by less than `max_clock_skew`.
+    #[must_use]
+    pub fn new(clock: Clock, max_clock_skew: Duration) -> Self {
+        Self {
+            clock,
+            max_clock_skew,
+            last_arrival: AtomicU64::new(0),
+        }
+    }
+
+    /// The time of what arrived just now, and whether it is the device's `own`. Never later than now.
+    pub fn stamp(&self, own: Option<Timestamp>) -> (EngineTime, bool) {
+        if let Some(own) = own
+            && let Some(at) = self.believed(own, &self.clock.moment())
+        {
+            return (at, true);
+        }
+        (self.arrival(self.clock.now()), false)
+    }
+
+    fn believed(&self, own: Timestamp, moment: &Moment) -> Option<EngineTime> {
+        let off = Duration::from_micros(own.0.abs_diff(moment.wall.0));
+        if moment.quality != ClockQuality::Synchronised || off >= self.max_clock_skew {
+            return None;
+        }
+        let age = moment.wall.0.saturating_sub(own.0).max(0).unsigned_abs();
+        Some(EngineTime(moment.boot.0.saturating_sub(age)))
+    }
+
+    fn arrival(&self, now: EngineTime) -> EngineTime {
+        let next = |last: u64| last.saturating_add(1).max(now.0);
+        let last = self
+            .last_arrival
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last)));
+        EngineTime(next(last.unwrap_or_else(|last| last)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::BootId;
+
+    fn stamps() -> Stamps {
+        Stamps::new(Clock::system(), Duration::from_mins(10))
+    }
+
+    fn moment(quality: ClockQuality) -> Moment {
+        let wall = Timestamp(1_800_000_000_000_000);
+        Moment {
+            boot_id: BootId(1),
+            boot: EngineTime(5_000_000_000),
+            wall,
+            quality,
+        }
+    }
+
+    fn own(seconds: i64) -> Timestamp {
+        Timestamp(1_800_000_000_000_000 + seconds * 1_000_000)
+    }
+
+    #[test]
+    fn a_devices_own_time_is_believed_only_near_a_synchronised_clock() {
+        let synchronised = moment(ClockQuality::Synchronised);
+        assert_eq!(
+            stamps().believed(own(-5), &synchronised),
+            Some(EngineTime(4_995_000_000))
+        );
+        assert_eq!(stamps().believed(own(-600), &synchronised), None);
+        assert_eq!(stamps().believed(own(601), &synchronised), None);
+        assert_eq!(stamps().believed(own(-5), &moment(ClockQuality::Unknown)), None);
+        assert_eq!(stamps().believed(own(-5), &moment(ClockQuality::Corrected)), None);
+        assert_eq!(stamps().believed(Timestamp(i64::MIN), &synchronised), None);
+    }
+
+    #[test]
+    fn a_time_ahead_of_the_clock_is_now() {
+        let now = moment(ClockQuality::Synchronised);
+        assert_eq!(stamps().believed(own(30), &now), Some(now.boot));
+    }
+
+    #[test]
+    fn arrivals_are_strictly_increasing_within_one_microsecond() {
+        let stamps = stamps();
+        let times: Vec<_> = (0..3).map(|_| stamps.arrival(EngineTime(7)).0).collect();
+        assert_eq!(times, [7, 8, 9]);
+        assert_eq!(stamps.arrival(EngineTime(100)).0, 100);
+    }
+
+    #[test]
+    fn an_unanswered_ticket_answers_that_it_was_dropped() {
+        let answers = Arc::new(Answers::default());
+        answers.ticket(1).answer(Answer::Safe(Position(3)));
+        drop(answers.ticket(2));
+        assert_eq!(
+            answers.take(),
+            [(1, Answer::Safe(Position(3))), (2, Answer::Dropped)]
+        );
     }
 }

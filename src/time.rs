@@ -4,7 +4,14 @@
 //! clock ([`Timestamp`]) is used only to render; a [`Moment`] carries both, so that a time can be
 //! corrected once the wall clock is known to be right. Boards have no battery-backed clock.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -86,15 +93,28 @@ impl Moment {
     }
 }
 
-/// The machine's clocks.
+/// The machine's clocks. Clones share what they know.
 #[derive(Clone, Debug)]
 pub struct Clock {
     boot_id: BootId,
-    clock: clock_steering::unix::UnixClock,
+    synchronised: Arc<Synchronised>,
+}
+
+/// What the time daemon said last, and when it was asked: asking costs a system call.
+#[derive(Debug, Default)]
+struct Synchronised {
+    asked_at: AtomicU64,
+    answer: AtomicBool,
 }
 
 /// 2026-11-01: no gateway ran before this was written, so no wall clock that says so is right.
 const EARLIEST: Timestamp = Timestamp(1_793_491_200_000_000);
+
+/// systemd-timesyncd makes this file at its first synchronisation of a boot (systemd-timesyncd.service(8)).
+const TIMESYNC: &str = "/run/systemd/timesync/synchronized";
+
+/// How long an answer of the time daemon is good for.
+const ASK_EVERY: Duration = Duration::from_secs(1);
 
 impl Clock {
     /// The clocks of this boot. Where the kernel names no boot, a random name is made: timers then start anew.
@@ -105,7 +125,7 @@ impl Clock {
             .and_then(|text| u128::from_str_radix(&text.trim().replace('-', ""), 16).ok());
         Self {
             boot_id: BootId(named.unwrap_or_else(|| fastrand::u128(1..))),
-            clock: clock_steering::unix::UnixClock::CLOCK_REALTIME,
+            synchronised: Arc::default(),
         }
     }
 
@@ -122,12 +142,68 @@ impl Clock {
     #[must_use]
     pub fn moment(&self) -> Moment {
         let read = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-        let wall = Timestamp(read.tv_sec.saturating_mul(1_000_000).saturating_add(read.tv_nsec / 1_000));
-        Moment { boot_id: self.boot_id, boot: self.now(), wall: wall.max(EARLIEST), quality: self.quality() }
+        let wall = Timestamp(
+            read.tv_sec
+                .saturating_mul(1_000_000)
+                .saturating_add(read.tv_nsec / 1_000),
+        );
+        let boot = self.now();
+        Moment {
+            boot_id: self.boot_id,
+            boot,
+            wall: wall.max(EARLIEST),
+            quality: self.quality(boot),
+        }
     }
 
-    fn quality(&self) -> ClockQuality {
-        let _ = &self.clock;
-        ClockQuality::Unknown
+    fn quality(&self, now: EngineTime) -> ClockQuality {
+        let known = &self.synchronised;
+        let asked_at = EngineTime(known.asked_at.load(Ordering::Relaxed));
+        if asked_at == EngineTime::default() || now.since(asked_at) >= ASK_EVERY {
+            known
+                .answer
+                .store(std::path::Path::new(TIMESYNC).exists(), Ordering::Relaxed);
+            known.asked_at.store(now.0, Ordering::Relaxed);
+        }
+        if known.answer.load(Ordering::Relaxed) {
+            ClockQuality::Synchronised
+        } else {
+            ClockQuality::Unknown
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_rendered_in_utc_with_milliseconds() {
+        assert_eq!(
+            Timestamp(1_795_255_230_000_000).to_string(),
+            "2026-11-21T10:00:30.000Z"
+        );
+    }
+
+    #[test]
+    fn an_earlier_time_of_the_same_boot_is_as_much_earlier_on_the_wall() {
+        let moment = Moment {
+            boot_id: BootId(1),
+            boot: EngineTime(10_000_000),
+            wall: Timestamp(1_795_255_230_000_000),
+            quality: ClockQuality::Unknown,
+        };
+        assert_eq!(
+            moment.wall_of(EngineTime(4_000_000)),
+            Timestamp(1_795_255_224_000_000)
+        );
+    }
+
+    #[test]
+    fn the_boot_clock_never_goes_back_and_a_boot_keeps_its_name() {
+        let clock = Clock::system();
+        let (first, second) = (clock.moment(), clock.moment());
+        assert!(first.boot <= second.boot);
+        assert_eq!(first.boot_id, Clock::system().moment().boot_id);
     }
 }

@@ -126,14 +126,7 @@ fn every_doubtful_file_loads_with_exactly_the_warnings_beside_it() {
         let warnings: String = config
             .warnings
             .iter()
-            .flat_map(|warning| {
-                [
-                    warning.as_str(),
-                    "
-",
-                ]
-            })
-            .collect();
+            .fold(String::new(), |all, warning| all + warning + "\n");
         expect(&file.with_extension("warnings"), &warnings).unwrap_or_else(|wrong| panic!("{wrong}"));
     }
 }

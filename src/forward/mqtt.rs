@@ -1,8 +1,41 @@
-//! The MQTT uplink.
+//! The MQTT uplink, version 5 or 3.1.1: events upstream at QoS 1, a retained birth and a will beside them.
+//!
+//! rumqttc moves the bytes and nothing more. Its own resend loses data (a session lost upstream clears what
+//! was pending; packet ids that collide overwrite each other), so every connection is a fresh client with a
+//! clean session, fed only after CONNACK and restarted from the journal's cursor.
+//!
+//! Nothing is subscribed to: no downlink, no commands. A wrong certificate file is an error at the start; a
+//! wrong password file is a reason why a connection failed, because it is read again for each one.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
-use crate::event::SinkName;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{Forwarder, Log, Pace, Status};
+use crate::{
+    event::{Epoch, Origin, SinkName},
+    journal::Journal,
+};
+
+mod connection;
+mod link;
+mod tls;
+
+#[cfg(test)]
+mod broker;
+#[cfg(test)]
+mod tests;
+
+/// The first wait after a lost connection or a refused event.
+const BACKOFF_BASE: Duration = Duration::from_secs(1);
+/// The longest: a broker that is back is found within this.
+const BACKOFF_CAP: Duration = Duration::from_mins(1);
 
 /// `[[sink.mqtt]]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,4 +86,80 @@ pub enum Version {
     V5,
     /// 3.1.1.
     V311,
+}
+
+/// What is wrong with an uplink's files.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be used.
+    #[error("could not load {what} from {}: {reason}", path.display())]
+    File {
+        /// What it should hold.
+        what: &'static str,
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// Only one of `cert` and `key`.
+    #[error("a client certificate needs both `cert` and `key`")]
+    HalfIdentity,
+    /// Nobody to trust.
+    #[error("the system has no root certificates (install ca-certificates, or set `ca`)")]
+    NoRoots,
+    /// TLS itself.
+    #[error("could not set up TLS: {0}")]
+    Tls(#[source] rustls::Error),
+}
+
+impl Error {
+    fn file(what: &'static str, path: &Path, reason: &dyn fmt::Display) -> Self {
+        Self::File {
+            what,
+            path: path.to_owned(),
+            reason: reason.to_string(),
+        }
+    }
+}
+
+/// One uplink: the forwarding loop over the journal, to one broker.
+#[derive(Debug)]
+pub struct Uplink<L = Journal> {
+    name: SinkName,
+    broker: link::Broker,
+    log: L,
+    pace: Pace,
+}
+
+impl<L: Log> Uplink<L> {
+    /// An uplink as `settings` say, not yet connecting. Blocking: reads the certificates (a start may).
+    ///
+    /// # Errors
+    ///
+    /// A certificate or key that cannot be used, named.
+    pub fn new(settings: Settings, log: L, origin: Arc<Origin>, epoch: Epoch) -> Result<Self, Error> {
+        let pace = Pace {
+            base: BACKOFF_BASE,
+            cap: BACKOFF_CAP,
+            ack_timeout: settings.ack_timeout,
+            max_attempts: settings.max_attempts,
+        };
+        let name = settings.name.clone();
+        Ok(Self {
+            name,
+            broker: link::Broker::new(settings, origin, epoch)?,
+            log,
+            pace,
+        })
+    }
+
+    /// Forwards until `stop`, then what is durable by then; says offline, disconnects and returns.
+    ///
+    /// Cancel `stop` once nothing more is appended, and while the journal still reads; drop this future when
+    /// the grace is over. It returns before `stop` only if the journal has ended.
+    pub async fn run(self, stop: CancellationToken, status: watch::Sender<Status>) {
+        Forwarder::new(self.name, self.log, self.broker, self.pace, status)
+            .run(stop)
+            .await;
+    }
 }

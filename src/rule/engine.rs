@@ -1,17 +1,67 @@
 //! The engine: readings and time in, transitions out.
+//!
+//! A pure state machine: the same calls give the same outcomes. It never reads a clock, waits, logs or
+//! writes; whoever drives it commits each [`Outcome`] whole and tells the [`Position`] back.
+//!
+//! A reading costs what the rules that watch its (device, metric) cost, however many rules there are. Memory
+//! is bounded by `max_devices` and `max_metrics`. What a restart must know is in [`Outcome::state`]; only
+//! the smallest and largest value and the count of an episode may lag behind, until its next commit.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
-use super::{DeviceFacts, Rule, state::Outcome};
+use self::{
+    latch::{Effect, Slot, Tick},
+    plan::{About, Plan},
+    saved::{COUNTER, SavedSlot, SavedStamp, encode, slot_key, stamp_key},
+    speak::Report,
+};
+use super::{
+    DeviceFacts, Rule,
+    state::{Outcome, StateChange},
+};
 use crate::{
-    event::{Epoch, Position},
-    reading::Reading,
+    event::{EpisodeId, Epoch, Position, Transition},
+    reading::{DeviceId, Metric, Reading, Value},
     time::{EngineTime, Moment},
 };
 
+mod latch;
+mod plan;
+mod restore;
+mod saved;
+mod speak;
+
+/// A device that has been only late for so long does not deliver late: its clock went back.
+const REANCHOR_AFTER: Duration = Duration::from_secs(30);
+
 /// The engine. A pure state machine.
 #[derive(Debug)]
-pub struct Engine {}
+pub struct Engine {
+    rules: Vec<Arc<Rule>>,
+    facts: Vec<DeviceFacts>,
+    epoch: Epoch,
+    max_devices: usize,
+    max_metrics: usize,
+    /// The number of the last episode.
+    episodes: u64,
+    active: usize,
+    /// The latest time heard of.
+    now: EngineTime,
+    moment: Moment,
+    known: HashMap<DeviceId, Known>,
+    slots: Vec<Slot>,
+    plans: HashMap<(usize, Vec<usize>), Arc<Plan>>,
+    /// By time, then rule, then device: the order of a tie does not depend on who was seen first.
+    deadlines: BTreeSet<(EngineTime, usize, DeviceId)>,
+    /// (rule, device) to slot, where a rule has a deadline or a state.
+    index: HashMap<(usize, DeviceId), usize>,
+    touched: Vec<usize>,
+    counts: Counts,
+}
 
 /// What the engine is made from.
 #[derive(Clone, Debug)]
@@ -39,37 +89,380 @@ pub enum Skipped {
     OverLimit,
 }
 
-#[expect(clippy::todo, unused_variables, reason = "being written")]
+/// What the engine counted since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Readings skipped as late.
+    pub late: u64,
+    /// Readings skipped as duplicates.
+    pub duplicates: u64,
+    /// Readings of devices or metrics over the limits.
+    pub over_limit: u64,
+    /// Devices whose clock went back.
+    pub reanchored: u64,
+    /// Saved states that could not be read and were dropped.
+    pub unreadable: u64,
+}
+
+/// A device that was seen.
+#[derive(Debug)]
+struct Known {
+    about: Arc<About>,
+    watches: HashMap<Metric, Watch>,
+    /// Since when all that came was late.
+    late_since: Option<EngineTime>,
+    /// What is added to its stamps since its clock went back.
+    offset: u64,
+}
+
+/// A metric that was seen.
+#[derive(Debug)]
+struct Watch {
+    /// The newest stamp, and what it said.
+    stamp: Option<(Tick, Value)>,
+    /// Who watches, in the order of the rules.
+    slots: Arc<[usize]>,
+}
+
 impl Engine {
     /// Restores the state the journal kept. `saved` is what `Recovered::state` had; `now` is this boot's moment
     /// (running timers count the time that passed only if both ends were synchronised or of the same boot).
-    /// What the edited or removed rules end goes into `out`.
+    /// What the edited or removed rules end, and what fell due meanwhile, goes into `out`.
     pub fn restore(setup: Setup, saved: &[(Vec<u8>, Vec<u8>)], now: Moment, out: &mut Outcome) -> Self {
-        todo!()
+        let mut engine = Self {
+            rules: setup.rules,
+            facts: setup.devices,
+            epoch: setup.epoch,
+            max_devices: setup.max_devices,
+            max_metrics: setup.max_metrics,
+            episodes: 0,
+            active: 0,
+            now: now.boot,
+            moment: now,
+            known: HashMap::new(),
+            slots: Vec::new(),
+            plans: HashMap::new(),
+            deadlines: BTreeSet::new(),
+            index: HashMap::new(),
+            touched: Vec::new(),
+            counts: Counts::default(),
+        };
+        engine.take_in(saved, &now, out);
+        engine
     }
+
     /// Fires deadlines < at, then the reading, then deadlines == at.
+    ///
+    /// Also of a skipped reading `out.depends_on` is right: what a duplicate repeats may not be durable yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Skipped`] says why the reading was not evaluated; the engine has counted it.
     pub fn observe(&mut self, reading: &Reading, out: &mut Outcome) -> Result<(), Skipped> {
-        todo!()
+        self.admit(reading)?;
+        let placed = self.place(reading);
+        let slots = self.watch(&reading.device, &reading.metric);
+        for slot in slots.iter().filter_map(|index| self.slots.get(*index)) {
+            out.depends_on = out.depends_on.max(slot.committed);
+        }
+        let at = placed?;
+        self.now = self.now.max(at);
+        self.fire(|deadline| deadline < at, out);
+        for index in slots.iter().copied() {
+            let id = self.next_episode();
+            let Some(slot) = self.slots.get_mut(index) else {
+                continue;
+            };
+            let effect = slot.reading(at.into(), &reading.value, reading.unit.as_ref(), id);
+            self.take_effect(index, &effect, at.into(), out);
+        }
+        self.fire(|deadline| deadline <= at, out);
+        Ok(())
     }
+
     /// Fires the deadlines up to `now`.
     pub fn advance(&mut self, now: EngineTime, out: &mut Outcome) {
-        todo!()
+        self.now = self.now.max(now);
+        self.fire(|deadline| deadline <= now, out);
     }
+
     /// When `advance` must be called at the latest.
     pub fn next_deadline(&self) -> Option<EngineTime> {
-        todo!()
+        self.deadlines.first().map(|(at, ..)| *at)
     }
+
     /// The driver committed all that was decided since the last call: later observations of the same
     /// state depend on it.
     pub fn committed(&mut self, position: Position) {
-        todo!()
+        for index in self.touched.drain(..) {
+            if let Some(slot) = self.slots.get_mut(index) {
+                slot.committed = slot.committed.max(position);
+                slot.touched = false;
+            }
+        }
     }
+
     /// Episodes that are active.
     pub fn active(&self) -> usize {
-        todo!()
+        self.active
     }
-    /// The wall clock as the saved state shall remember it: call it before commits when it has moved.
+
+    /// What was counted.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Both clocks, now. Call it before each batch of readings: saved state remembers the wall clock, and how
+    /// long a device has been late is measured by it. Fires nothing.
     pub fn set_moment(&mut self, moment: Moment) {
-        todo!()
+        self.moment = moment;
+        self.now = self.now.max(moment.boot);
+    }
+
+    /// All that a clean stop saves beyond what was committed: with it a restart changes no event.
+    pub fn checkpoint(&mut self, out: &mut Outcome) {
+        let now = Tick::from(self.now);
+        for index in 0..self.slots.len() {
+            if self.slots.get(index).is_some_and(|slot| !slot.is_plain(now)) {
+                self.save(index, out);
+            }
+        }
+        let at = self.saved_at();
+        for (device, known) in &self.known {
+            for (metric, watch) in known.watches.iter().filter(|(_, watch)| !watch.slots.is_empty()) {
+                let Some(stamp) = watch.stamp.clone() else {
+                    continue;
+                };
+                let value = Some(encode(&SavedStamp {
+                    at,
+                    stamp,
+                    offset: known.offset,
+                }));
+                out.state.push(StateChange {
+                    key: stamp_key(device, metric),
+                    value,
+                });
+            }
+        }
+    }
+
+    /// Whether the reading's names are within the limits; takes note of new ones.
+    fn admit(&mut self, reading: &Reading) -> Result<(), Skipped> {
+        let fits = match self.known.get(&reading.device) {
+            Some(known) => {
+                known.watches.contains_key(&reading.metric) || known.watches.len() < self.max_metrics
+            }
+            None => self.known.len() < self.max_devices && self.max_metrics > 0,
+        };
+        if !fits {
+            self.counts.over_limit = self.counts.over_limit.saturating_add(1);
+            return Err(Skipped::OverLimit);
+        }
+        self.watch(&reading.device, &reading.metric);
+        Ok(())
+    }
+
+    /// Where on the boot clock the reading belongs.
+    fn place(&mut self, reading: &Reading) -> Result<EngineTime, Skipped> {
+        let now = self.now.max(if reading.stamped {
+            EngineTime(0)
+        } else {
+            reading.at
+        });
+        let Some(known) = self.known.get_mut(&reading.device) else {
+            return Ok(reading.at);
+        };
+        let Some(watch) = known.watches.get_mut(&reading.metric) else {
+            return Ok(reading.at);
+        };
+        if !reading.stamped {
+            known.late_since = None;
+            return Ok(reading.at);
+        }
+        let mut at = EngineTime(reading.at.0.saturating_add(known.offset));
+        if known.offset > 0 && at > now {
+            // The device's clock came forward again: its stamps must not run ahead of ours.
+            known.offset = now.0.saturating_sub(reading.at.0);
+            at = EngineTime(reading.at.0.saturating_add(known.offset));
+        }
+        if let Some((last, value)) = &watch.stamp {
+            if Tick::from(at) < *last {
+                let since = *known.late_since.get_or_insert(now);
+                if now.since(since) < REANCHOR_AFTER {
+                    self.counts.late = self.counts.late.saturating_add(1);
+                    return Err(Skipped::Late);
+                }
+                known.offset = now.0.saturating_sub(reading.at.0);
+                at = now;
+                self.counts.reanchored = self.counts.reanchored.saturating_add(1);
+            } else if Tick::from(at) == *last && *value == reading.value {
+                self.counts.duplicates = self.counts.duplicates.saturating_add(1);
+                return Err(Skipped::Duplicate);
+            }
+        }
+        known.late_since = None;
+        watch.stamp = Some((at.into(), reading.value.clone()));
+        Ok(at)
+    }
+
+    /// The device, known from now on.
+    fn know(&mut self, device: &DeviceId) -> &mut Known {
+        let facts = &self.facts;
+        self.known.entry(device.clone()).or_insert_with(|| Known {
+            about: Arc::new(About::new(device, facts)),
+            watches: HashMap::new(),
+            late_since: None,
+            offset: 0,
+        })
+    }
+
+    /// The slots of all rules that watch this metric of this device; made at first sight.
+    fn watch(&mut self, device: &DeviceId, metric: &Metric) -> Arc<[usize]> {
+        if let Some(watch) = self.known.get(device).and_then(|known| known.watches.get(metric)) {
+            return Arc::clone(&watch.slots);
+        }
+        let about = Arc::clone(&self.know(device).about);
+        let mut made = Vec::new();
+        for (number, rule) in self.rules.iter().enumerate() {
+            if rule.metric != *metric || !rule.watches(device.as_str(), &about.labels) {
+                continue;
+            }
+            let overrides = Plan::overrides(rule, device);
+            let plan = self
+                .plans
+                .entry((number, overrides))
+                .or_insert_with_key(|(_, overrides)| Arc::new(Plan::new(rule, overrides)));
+            let index = self.slots.len();
+            self.slots
+                .push(Slot::new(number, Arc::clone(plan), Arc::clone(&about)));
+            self.index.insert((number, device.clone()), index);
+            made.push(index);
+        }
+        let slots: Arc<[usize]> = made.into();
+        let watch = Watch {
+            stamp: None,
+            slots: Arc::clone(&slots),
+        };
+        self.know(device).watches.insert(metric.clone(), watch);
+        slots
+    }
+
+    fn fire(&mut self, due: impl Fn(EngineTime) -> bool, out: &mut Outcome) {
+        while let Some(first) = self.deadlines.first().filter(|(at, ..)| due(*at)) {
+            let (at, rule, device) = first.clone();
+            self.deadlines.pop_first();
+            let Some(index) = self.index.get(&(rule, device)).copied() else {
+                continue;
+            };
+            let id = self.next_episode();
+            let Some(slot) = self.slots.get_mut(index) else {
+                continue;
+            };
+            slot.deadline = None;
+            let effect = slot.deadline(at.into(), id);
+            self.take_effect(index, &effect, at.into(), out);
+        }
+    }
+
+    fn next_episode(&self) -> EpisodeId {
+        EpisodeId {
+            epoch: self.epoch,
+            number: self.episodes.saturating_add(1),
+        }
+    }
+
+    /// Says, saves and schedules what a slot did.
+    fn take_effect(&mut self, index: usize, effect: &Effect, at: Tick, out: &mut Outcome) {
+        let (episode, transition, reason) = match effect {
+            Effect::None => return,
+            Effect::Moved => {
+                self.save(index, out);
+                self.schedule(index, at);
+                return;
+            }
+            Effect::Raised(episode) => {
+                self.episodes = episode.id.number;
+                self.active = self.active.saturating_add(1);
+                out.state.push(StateChange {
+                    key: COUNTER.to_vec(),
+                    value: Some(encode(&self.episodes)),
+                });
+                (episode, Transition::Raised, None)
+            }
+            Effect::Changed(episode) => (episode, Transition::Changed, None),
+            Effect::Cleared(episode, reason) => {
+                self.active = self.active.saturating_sub(1);
+                (episode, Transition::Cleared, Some(*reason))
+            }
+        };
+        if let Some(slot) = self.slots.get(index) {
+            let report = Report {
+                about: &slot.about,
+                metric: &slot.plan.rule.metric,
+                unit: slot.unit.as_ref(),
+                value: slot.value.as_ref(),
+                facts: &slot.plan.facts,
+                plan: Some(&slot.plan),
+                episode,
+                transition,
+                reason,
+                at: at.max(slot.entered),
+            };
+            out.events.push(report.draft());
+        }
+        self.save(index, out);
+        self.schedule(index, at);
+    }
+
+    /// Puts a slot's deadline into the queue, never before `floor`: what fell due earlier happens then.
+    fn schedule(&mut self, index: usize, floor: Tick) {
+        let Some(slot) = self.slots.get_mut(index) else {
+            return;
+        };
+        let due = slot.due().map(|due| EngineTime::from(due.max(floor)));
+        let device = &slot.about.device;
+        if slot.deadline != due {
+            if let Some(old) = slot.deadline {
+                self.deadlines.remove(&(old, slot.rule, device.clone()));
+            }
+            if let Some(new) = due {
+                self.deadlines.insert((new, slot.rule, device.clone()));
+            }
+            slot.deadline = due;
+        }
+    }
+
+    /// Adds the slot's state to what is committed.
+    fn save(&mut self, index: usize, out: &mut Outcome) {
+        let at = self.saved_at();
+        let Some(slot) = self.slots.get_mut(index) else {
+            return;
+        };
+        if !slot.touched {
+            slot.touched = true;
+            self.touched.push(index);
+        }
+        let device = &slot.about.device;
+        let metric = &slot.plan.rule.metric;
+        let value = (!slot.is_plain(at.boot.into())).then(|| {
+            let stamp = self
+                .known
+                .get(device)
+                .and_then(|known| known.watches.get(metric)?.stamp.clone());
+            SavedSlot::of(slot, at, metric, stamp).encode()
+        });
+        out.state.push(StateChange {
+            key: slot_key(&slot.plan.rule.name, device),
+            value,
+        });
+    }
+
+    /// The moment that saved times are relative to.
+    fn saved_at(&self) -> Moment {
+        Moment {
+            boot: self.now,
+            wall: self.moment.wall_of(self.now),
+            ..self.moment
+        }
     }
 }

@@ -1,0 +1,43 @@
+//! `tidegate run`: the configuration that will be used, then the daemon.
+
+use std::{io::IsTerminal, path::Path};
+
+use tracing::{error, warn};
+
+use super::Failure;
+use crate::{
+    config::Config,
+    daemon::{self, Daemon, last_good::LastGood},
+    telemetry,
+};
+
+pub(super) fn run(path: &Path, strict: bool) -> Result<(), Failure> {
+    let last_good = LastGood::of(path);
+    let (config, rejected) = match Config::load(path) {
+        Ok(config) => (config, None),
+        Err(report) => {
+            let report_text = || report.render(std::io::stderr().is_terminal());
+            match last_good.load() {
+                Some(config) if !strict => (config, Some(report.to_string())),
+                _ => return Err(Failure::Configuration(report_text())),
+            }
+        }
+    };
+    telemetry::init().map_err(|error| Failure::failed(&error))?;
+    for warning in &config.warnings {
+        warn!("{warning}");
+    }
+    if let Some(report) = &rejected {
+        error!("the configuration does not load; going on with the last good one:\n{report}");
+    }
+    let runtime = daemon::runtime().map_err(|error| Failure::failed(&error))?;
+    let daemon = Daemon {
+        config,
+        rejected,
+        last_good: Some(last_good),
+        source: Some(path.to_owned()),
+    };
+    runtime
+        .block_on(daemon.run_until_signal())
+        .map_err(|error| Failure::failed(&error))
+}

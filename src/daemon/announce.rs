@@ -1,0 +1,109 @@
+//! The gateway's own events: what it says of itself (docs/events.md, "Event types").
+
+use std::{collections::HashSet, sync::Arc};
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    event::{Data, Draft, Epoch, Position, Severity},
+    journal::{Journal, Recovered},
+    time::{BootId, Clock},
+};
+
+/// Records the gateway's own events, except those that `[events] off` names.
+#[derive(Clone, Debug)]
+pub struct Announcer {
+    journal: Journal,
+    clock: Clock,
+    gateway: Arc<str>,
+    off: Arc<HashSet<String>>,
+}
+
+impl Announcer {
+    /// For one gateway.
+    #[must_use]
+    pub fn new(journal: Journal, clock: Clock, gateway: Arc<str>, off: &[String]) -> Self {
+        Self {
+            journal,
+            clock,
+            gateway,
+            off: Arc::new(off.iter().cloned().collect()),
+        }
+    }
+
+    /// `GatewayStarted`.
+    pub fn started(&self, recovered: &Recovered, boot_id: BootId, config_sha256: &str) {
+        self.record(
+            "GatewayStarted",
+            Severity::Info,
+            json!({
+                "epoch": recovered.epoch.to_string(),
+                "first_sequence": recovered.first.0,
+                "last_sequence": recovered.last.0,
+                "boot_id": format!("{:032x}", boot_id.0),
+                "version": env!("CARGO_PKG_VERSION"),
+                "unclean": !recovered.clean,
+                "found": recovered.findings,
+                "configuration_sha256": config_sha256,
+            }),
+        );
+    }
+
+    /// `GatewayStopped`; returns what to wait for until it is durable.
+    pub fn stopped(&self) -> Position {
+        self.record(
+            "GatewayStopped",
+            Severity::Info,
+            json!({ "reason": "asked to stop" }),
+        )
+        .unwrap_or_default()
+    }
+
+    /// `GatewayAlive`.
+    pub fn alive(&self, epoch: Epoch, active_episodes: usize, backlog: u64) {
+        let last = self.journal.health().borrow().last.0;
+        self.record(
+            "GatewayAlive",
+            Severity::Info,
+            json!({
+                "epoch": epoch.to_string(),
+                "last_sequence": last,
+                "active_episodes": active_episodes,
+                "backlog": backlog,
+            }),
+        );
+    }
+
+    /// `ConfigurationRejected`.
+    pub fn configuration_rejected(&self, report: &str) {
+        self.record(
+            "ConfigurationRejected",
+            Severity::Error,
+            json!({
+                "report": report,
+                "used": "the last configuration that loaded",
+            }),
+        );
+    }
+
+    fn record(&self, name: &str, severity: Severity, data: Value) -> Option<Position> {
+        if self.off.contains(name) {
+            return None;
+        }
+        let data = match data {
+            Value::Object(map) => map,
+            other => Map::from_iter([("value".to_owned(), other)]),
+        };
+        Some(self.journal.record(Draft {
+            kind: format!("io.tidegate.gateway.{name}").into(),
+            name: name.into(),
+            subject: Arc::clone(&self.gateway),
+            about: Arc::clone(&self.gateway),
+            severity,
+            at: self.clock.now(),
+            transition: None,
+            correlation: None,
+            data: Data::Gateway(data),
+        }))
+    }
+}

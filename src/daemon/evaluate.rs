@@ -1,0 +1,149 @@
+//! The engine's task: readings and time in, commits out. It decides nothing and never waits for the disk.
+
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::{mpsc, watch};
+use tracing::info;
+
+use crate::{
+    event::Position,
+    journal::{Health, Journal},
+    rule::{
+        engine::{Engine, Skipped},
+        state::Outcome,
+    },
+    source::{Answer, Delivery},
+    time::Clock,
+};
+
+/// Readings that were not evaluated, and why.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Grows while the engine lives: the watchdog looks at it.
+    pub pulse: AtomicU64,
+    /// Readings evaluated.
+    pub evaluated: AtomicU64,
+    /// Earlier than the last one of their metric.
+    pub late: AtomicU64,
+    /// The same stamp and value again.
+    pub duplicate: AtomicU64,
+    /// Beyond `max-devices` or `max-metrics`.
+    pub over_limit: AtomicU64,
+    /// Episodes active now.
+    pub active: AtomicUsize,
+}
+
+/// How often the pulse beats at rest.
+const PULSE: Duration = Duration::from_secs(1);
+/// Deliveries taken between two looks at the journal.
+const BATCH: usize = 64;
+
+/// Drives the engine until every source has hung up.
+pub async fn evaluate(
+    mut engine: Engine,
+    mut intake: mpsc::Receiver<Delivery>,
+    journal: Journal,
+    clock: Clock,
+    counters: Arc<Counters>,
+) {
+    let mut health = journal.health();
+    let mut batch = Vec::with_capacity(BATCH);
+    loop {
+        beat(&counters, &engine);
+        if wait_while_parked(&mut health, &counters).await.is_err() {
+            return; // The journal has stopped; dropping the intake answers every waiting ticket "never".
+        }
+        let now = clock.now();
+        let idle = engine
+            .next_deadline()
+            .map_or(PULSE, |deadline| deadline.since(now).min(PULSE));
+        // Both are cancel-safe: `recv_many` takes nothing unless it is the one that completes.
+        tokio::select! {
+            biased;
+            taken = intake.recv_many(&mut batch, BATCH) => {
+                if taken == 0 {
+                    // A clean stop remembers what a crash may forget, so that a clean restart changes no event.
+                    let mut outcome = Outcome::default();
+                    engine.set_moment(clock.moment());
+                    engine.advance(clock.now(), &mut outcome);
+                    engine.checkpoint(&mut outcome);
+                    commit(&mut engine, outcome, &journal);
+                    info!("every source has ended; the engine stops");
+                    return;
+                }
+                engine.set_moment(clock.moment());
+                for delivery in batch.drain(..) {
+                    take(&mut engine, delivery, &journal, &counters);
+                }
+            }
+            () = pin!(tokio::time::sleep(idle)) => {
+                let mut outcome = Outcome::default();
+                engine.set_moment(clock.moment());
+                engine.advance(clock.now(), &mut outcome);
+                commit(&mut engine, outcome, &journal);
+            }
+        }
+    }
+}
+
+fn take(engine: &mut Engine, delivery: Delivery, journal: &Journal, counters: &Counters) {
+    let mut outcome = Outcome::default();
+    let mut answer = None;
+    for reading in &delivery.readings {
+        let counter = match engine.observe(reading, &mut outcome) {
+            Ok(()) => &counters.evaluated,
+            Err(Skipped::Late) => &counters.late,
+            Err(Skipped::Duplicate) => &counters.duplicate,
+            Err(Skipped::OverLimit) => {
+                answer = Some(Answer::OverLimit);
+                &counters.over_limit
+            }
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+    let depends_on = outcome.depends_on;
+    let committed = commit(engine, outcome, journal);
+    let safe = Answer::Safe(committed.map_or(depends_on, |position| position.max(depends_on)));
+    // What did get evaluated is on its way; a reading over the limit is answered as refused only if nothing was.
+    delivery.ticket.answer(match answer {
+        Some(refused) if committed.is_none() => refused,
+        _ => safe,
+    });
+}
+
+/// Hands what was decided to the journal, if anything was, and tells the engine where it stands.
+pub(super) fn commit(engine: &mut Engine, outcome: Outcome, journal: &Journal) -> Option<Position> {
+    if outcome.events.is_empty() && outcome.state.is_empty() {
+        return None;
+    }
+    let position = journal.append(outcome);
+    engine.committed(position);
+    Some(position)
+}
+
+fn beat(counters: &Counters, engine: &Engine) {
+    counters.pulse.fetch_add(1, Ordering::Relaxed);
+    counters.active.store(engine.active(), Ordering::Relaxed);
+}
+
+/// While anything is parked the engine takes no delivery and fires no timer.
+async fn wait_while_parked(
+    health: &mut watch::Receiver<Health>,
+    counters: &Counters,
+) -> Result<(), watch::error::RecvError> {
+    while health.borrow_and_update().parked {
+        counters.pulse.fetch_add(1, Ordering::Relaxed);
+        health.changed().await?;
+    }
+    if health.has_changed().is_err() {
+        health.changed().await?;
+    }
+    Ok(())
+}

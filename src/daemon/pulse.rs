@@ -1,0 +1,99 @@
+//! The beat: feeds the watchdog while engine, journal and forwarders make progress, tells the service manager
+//! how things stand, and records `GatewayAlive`.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{announce::Announcer, evaluate, systemd};
+use crate::{event::Epoch, forward, journal::Journal};
+
+/// How often the status line is renewed and the heartbeat looked at.
+const EVERY: Duration = Duration::from_secs(5);
+
+pub(super) struct Beat {
+    pub(super) journal: Journal,
+    pub(super) announcer: Announcer,
+    pub(super) engine: Arc<evaluate::Counters>,
+    pub(super) uplinks: Vec<watch::Receiver<forward::Status>>,
+    pub(super) epoch: Epoch,
+    pub(super) heartbeat: Option<Duration>,
+}
+
+impl Beat {
+    pub(super) async fn run(self) {
+        let never = CancellationToken::new();
+        let mut status = tokio::time::interval(EVERY);
+        let watchdog = async {
+            systemd::feed(|| self.pulses(), never).await;
+            std::future::pending::<()>().await;
+        };
+        let beat = self.beat(&mut status);
+        tokio::join!(watchdog, beat);
+    }
+
+    async fn beat(&self, ticks: &mut tokio::time::Interval) {
+        let mut alive_at = self.heartbeat.map(|every| Instant::now() + every);
+        loop {
+            ticks.tick().await;
+            systemd::status(&self.line());
+            if let (Some(due), Some(every)) = (alive_at, self.heartbeat)
+                && Instant::now() >= due
+            {
+                alive_at = Some(due + every);
+                self.announcer.alive(
+                    self.epoch,
+                    self.engine.active.load(Ordering::Relaxed),
+                    self.backlog(),
+                );
+            }
+        }
+    }
+
+    fn pulses(&self) -> Vec<systemd::Pulse> {
+        let journal = self.journal.health().borrow().pulse;
+        let mut pulses = vec![
+            ("journal".to_owned(), journal),
+            ("engine".to_owned(), self.engine.pulse.load(Ordering::Relaxed)),
+        ];
+        pulses.extend(
+            self.uplinks
+                .iter()
+                .map(|uplink| ("uplink".to_owned(), uplink.borrow().pulse)),
+        );
+        pulses
+    }
+
+    /// Events that the uplink which is furthest behind has yet to deliver.
+    fn backlog(&self) -> u64 {
+        let last = self.journal.health().borrow().last.0;
+        self.uplinks
+            .iter()
+            .map(|uplink| last.saturating_sub(uplink.borrow().delivered.0))
+            .max()
+            .unwrap_or(0)
+    }
+
+    fn line(&self) -> String {
+        let connected = self
+            .uplinks
+            .iter()
+            .filter(|uplink| uplink.borrow().connected)
+            .count();
+        let parked = if self.journal.health().borrow().parked {
+            ", journal full: evaluation paused"
+        } else {
+            ""
+        };
+        format!(
+            "{connected} of {} uplinks connected, {} alarms active, {} events to deliver{parked}",
+            self.uplinks.len(),
+            self.engine.active.load(Ordering::Relaxed),
+            self.backlog(),
+        )
+    }
+}

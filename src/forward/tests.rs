@@ -1,0 +1,493 @@
+//! The loop against a sink that does as it is told, and a log in memory.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
+
+use tokio::{sync::mpsc, task::JoinSet};
+
+use super::*;
+use crate::{
+    event::{Data, Draft, Epoch, Event, Origin, Severity},
+    time::{BootId, ClockQuality, EngineTime, Moment, Timestamp},
+};
+
+/// Longer than anything here takes on the slowest machine.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A journal in memory: all that is appended is durable.
+#[derive(Clone)]
+pub(super) struct MemoryLog(Arc<Shared>);
+
+struct Shared {
+    entries: Mutex<Vec<Entry>>,
+    durable: watch::Sender<Position>,
+    cursor: watch::Sender<Cursor>,
+}
+
+impl MemoryLog {
+    pub(super) fn with_events(count: u64) -> Self {
+        let shared = Shared {
+            entries: Mutex::default(),
+            durable: watch::Sender::new(Position(0)),
+            cursor: watch::Sender::new(Cursor::default()),
+        };
+        let log = Self(Arc::new(shared));
+        log.append(count);
+        log
+    }
+
+    pub(super) fn append(&self, count: u64) {
+        let mut entries = self.0.entries.lock().unwrap();
+        for _ in 0..count {
+            let number = u64::try_from(entries.len()).unwrap() + 1;
+            entries.push(entry(number));
+        }
+        let durable = entries.last().map_or(Position(0), |entry| entry.position);
+        drop(entries);
+        self.0.durable.send_replace(durable);
+    }
+
+    /// As if its room had been needed.
+    fn discard(&self, position: Position) {
+        self.0
+            .entries
+            .lock()
+            .unwrap()
+            .retain(|entry| entry.position != position);
+    }
+
+    pub(super) fn acknowledged(&self) -> Sequence {
+        self.0.cursor.borrow().sequence
+    }
+
+    pub(super) async fn acknowledges(&self, sequence: u64) {
+        let mut cursor = self.0.cursor.subscribe();
+        let reached = cursor.wait_for(|cursor| cursor.sequence >= Sequence(sequence));
+        let in_time = tokio::time::timeout(PATIENCE, reached).await;
+        assert!(
+            in_time.is_ok(),
+            "{:?} is acknowledged, not {sequence}",
+            self.acknowledged()
+        );
+    }
+}
+
+impl Log for MemoryLog {
+    async fn read_after(&self, cursor: Cursor, limit: Limit) -> Result<Vec<Entry>, journal::Error> {
+        let entries = self.0.entries.lock().unwrap();
+        let after = entries.iter().filter(|entry| entry.position > cursor.position);
+        Ok(after.take(limit.entries).cloned().collect())
+    }
+    fn durable(&self) -> watch::Receiver<Position> {
+        self.0.durable.subscribe()
+    }
+    fn cursor(&self, _: &SinkName) -> Cursor {
+        *self.0.cursor.borrow()
+    }
+    fn acknowledge(&self, _: &SinkName, through: Cursor) {
+        let before = self.0.cursor.send_replace(through);
+        assert!(before < through, "a cursor moves forward only");
+    }
+    fn last(&self) -> Sequence {
+        self.0
+            .entries
+            .lock()
+            .unwrap()
+            .last()
+            .map_or(Sequence(0), |entry| entry.sequence)
+    }
+}
+
+pub(super) fn origin() -> Arc<Origin> {
+    Arc::new(Origin {
+        gateway: "gw".into(),
+        source: "urn:tidegate:gateway:gw".into(),
+        labels: crate::event::Labels::new(),
+        version: "0.1.0".into(),
+    })
+}
+
+/// Positions are not sequences: three frames to an event.
+fn entry(number: u64) -> Entry {
+    let draft = Draft {
+        kind: "io.tidegate.gateway.GatewayAlive".into(),
+        name: "GatewayAlive".into(),
+        subject: "gw".into(),
+        about: "gw".into(),
+        severity: Severity::Info,
+        at: EngineTime(number),
+        transition: None,
+        correlation: None,
+        data: Data::Gateway(serde_json::Map::new()),
+    };
+    let recorded = Moment {
+        boot_id: BootId(1),
+        boot: EngineTime(number),
+        wall: Timestamp(1_795_255_230_000_000),
+        quality: ClockQuality::Synchronised,
+    };
+    Entry {
+        position: Position(number * 3),
+        epoch: Epoch(7),
+        sequence: Sequence(number),
+        event: Arc::new(Event {
+            draft,
+            origin: origin(),
+            recorded,
+        }),
+    }
+}
+
+pub(super) fn pace() -> Pace {
+    Pace {
+        base: Duration::from_millis(2),
+        cap: Duration::from_millis(20),
+        ack_timeout: PATIENCE,
+        max_attempts: 3,
+    }
+}
+
+/// What the scripted sink got, in order: (connection, sequence, previous).
+type Got = (usize, u64, u64);
+
+struct ScriptedSink {
+    /// For each connection its answers; `None`: it cannot be made.
+    connections: VecDeque<Option<mpsc::Receiver<Verdict>>>,
+    limit: usize,
+    made: usize,
+    got: mpsc::Sender<Got>,
+}
+
+struct ScriptedLink {
+    number: usize,
+    limit: usize,
+    answers: mpsc::Receiver<Verdict>,
+    got: mpsc::Sender<Got>,
+}
+
+impl Sink for ScriptedSink {
+    type Link = ScriptedLink;
+    async fn connect(&mut self) -> Result<ScriptedLink, String> {
+        self.made += 1;
+        let answers = self.connections.pop_front().flatten().ok_or("nobody there")?;
+        Ok(ScriptedLink {
+            number: self.made,
+            limit: self.limit,
+            answers,
+            got: self.got.clone(),
+        })
+    }
+}
+
+impl Link for ScriptedLink {
+    fn limit(&self) -> usize {
+        self.limit
+    }
+    fn send(&mut self, entry: &Entry, previous: Sequence) {
+        self.got
+            .try_send((self.number, entry.sequence.0, previous.0))
+            .unwrap();
+    }
+    async fn next(&mut self) -> Verdict {
+        match self.answers.recv().await {
+            Some(verdict) => verdict,
+            None => std::future::pending().await,
+        }
+    }
+    async fn close(self) {}
+}
+
+/// A loop that runs, and its strings.
+struct Bench {
+    log: MemoryLog,
+    answers: Vec<mpsc::Sender<Verdict>>,
+    got: mpsc::Receiver<Got>,
+    status: watch::Receiver<Status>,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Bench {
+    /// `connections`: which of the attempts succeed.
+    fn new(events: u64, limit: usize, connections: &[bool], pace: Pace) -> Self {
+        let log = MemoryLog::with_events(events);
+        let (got_in, got) = mpsc::channel(1000);
+        let mut answers = Vec::new();
+        let mut script = VecDeque::new();
+        for &succeeds in connections {
+            script.push_back(succeeds.then(|| {
+                let (sender, receiver) = mpsc::channel(1000);
+                answers.push(sender);
+                receiver
+            }));
+        }
+        let sink = ScriptedSink {
+            connections: script,
+            limit,
+            made: 0,
+            got: got_in,
+        };
+        let (sender, status) = watch::channel(Status::default());
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let forwarder = Forwarder::new("cloud".parse().unwrap(), log.clone(), sink, pace, sender);
+        tasks.spawn(forwarder.run(stop.clone()));
+        Self {
+            log,
+            answers,
+            got,
+            status,
+            stop,
+            tasks,
+        }
+    }
+
+    async fn gets(&mut self, expected: &[Got]) {
+        for &expected in expected {
+            let got = tokio::time::timeout(PATIENCE, self.got.recv()).await;
+            assert_eq!(got.expect("the sink got nothing more"), Some(expected));
+        }
+    }
+
+    async fn answer(&self, connection: usize, verdict: Verdict) {
+        self.answers[connection].send(verdict).await.unwrap();
+    }
+
+    async fn delivered(&self, connection: usize, sequence: u64) {
+        self.answer(connection, Verdict::Delivered(Position(sequence * 3)))
+            .await;
+    }
+
+    async fn refused(&self, connection: usize, sequence: u64) {
+        self.answer(
+            connection,
+            Verdict::Refused(Position(sequence * 3), "no".to_owned()),
+        )
+        .await;
+    }
+
+    async fn status(&mut self, what: impl FnMut(&Status) -> bool) -> Status {
+        let found = tokio::time::timeout(PATIENCE, self.status.wait_for(what)).await;
+        found.expect("the status never said so").unwrap().clone()
+    }
+
+    async fn ends(&mut self) {
+        let ended = tokio::time::timeout(PATIENCE, self.tasks.join_next()).await;
+        ended.expect("the loop did not end").unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn no_more_than_the_window_is_on_its_way_and_each_names_the_one_before() {
+    let mut bench = Bench::new(4, 2, &[true], pace());
+    bench.gets(&[(1, 1, 0), (1, 2, 1)]).await;
+    bench.delivered(0, 2).await;
+    bench.delivered(0, 1).await;
+    bench.log.acknowledges(2).await;
+    bench.gets(&[(1, 3, 2), (1, 4, 3)]).await;
+    assert!(bench.got.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn the_cursor_never_passes_a_hole_and_a_new_connection_starts_there() {
+    let mut bench = Bench::new(3, 3, &[true, true], pace());
+    bench.gets(&[(1, 1, 0), (1, 2, 1), (1, 3, 2)]).await;
+    bench.delivered(0, 1).await;
+    bench.delivered(0, 3).await;
+    bench.answer(0, Verdict::Lost("reset".to_owned())).await;
+    bench.gets(&[(2, 2, 1), (2, 3, 2)]).await;
+    assert_eq!(bench.log.acknowledged(), Sequence(1));
+    bench.delivered(1, 3).await;
+    bench.delivered(1, 2).await;
+    bench.log.acknowledges(3).await;
+    let status = bench.status(|status| status.acked == 4).await;
+    assert_eq!((status.sent, status.redelivered, status.connections), (5, 2, 2));
+}
+
+#[tokio::test]
+async fn what_becomes_durable_later_is_sent_at_once() {
+    let mut bench = Bench::new(0, 2, &[true], pace());
+    bench.status(|status| status.connected).await;
+    bench.log.append(1);
+    bench.gets(&[(1, 1, 0)]).await;
+}
+
+#[tokio::test]
+async fn a_sink_that_is_away_is_tried_until_it_is_back() {
+    let mut bench = Bench::new(1, 2, &[false, false, false, true], pace());
+    let status = bench.status(|status| status.last_error.is_some()).await;
+    assert_eq!(status.last_error.as_deref(), Some("nobody there"));
+    bench.gets(&[(4, 1, 0)]).await;
+    assert!(
+        !bench.status.borrow().connected,
+        "nothing is proven before the first acknowledgement"
+    );
+    bench.delivered(0, 1).await;
+    let status = bench.status(|status| status.connected).await;
+    assert_eq!(status.last_error, None);
+}
+
+#[tokio::test]
+async fn silence_for_the_ack_timeout_is_a_dead_connection() {
+    let mut bench = Bench::new(
+        2,
+        2,
+        &[true, true],
+        Pace {
+            ack_timeout: Duration::from_millis(30),
+            ..pace()
+        },
+    );
+    bench.gets(&[(1, 1, 0), (1, 2, 1), (2, 1, 0), (2, 2, 1)]).await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_never_called_dead() {
+    let mut bench = Bench::new(
+        0,
+        2,
+        &[true],
+        Pace {
+            ack_timeout: Duration::from_millis(1),
+            ..pace()
+        },
+    );
+    let first = bench.status(|status| status.connected).await;
+    let later = bench.status(|status| status.pulse > first.pulse + 2).await;
+    assert_eq!((later.connected, later.connections), (true, 1));
+}
+
+#[tokio::test]
+async fn a_refused_event_is_sent_again_alone_and_then_the_flow_goes_on() {
+    let mut bench = Bench::new(5, 3, &[true], pace());
+    bench.gets(&[(1, 1, 0), (1, 2, 1), (1, 3, 2)]).await;
+    bench.refused(0, 2).await;
+    bench.delivered(0, 1).await;
+    bench.log.acknowledges(1).await;
+    assert!(
+        bench.got.try_recv().is_err(),
+        "nothing is fed while a refusal is open"
+    );
+    bench.delivered(0, 3).await;
+    bench.gets(&[(1, 2, 1)]).await;
+    bench.delivered(0, 2).await;
+    bench.gets(&[(1, 4, 3), (1, 5, 4)]).await;
+    assert_eq!(bench.log.acknowledged(), Sequence(3));
+}
+
+#[tokio::test]
+async fn several_refused_events_are_settled_oldest_first() {
+    let mut bench = Bench::new(4, 3, &[true], pace());
+    bench.gets(&[(1, 1, 0), (1, 2, 1), (1, 3, 2)]).await;
+    bench.refused(0, 3).await;
+    bench.refused(0, 1).await;
+    bench.delivered(0, 2).await;
+    bench.gets(&[(1, 1, 0)]).await;
+    bench.delivered(0, 1).await;
+    bench.log.acknowledges(2).await;
+    bench.gets(&[(1, 3, 2)]).await;
+    bench.delivered(0, 3).await;
+    bench.gets(&[(1, 4, 3)]).await;
+}
+
+#[tokio::test]
+async fn an_event_refused_for_good_stops_the_sink_there_and_nothing_is_skipped() {
+    let mut bench = Bench::new(3, 1, &[true], pace());
+    for _ in 0..5 {
+        bench.gets(&[(1, 1, 0)]).await;
+        bench.refused(0, 1).await;
+    }
+    let status = bench.status(|status| status.refused == 5).await;
+    assert_eq!(
+        status.last_error.as_deref(),
+        Some("stopped at an event refused 5 times: no")
+    );
+    assert_eq!(bench.log.acknowledged(), Sequence(0));
+    bench.gets(&[(1, 1, 0)]).await;
+    bench.delivered(0, 1).await;
+    bench.gets(&[(1, 2, 1)]).await;
+    assert_eq!(bench.status.borrow().last_error, None);
+}
+
+#[tokio::test]
+async fn attempts_are_counted_across_connections() {
+    let mut bench = Bench::new(1, 1, &[true, true, true, true], pace());
+    for connection in 0..3 {
+        bench.gets(&[(connection + 1, 1, 0)]).await;
+        bench.refused(connection, 1).await;
+        bench.answer(connection, Verdict::Lost("reset".to_owned())).await;
+    }
+    bench.gets(&[(4, 1, 0)]).await;
+    bench.refused(3, 1).await;
+    let status = bench.status(|status| status.refused == 4).await;
+    assert_eq!(
+        status.last_error.as_deref(),
+        Some("stopped at an event refused 4 times: no")
+    );
+}
+
+#[tokio::test]
+async fn a_refused_event_that_was_discarded_meanwhile_holds_nothing_back() {
+    let mut bench = Bench::new(2, 2, &[true], pace());
+    bench.gets(&[(1, 1, 0), (1, 2, 1)]).await;
+    bench.log.discard(Position(3));
+    bench.refused(0, 1).await;
+    bench.delivered(0, 2).await;
+    bench.log.acknowledges(2).await;
+}
+
+#[tokio::test]
+async fn a_stop_drains_what_is_durable_and_then_ends() {
+    let mut bench = Bench::new(2, 1, &[true], pace());
+    bench.gets(&[(1, 1, 0)]).await;
+    bench.stop.cancel();
+    bench.delivered(0, 1).await;
+    bench.gets(&[(1, 2, 1)]).await;
+    bench.delivered(0, 2).await;
+    bench.ends().await;
+    assert_eq!(bench.log.acknowledged(), Sequence(2));
+    assert!(!bench.status.borrow().connected);
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_no_sink_that_is_away() {
+    let slow = Pace {
+        base: PATIENCE * 10,
+        cap: PATIENCE * 10,
+        ..pace()
+    };
+    let mut bench = Bench::new(1, 1, &[false], slow);
+    bench.status(|status| status.last_error.is_some()).await;
+    bench.stop.cancel();
+    bench.ends().await;
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_no_event_that_is_refused() {
+    let slow = Pace {
+        base: PATIENCE * 10,
+        cap: PATIENCE * 10,
+        ..pace()
+    };
+    let mut bench = Bench::new(1, 1, &[true], slow);
+    bench.gets(&[(1, 1, 0)]).await;
+    bench.refused(0, 1).await;
+    bench.status(|status| status.refused == 1).await;
+    bench.stop.cancel();
+    bench.ends().await;
+    assert_eq!(bench.log.acknowledged(), Sequence(0));
+}
+
+#[tokio::test]
+async fn the_pulse_goes_on_while_the_sink_is_away() {
+    let slow = Pace {
+        base: PATIENCE * 10,
+        cap: PATIENCE * 10,
+        ..pace()
+    };
+    let mut bench = Bench::new(1, 1, &[false], slow);
+    let away = bench.status(|status| status.last_error.is_some()).await;
+    bench.status(|status| status.pulse > away.pulse + 2).await;
+}

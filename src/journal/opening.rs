@@ -1,0 +1,397 @@
+//! Opening: whose directory it is, what is in it, where every sink goes on.
+//!
+//! ```text
+//! lock            the process that has it
+//! current/        this epoch: identity, a.snap, b.snap, *.seg
+//! epoch-<epoch>/  an epoch before, until its events are delivered
+//! unreadable/     what could not be read, the last of it
+//! damaged-*       a copy of the first damaged file
+//! ```
+//! A directory becomes `current` by one rename: there is never half an epoch.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Condvar, Mutex, RwLock},
+};
+
+use tokio::sync::watch;
+
+use crate::{
+    event::{Epoch, Position, Sequence, SinkName},
+    time::Clock,
+};
+
+use super::{
+    Archive, Cursor, Error, Owner, Queue, Recovered, Settings, Shared,
+    identity::Identity,
+    read::Catalog,
+    recovery::{Image, at, recover},
+    retention::segment_size,
+    snapshot::Slots,
+    storage::{self, Storage},
+    writer::{Active, Writer},
+};
+
+const VERSION: u32 = 1;
+
+/// A directory that was read: whose it is, and what it holds.
+struct Found {
+    identity: Identity,
+    image: Image,
+}
+
+/// Reads, recovers, and makes what is missing. The writer's first words are `pending` already.
+pub(super) fn open(
+    storage: Arc<dyn Storage>,
+    settings: &Settings,
+    owner: Owner,
+    clock: Clock,
+) -> Result<(Writer, Recovered), Error> {
+    let root = settings.dir.clone();
+    let mut findings = Vec::new();
+    let disk = &*storage;
+    clear(disk, &root)?;
+    let mut archives = Vec::new();
+    for name in names(disk, &root)?
+        .into_iter()
+        .filter(|name| name.starts_with("epoch-"))
+    {
+        match load(disk, &root.join(&name)) {
+            Ok(found) => archives.push(found),
+            Err(error) => {
+                let said = set_aside(disk, &root, &name)?;
+                findings.push(format!("an old epoch could not be read ({error}): {said}"));
+            }
+        }
+    }
+    archives.sort_by_key(|found| found.identity.after);
+    let mut found = None;
+    if disk.is_dir(&root.join("current")) {
+        match load(disk, &root.join("current")) {
+            Ok(current) if current.identity.is_of(&owner) => found = Some(current),
+            Ok(current) => {
+                findings.push("another machine, board or gateway: a new epoch".to_owned());
+                archives.push(archive(disk, &root, current)?);
+            }
+            Err(error) if is_passing(&error) => return Err(error),
+            Err(error) => {
+                let said = set_aside(disk, &root, "current")?;
+                findings.push(format!(
+                    "the journal could not be read ({error}): {said}, a new epoch"
+                ));
+            }
+        }
+    }
+    let mut found = match found {
+        Some(found) => found,
+        None => found_epoch(disk, &root, &owner, &clock, &archives)?,
+    };
+    findings.append(&mut found.image.findings);
+    let cursors = places(&owner, &archives, &found);
+    let (writer, first) = assemble(storage, settings, owner, clock, archives, &mut found, cursors)?;
+    let recovered = Recovered {
+        state: found.image.state.into_iter().collect(),
+        epoch: found.identity.epoch,
+        first,
+        last: found.image.sequence,
+        clean: found.image.clean,
+        findings,
+    };
+    Ok((writer, recovered))
+}
+
+fn names(storage: &dyn Storage, dir: &Path) -> Result<Vec<String>, Error> {
+    storage.list(dir).map_err(at("list", dir))
+}
+
+/// Removes what an earlier opening left half done.
+fn clear(storage: &dyn Storage, root: &Path) -> Result<(), Error> {
+    let half = root.join("current.new");
+    if storage.is_dir(&half) {
+        storage.remove_dir(&half).map_err(at("remove", &half))?;
+    }
+    Ok(())
+}
+
+/// Whether an error says nothing about what the directory holds.
+fn is_passing(error: &Error) -> bool {
+    use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, StorageFull};
+    matches!(error, Error::Io { source, .. } if matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem | StorageFull))
+}
+
+fn load(storage: &dyn Storage, dir: &Path) -> Result<Found, Error> {
+    let identity = Identity::read(storage, dir).map_err(at("read the identity of", dir))?;
+    let identity = identity.filter(|identity| identity.version == VERSION);
+    let unreadable = || at("read the identity of", dir)(io::Error::from(io::ErrorKind::InvalidData));
+    let identity = identity.ok_or_else(unreadable)?;
+    let image = recover(storage, dir, identity.after)?;
+    Ok(Found { identity, image })
+}
+
+/// Moves a directory out of the way, whole. What lay there before goes: one is kept at most.
+fn set_aside(storage: &dyn Storage, root: &Path, name: &str) -> Result<String, Error> {
+    let (from, to) = (root.join(name), root.join("unreadable"));
+    if storage.is_dir(&to) {
+        storage.remove_dir(&to).map_err(at("remove", &to))?;
+    }
+    storage.rename(&from, &to).map_err(at("move aside", &from))?;
+    storage.sync_dir(root).map_err(at("flush", root))?;
+    Ok(format!("it was moved to {}", to.display()))
+}
+
+/// Another's journal: what it still owes is delivered under its own epoch.
+fn archive(storage: &dyn Storage, root: &Path, mut current: Found) -> Result<Found, Error> {
+    let from = root.join("current");
+    let mut to = root.join(format!("epoch-{}", current.identity.epoch));
+    while storage.is_dir(&to) {
+        to.as_mut_os_string().push("-again");
+    }
+    storage.rename(&from, &to).map_err(at("rename", &from))?;
+    storage.sync_dir(root).map_err(at("flush", root))?;
+    current.image.dir = to;
+    Ok(current)
+}
+
+/// A new epoch: all of it is written before its name says so.
+fn found_epoch(
+    storage: &dyn Storage,
+    root: &Path,
+    owner: &Owner,
+    clock: &Clock,
+    archives: &[Found],
+) -> Result<Found, Error> {
+    let random = getrandom::u64()
+        .map_err(|error| at("draw an epoch for", root)(io::Error::other(error.to_string())))?;
+    let identity = Identity {
+        version: VERSION,
+        epoch: Epoch(random),
+        machine_id: owner.machine_id.clone(),
+        board_serial: owner.board_serial.clone(),
+        gateway: owner.origin.gateway.to_string(),
+        created: clock.moment().wall,
+        after: archives
+            .iter()
+            .map(|found| found.image.last)
+            .max()
+            .unwrap_or_default(),
+    };
+    let (new, current) = (root.join("current.new"), root.join("current"));
+    storage.create_dir(&new).map_err(at("make", &new))?;
+    identity
+        .write(storage, &new)
+        .map_err(at("write the identity of", &new))?;
+    let (mut slots, _, _) = Slots::open(storage, &new).map_err(at("make the snapshots of", &new))?;
+    slots.prepare().map_err(at("make the snapshots of", &new))?;
+    storage.sync_dir(&new).map_err(at("flush", &new))?;
+    storage.rename(&new, &current).map_err(at("rename", &new))?;
+    storage.sync_dir(root).map_err(at("flush", root))?;
+    let image = recover(storage, &current, identity.after)?;
+    Ok(Found { identity, image })
+}
+
+/// Where every sink goes on. With a new journal before the first event; one that is new to the journal at
+/// its end, or at the oldest event. One that is no longer configured keeps its place.
+fn places(owner: &Owner, archives: &[Found], found: &Found) -> BTreeMap<SinkName, Cursor> {
+    let image = &found.image;
+    let mut cursors = BTreeMap::new();
+    for (sink, cursor) in archives
+        .iter()
+        .flat_map(|old| &old.image.cursors)
+        .chain(&image.cursors)
+    {
+        let place: &mut Cursor = cursors.entry(sink.clone()).or_default();
+        *place = (*place).max(*cursor);
+    }
+    let is_new = image
+        .segments
+        .iter()
+        .all(|segment| segment.filled().1 <= found.identity.after);
+    let oldest = image
+        .segments
+        .first()
+        .map_or(found.identity.after, |first| first.header.after);
+    for plan in &owner.sinks {
+        let start = if is_new && archives.is_empty() {
+            Position(0)
+        } else if is_new || plan.from_oldest {
+            oldest
+        } else {
+            image.last
+        };
+        cursors.entry(plan.name.clone()).or_insert(Cursor {
+            position: start,
+            sequence: Sequence(0),
+        });
+    }
+    cursors
+}
+
+fn assemble(
+    storage: Arc<dyn Storage>,
+    settings: &Settings,
+    owner: Owner,
+    clock: Clock,
+    archives: Vec<Found>,
+    found: &mut Found,
+    cursors: BTreeMap<SinkName, Cursor>,
+) -> Result<(Writer, Sequence), Error> {
+    let Found { identity, image } = found;
+    let segments = std::mem::take(&mut image.segments);
+    let first = segments
+        .first()
+        .map_or(Sequence(1), |first| Sequence(first.header.after_sequence.0 + 1));
+    let untold = untold(&owner, &segments, &cursors, image.settled.max(identity.after));
+    let active = segments.last().map(|segment| Active {
+        segment: Arc::clone(segment),
+        end: segment.filled().0,
+    });
+    let newest = segments
+        .last()
+        .map_or(0, |segment| segment.header.number)
+        .max(image.slots.newest_from());
+    let catalog = Arc::new(Catalog::new(identity.epoch, segments));
+    let archives = archives
+        .into_iter()
+        .map(|old| Archive {
+            dir: old.image.dir,
+            catalog: Arc::new(Catalog::new(old.identity.epoch, old.image.segments)),
+        })
+        .collect();
+    let shared = Arc::new(Shared {
+        origin: owner.origin,
+        clock,
+        sinks: owner.sinks,
+        base: identity.after,
+        state_delay: settings.state_delay,
+        cursors: Mutex::new(cursors),
+        archives: RwLock::new(archives),
+        queue: Mutex::new(Queue {
+            ticket: image.last.0 >> 16,
+            newest: image.last,
+            ..Queue::default()
+        }),
+        wake: Condvar::new(),
+    });
+    let mut writer = Writer {
+        lock: None,
+        root: settings.dir.clone(),
+        dir: image.dir.clone(),
+        settings: settings.clone(),
+        shared,
+        catalog,
+        durable: watch::Sender::new(image.last),
+        active,
+        spares: std::mem::take(&mut image.spares),
+        slots: image.slots.clone(),
+        state: image.state.clone(),
+        written: image.cursors.clone(),
+        pending: std::collections::VecDeque::new(),
+        last: image.last,
+        sequence: image.sequence,
+        group: image.group,
+        settled: image.settled,
+        told: None,
+        told_at: Position(0),
+        since_snapshot: 0,
+        snapshot_size: 0,
+        aside: 0,
+        segment_size: segment_size(settings.max_bytes),
+        newest_number: newest,
+        storage,
+    };
+    writer.measure_aside();
+    writer.drop_spares()?;
+    if writer.spares.is_empty() && writer.total() + writer.segment_size as u64 <= writer.settings.max_bytes {
+        writer.make_spare(writer.segment_size)?;
+    }
+    for damage in &image.damages {
+        writer.set_copy_aside(&damage.file);
+        writer.tell_damage(damage);
+    }
+    if let Some(torn) = image.torn {
+        writer.tell_lost(torn, "torn-tail", Position(0));
+    }
+    if let Some((lost, through)) = untold {
+        writer.tell_lost(lost, "damaged", through);
+    }
+    Ok((writer, first))
+}
+
+/// What is gone before the oldest segment without having been delivered or told: its files vanished.
+fn untold(
+    owner: &Owner,
+    segments: &[Arc<super::segment::Segment>],
+    cursors: &BTreeMap<SinkName, Cursor>,
+    settled: Position,
+) -> Option<((u64, u64), Position)> {
+    let first = segments.first()?.header;
+    let slowest = owner
+        .sinks
+        .iter()
+        .filter_map(|plan| cursors.get(&plan.name))
+        .min()?;
+    let lost = (slowest.sequence.0 + 1, first.after_sequence.0);
+    (first.after > settled.max(slowest.position) && lost.0 <= lost.1).then_some((lost, first.after))
+}
+
+impl Writer {
+    /// Measures what lies in the directory besides this epoch.
+    pub fn measure_aside(&mut self) {
+        let all = storage::occupied(&*self.storage, &self.root);
+        let own = storage::occupied(&*self.storage, &self.dir);
+        self.aside = all.saturating_sub(own);
+    }
+
+    /// Keeps a copy of a damaged file for `tidegate journal fsck`: of the first one only, and only if there
+    /// is room. It is a courtesy: that it cannot be made stops nothing.
+    pub fn set_copy_aside(&mut self, file: &str) {
+        let names = self.storage.list(&self.root).unwrap_or_default();
+        if names.iter().any(|name| name.starts_with("damaged-")) {
+            return;
+        }
+        let from: PathBuf = self.dir.join(file);
+        if !self
+            .storage
+            .list(&self.dir)
+            .unwrap_or_default()
+            .iter()
+            .any(|name| name == file)
+        {
+            return;
+        }
+        let copied = (|| -> io::Result<()> {
+            let source = self.storage.open(&from)?;
+            let mut bytes = vec![0; usize::try_from(source.size()?).unwrap_or(0)];
+            let count = source.read_at(&mut bytes, 0)?;
+            bytes.truncate(count);
+            self.storage
+                .open(&self.root.join(format!("damaged-{file}")))?
+                .write_all_at(&bytes, 0)
+        })();
+        if let Err(error) = copied {
+            tracing::warn!(file, %error, "could not keep a copy of the damaged file");
+        }
+        self.measure_aside();
+    }
+
+    /// An old epoch's directory goes when nobody is owed anything of it any more.
+    pub fn drop_archives(&mut self) -> Result<(), Error> {
+        let archives = self.shared.archives();
+        for Archive { dir, catalog } in archives {
+            let mut owed = false;
+            for plan in self.shared.plans() {
+                let cursor = self.written.get(&plan.name).copied().unwrap_or_default();
+                let one = super::Limit { entries: 1, bytes: 1 };
+                owed |= !catalog.read(&dir, cursor.position, one)?.is_empty();
+            }
+            if !owed {
+                self.shared.forget_archive(catalog.epoch);
+                self.storage.remove_dir(&dir).map_err(at("remove", &dir))?;
+                self.measure_aside();
+            }
+        }
+        Ok(())
+    }
+}

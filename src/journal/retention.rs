@@ -1,0 +1,386 @@
+//! Space: where the next segment comes from, and what goes for it.
+//!
+//! One spare segment is always kept. A roll takes it; what will be lost is written first in it, and only when
+//! that is on the disk the oldest segments are given up, one of them as the new spare. So nothing is ever
+//! lost untold, whenever the power goes.
+
+use std::{io, sync::Arc, time::Duration};
+
+use crate::{event::Position, time::Timestamp};
+
+use super::{
+    Cursor, Error, WhenFull,
+    frame::{self, Kind, Note},
+    recovery::{Spare, at},
+    segment::{FRAMES, Segment, SegmentHeader, TRAILER},
+    writer::{Batch, Commit, RESERVE, Writer},
+};
+
+/// The smallest and the largest segment that is made, an oversized commit aside.
+const SEGMENT: (u64, u64) = (256 * 1024, 4 * 1024 * 1024);
+/// What an epoch may use at least, whatever lies beside it.
+const LEAST: u64 = 8 * 1024 * 1024;
+/// For the identity and the lock file.
+const SMALL_FILES: u64 = 8192;
+/// Zeros are written in pieces of this size.
+const ZEROS: usize = 256 * 1024;
+/// What a note and its event take, ranges aside.
+const NOTE: usize = 8192;
+
+/// How large segments are made under this bound.
+pub(super) fn segment_size(max_bytes: u64) -> usize {
+    usize::try_from((max_bytes / 32).clamp(SEGMENT.0, SEGMENT.1) / 4096 * 4096).unwrap_or(FRAMES)
+}
+
+/// What goes to make room.
+#[derive(Debug)]
+struct Plan {
+    give_up: Vec<Arc<Segment>>,
+    note: Option<Note>,
+}
+
+impl Writer {
+    /// Everything in the directory.
+    pub fn total(&self) -> u64 {
+        let kept: u64 = self
+            .catalog
+            .segments()
+            .iter()
+            .map(|segment| segment.size as u64)
+            .sum();
+        let spare: u64 = self.spares.iter().map(|spare| spare.size as u64).sum();
+        kept + spare + self.slots.bytes() + SMALL_FILES + self.aside
+    }
+
+    fn bound(&self) -> u64 {
+        self.settings.max_bytes.max(LEAST + self.aside)
+    }
+
+    /// A group at the beginning of a new segment, with room for so many bytes; none if there is no room.
+    pub fn roll(&mut self, bytes: usize) -> Result<Option<Batch>, Error> {
+        let whole = FRAMES + bytes + NOTE + RESERVE + TRAILER;
+        if whole > self.segment_size && !self.make_oversized(whole.next_multiple_of(4096))? {
+            return Ok(None);
+        }
+        let mut notes = Vec::new();
+        if self.spares.is_empty() {
+            // Only after somebody lowered max-bytes or took the spare away.
+            let Some(plan) = self.plan(self.segment_size, true)? else {
+                return Ok(None);
+            };
+            notes.extend(plan.note);
+            self.give_up(plan.give_up)?;
+            if self.spares.is_empty() && !self.make_spare(self.segment_size)? {
+                return Ok(None);
+            }
+        }
+        // No spare is smaller than a usual segment: opening drops those.
+        let fits = |spare: &Spare| whole <= self.segment_size || spare.size >= whole;
+        let Some(index) = self.spares.iter().position(fits) else {
+            return Ok(None);
+        };
+        let mut plan = Plan {
+            give_up: Vec::new(),
+            note: None,
+        };
+        if self.spares.len() < 2 {
+            let room = self.total() + self.segment_size as u64 <= self.bound();
+            if !(room && self.make_spare(self.segment_size)?) {
+                // A full disk never drops what is undelivered: it parks.
+                match self.plan(self.segment_size, !room)? {
+                    Some(found) if !found.give_up.is_empty() => plan = found,
+                    _ => return Ok(None),
+                }
+            }
+        }
+        notes.extend(plan.note);
+        let spare = self.spares.remove(index);
+        Ok(Some(self.begin(spare, plan.give_up, &notes)))
+    }
+
+    /// The group that begins a segment, with its notes.
+    fn begin(&self, spare: Spare, give_up: Vec<Arc<Segment>>, notes: &[Note]) -> Batch {
+        let active = self.active.as_ref();
+        let number = self.catalog.newest().max(self.newest_number) + 1;
+        let kept = self.catalog.segments();
+        let oldest = kept
+            .get(give_up.len())
+            .map_or(number, |segment| segment.header.number);
+        let settled = give_up
+            .iter()
+            .map(|segment| segment.filled().1)
+            .fold(self.settled, Position::max);
+        let header = SegmentHeader {
+            number,
+            salt: fastrand::u64(..),
+            after: self.last,
+            after_sequence: self.sequence,
+            oldest,
+            settled,
+            begun: self.shared.clock.moment().wall,
+            previous_end: active.map_or(0, |active| active.end),
+            group: self.group,
+        };
+        let mut batch = self.batch_in(spare, header, give_up);
+        for note in notes {
+            batch.push_note(note, &self.discarded(note));
+        }
+        batch
+    }
+
+    /// Which of the oldest segments go, so that `bytes` more fit; none if none may.
+    fn plan(&mut self, bytes: usize, may_drop: bool) -> Result<Option<Plan>, Error> {
+        let mut plan = Plan {
+            give_up: Vec::new(),
+            note: None,
+        };
+        let over = if may_drop {
+            (self.total() + bytes as u64).saturating_sub(self.bound())
+        } else {
+            bytes as u64
+        };
+        let segments = self.catalog.segments();
+        let active = self.active.as_ref().map(|active| active.segment.header.number);
+        let mut freed = 0;
+        for segment in segments {
+            if freed >= over {
+                break;
+            }
+            if Some(segment.header.number) == active || !self.unpin(segment.header.number)? {
+                return Ok(None);
+            }
+            if !self.may_go(&segment, may_drop, &mut plan.note)? {
+                return Ok(None);
+            }
+            freed += segment.size as u64;
+            plan.give_up.push(segment);
+        }
+        if let Some(note) = &mut plan.note {
+            self.retell(note);
+        }
+        Ok((freed >= over).then_some(plan))
+    }
+
+    /// Adds what earlier notes tell that somebody has not yet read: so that what is lost in one go is one range,
+    /// however long it goes on.
+    fn retell(&mut self, note: &mut Note) {
+        if self
+            .slowest()
+            .is_none_or(|cursor| cursor.position >= self.told_at)
+        {
+            self.told = None;
+        }
+        if let Some(told) = &self.told {
+            note.add(told.ranges.iter().copied());
+            let more = told
+                .sinks
+                .iter()
+                .filter(|sink| !note.sinks.contains(*sink))
+                .cloned();
+            let more: Vec<_> = more.collect();
+            note.sinks.extend(more);
+        }
+    }
+
+    /// Whether a segment may go; what is lost with it is added to the note.
+    fn may_go(&self, segment: &Segment, may_drop: bool, note: &mut Option<Note>) -> Result<bool, Error> {
+        let path = self.dir.join(&segment.name);
+        let cursors = self.shared.cursors().clone();
+        for plan in self.shared.plans() {
+            let cursor = cursors.get(&plan.name).copied().unwrap_or_default();
+            let contents = self
+                .catalog
+                .contents(segment, cursor.position)
+                .map_err(at("read", &path))?;
+            let Some(events) = contents.events else { continue };
+            if !may_drop || (self.settings.when_full == WhenFull::Refuse && plan.required) {
+                return Ok(false);
+            }
+            let note = note.get_or_insert_with(|| Note {
+                through: Position(0),
+                sinks: Vec::new(),
+                ranges: Vec::new(),
+                reason: "journal-full".to_owned(),
+            });
+            note.through = note.through.max(segment.filled().1);
+            if !note.sinks.contains(&plan.name) {
+                note.sinks.push(plan.name.clone());
+            }
+            note.add(contents.told.into_iter().chain([events]));
+        }
+        Ok(true)
+    }
+
+    /// Whether a segment's frames are all in both snapshots; takes snapshots to make it so.
+    fn unpin(&mut self, number: u64) -> Result<bool, Error> {
+        for _ in 0..2 {
+            if number >= self.slots.needed_from() {
+                self.snapshot()?;
+            }
+        }
+        Ok(number < self.slots.needed_from())
+    }
+
+    /// Lets go of segments: one becomes the spare if none is there, the others' files go.
+    pub fn give_up(&mut self, segments: Vec<Arc<Segment>>) -> Result<(), Error> {
+        let mut removed = false;
+        for segment in segments {
+            self.catalog.remove(segment.header.number);
+            if self.spares.is_empty() && segment.size == self.segment_size {
+                let (name, file) = (segment.name.clone(), Arc::clone(&segment.file));
+                self.spares.push(Spare {
+                    name,
+                    file,
+                    size: segment.size,
+                });
+                continue;
+            }
+            let path = self.dir.join(&segment.name);
+            self.storage.remove_file(&path).map_err(at("remove", &path))?;
+            removed = true;
+        }
+        if removed {
+            self.storage.sync_dir(&self.dir).map_err(at("flush", &self.dir))?;
+        }
+        if self.spares.is_empty() && self.total() + self.segment_size as u64 <= self.bound() {
+            self.make_spare(self.segment_size)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a file full of zeros, durably. `Ok(false)`: the disk is full.
+    pub fn make_spare(&mut self, size: usize) -> Result<bool, Error> {
+        let used = self.storage.list(&self.dir).map_err(at("list", &self.dir))?;
+        let names = (1_u32..).map(|number| format!("{number:04}.seg"));
+        let Some(name) = names.into_iter().find(|name| !used.contains(name)) else {
+            return Ok(false);
+        };
+        let path = self.dir.join(&name);
+        match self.zeros(&name, size) {
+            Ok(spare) => {
+                self.storage.sync_dir(&self.dir).map_err(at("flush", &self.dir))?;
+                self.spares.push(spare);
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                if self
+                    .storage
+                    .list(&self.dir)
+                    .map_err(at("list", &self.dir))?
+                    .contains(&name)
+                {
+                    self.storage.remove_file(&path).map_err(at("remove", &path))?;
+                }
+                Ok(false)
+            }
+            Err(error) => Err(at("make", &path)(error)),
+        }
+    }
+
+    fn zeros(&self, name: &str, size: usize) -> io::Result<Spare> {
+        let file = self.storage.open(&self.dir.join(name))?;
+        let zeros = vec![0; ZEROS.min(size)];
+        let mut at = 0;
+        while at < size {
+            let piece = zeros.get(..ZEROS.min(size - at)).unwrap_or(&zeros);
+            file.write_all_at(piece, at as u64)?;
+            at += piece.len();
+        }
+        file.sync_data()?;
+        Ok(Spare {
+            name: name.to_owned(),
+            file,
+            size,
+        })
+    }
+
+    /// A commit that no segment holds gets one of its own.
+    fn make_oversized(&mut self, size: usize) -> Result<bool, Error> {
+        if self.spares.iter().any(|spare| spare.size >= size) {
+            return Ok(true);
+        }
+        if size as u64 > self.bound() / 2 || size > frame::MAX_PAYLOAD {
+            return Err(Error::Stopped(format!(
+                "a commit of {size} bytes does not fit: raise `[journal] max-bytes`"
+            )));
+        }
+        // One of those that go stays, as the spare.
+        let Some(plan) = self.plan(size + self.segment_size, true)? else {
+            return Ok(false);
+        };
+        if let Some(note) = &plan.note {
+            // What goes is told first, in a segment of the usual size.
+            let Some(spare) = self.spares.pop() else {
+                return Ok(false);
+            };
+            let batch = self.begin(spare, plan.give_up, std::slice::from_ref(&note));
+            if !self.flush(batch)? {
+                return Ok(false);
+            }
+        } else {
+            self.give_up(plan.give_up)?;
+        }
+        self.make_spare(size)
+    }
+
+    /// Spares of another size than is made now are of no use.
+    pub fn drop_spares(&mut self) -> Result<(), Error> {
+        let size = self.segment_size;
+        let (kept, dropped): (Vec<Spare>, Vec<Spare>) =
+            self.spares.drain(..).partition(|spare| spare.size == size);
+        self.spares = kept;
+        for spare in dropped {
+            let path = self.dir.join(&spare.name);
+            self.storage.remove_file(&path).map_err(at("remove", &path))?;
+        }
+        Ok(())
+    }
+
+    /// Delivered segments older than `max-age` go. That they were delivered is on the disk first.
+    pub fn expire(&mut self, max_age: Duration) -> Result<(), Error> {
+        let now = self.shared.clock.moment().wall;
+        let age = i64::try_from(max_age.as_micros()).unwrap_or(i64::MAX);
+        let limit = Timestamp(now.0.saturating_sub(age));
+        let segments = self.catalog.segments();
+        let mut old = Vec::new();
+        for (segment, next) in segments.iter().zip(segments.iter().skip(1)) {
+            if next.header.begun > limit || !self.may_go(segment, false, &mut None)? {
+                break;
+            }
+            if !self.unpin(segment.header.number)? {
+                break;
+            }
+            old.push(Arc::clone(segment));
+        }
+        let Some(through) = old.last().map(|segment| segment.filled().1) else {
+            return Ok(());
+        };
+        let note = Note {
+            through,
+            sinks: Vec::new(),
+            ranges: Vec::new(),
+            reason: "max-age".to_owned(),
+        };
+        let frames = vec![(Kind::DISCARD, frame::encode(&note))];
+        self.pending.push_back(Commit {
+            ticket: Position(0),
+            frames,
+            state: Vec::new(),
+        });
+        if self.write(true)? {
+            self.settled = self.settled.max(through);
+            self.give_up(old)?;
+        }
+        Ok(())
+    }
+
+    /// The place that the slowest configured sink has reached.
+    pub fn slowest(&self) -> Option<Cursor> {
+        let cursors = self.shared.cursors();
+        self.shared
+            .plans()
+            .iter()
+            .map(|plan| cursors.get(&plan.name).copied().unwrap_or_default())
+            .min()
+    }
+}

@@ -1,0 +1,187 @@
+//! The state in two slots, `a.snap` and `b.snap`, overwritten in turn: one of them is always whole.
+
+use std::{collections::BTreeMap, io, path::Path, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::{Position, Sequence};
+
+use super::{
+    frame::{self, Blob, Move},
+    storage::{File, Storage},
+};
+
+const NAMES: [&str; 2] = ["a.snap", "b.snap"];
+const MAGIC: &[u8; 8] = b"TGSNAP\x01\0";
+/// Magic, generation, length, checksum.
+const HEADER: usize = 28;
+/// Slots grow by so much, written with zeros before they are used.
+const STEP: usize = 16 * 1024;
+/// No state is larger; a longer length is damage.
+const MAX: usize = 1 << 30;
+
+/// The state as of a point in the log.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Snapshot {
+    /// The segment that held the point.
+    pub segment: u64,
+    /// The point: replay begins there.
+    pub offset: u64,
+    pub position: Position,
+    pub sequence: Sequence,
+    pub group: u32,
+    pub settled: Position,
+    pub cursors: Vec<Move>,
+    pub state: Vec<(Blob, Blob)>,
+}
+
+/// The two slots.
+#[derive(Clone, Debug)]
+pub(super) struct Slots {
+    files: [Arc<dyn File>; 2],
+    sizes: [usize; 2],
+    generation: u64,
+    /// The segment where each slot's replay begins; none if the slot cannot be used.
+    begins: [Option<u64>; 2],
+}
+
+/// What a slot held.
+enum Content {
+    Never,
+    Bad,
+    Good(u64, Snapshot),
+}
+
+impl Slots {
+    /// Opens the slots; answers the newest good one, and whether the other one is damaged or torn.
+    pub fn open(storage: &dyn Storage, dir: &Path) -> io::Result<(Self, Option<Snapshot>, bool)> {
+        let files = [
+            storage.open(&dir.join(NAMES[0]))?,
+            storage.open(&dir.join(NAMES[1]))?,
+        ];
+        let mut slots = Self {
+            files,
+            sizes: [0; 2],
+            generation: 0,
+            begins: [None; 2],
+        };
+        let mut newest: Option<(u64, Snapshot)> = None;
+        let mut bad = false;
+        for (index, file) in slots.files.iter().enumerate() {
+            let size = usize::try_from(file.size()?).unwrap_or(MAX).min(MAX);
+            if let Some(place) = slots.sizes.get_mut(index) {
+                *place = size;
+            }
+            match read(&**file, size)? {
+                Content::Never => {}
+                Content::Bad => bad = true,
+                Content::Good(generation, snapshot) => {
+                    if let Some(place) = slots.begins.get_mut(index) {
+                        *place = Some(snapshot.segment);
+                    }
+                    if newest.as_ref().is_none_or(|(newer, _)| generation > *newer) {
+                        newest = Some((generation, snapshot));
+                    }
+                }
+            }
+        }
+        slots.generation = newest.as_ref().map_or(0, |(generation, _)| *generation);
+        Ok((slots, newest.map(|(_, snapshot)| snapshot), bad))
+    }
+
+    /// Segments from this number on are needed to replay from either slot.
+    pub fn needed_from(&self) -> u64 {
+        self.begins
+            .iter()
+            .map(|begin| begin.unwrap_or(0))
+            .min()
+            .unwrap_or(0)
+    }
+
+    /// The newest segment that a slot speaks of.
+    pub fn newest_from(&self) -> u64 {
+        self.begins.iter().filter_map(|begin| *begin).max().unwrap_or(0)
+    }
+
+    /// Writes new slots with zeros, durably.
+    pub fn prepare(&mut self) -> io::Result<()> {
+        for (file, size) in self.files.iter().zip(&mut self.sizes) {
+            file.write_all_at(&[0; STEP], 0)?;
+            file.sync_data()?;
+            *size = STEP;
+        }
+        Ok(())
+    }
+
+    /// What they occupy.
+    pub fn bytes(&self) -> u64 {
+        self.sizes.iter().map(|size| *size as u64).sum()
+    }
+
+    /// Overwrites the older slot, durably. Answers its size in bytes.
+    pub fn write(&mut self, snapshot: &Snapshot) -> io::Result<usize> {
+        let payload = frame::encode(snapshot);
+        let generation = self.generation + 1;
+        let index = usize::from(generation.is_multiple_of(2));
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend_from_slice(&generation.to_le_bytes());
+        bytes.extend_from_slice(&(payload.len() as u64).to_le_bytes());
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes), &payload);
+        bytes.extend_from_slice(&crc.to_le_bytes());
+        bytes.extend_from_slice(&payload);
+        let (Some(file), Some(size), Some(begins)) = (
+            self.files.get(index),
+            self.sizes.get_mut(index),
+            self.begins.get_mut(index),
+        ) else {
+            return Ok(0);
+        };
+        if bytes.len() > *size {
+            let new = bytes.len().next_multiple_of(STEP);
+            file.write_all_at(&vec![0; new - *size], *size as u64)?;
+            file.sync_data()?;
+            *size = new;
+        }
+        // From here on the slot cannot be used until it is whole again.
+        *begins = None;
+        file.write_all_at(&bytes, 0)?;
+        file.sync_data()?;
+        *begins = Some(snapshot.segment);
+        self.generation = generation;
+        Ok(bytes.len())
+    }
+}
+
+fn read(file: &dyn File, size: usize) -> io::Result<Content> {
+    let mut header = [0; HEADER];
+    let count = file.read_at(&mut header, 0)?;
+    if header.iter().all(|byte| *byte == 0) {
+        return Ok(Content::Never);
+    }
+    let number = |at: usize| {
+        header
+            .get(at..at + 8)
+            .and_then(|b| b.try_into().ok())
+            .map_or(0, u64::from_le_bytes)
+    };
+    let length = usize::try_from(number(16)).unwrap_or(MAX);
+    if count < HEADER || !header.starts_with(MAGIC) || length > size - HEADER {
+        return Ok(Content::Bad);
+    }
+    let mut payload = vec![0; length];
+    let count = file.read_at(&mut payload, HEADER as u64)?;
+    let (body, crc) = header.split_at(HEADER - 4);
+    let right = count == length && crc == crc32c::crc32c_append(crc32c::crc32c(body), &payload).to_le_bytes();
+    Ok(match frame::decode(&payload) {
+        Some(snapshot) if right => Content::Good(number(8), snapshot),
+        _ => Content::Bad,
+    })
+}
+
+/// The state as a snapshot holds it.
+pub(super) fn pack(state: &BTreeMap<Vec<u8>, Vec<u8>>) -> Vec<(Blob, Blob)> {
+    state
+        .iter()
+        .map(|(key, value)| (Blob(key.clone()), Blob(value.clone())))
+        .collect()
+}

@@ -1,0 +1,526 @@
+//! The writer: one write, one flush, then everybody may know. Owned by the journal's thread.
+//!
+//! A write group lies in one segment and is written only after the group before it is on the disk. What is
+//! taken over stays `pending`, already encoded, until its group is durable: when there is no room, the same
+//! bytes are written later.
+
+use std::{
+    any::Any,
+    collections::{BTreeMap, VecDeque},
+    fmt, io,
+    path::PathBuf,
+    sync::Arc,
+};
+
+use tokio::sync::watch;
+
+use crate::{
+    event::{Data, Draft, Event, Position, Sequence, Severity, SinkName},
+    rule::state::StateChange,
+};
+
+use super::{
+    Cursor, Error, Settings, Shared,
+    frame::{self, Blob, Change, Header, Kind, Move, Note},
+    read::Catalog,
+    recovery::{Damage, Spare, at},
+    segment::{FRAMES, Segment, SegmentHeader, TRAILER},
+    snapshot::{Slots, Snapshot, pack},
+    storage::Storage,
+};
+
+/// What a commit must leave free in a segment, so that a clean stop and the cursors still fit.
+pub(super) const RESERVE: usize = 4096;
+
+/// A commit, encoded: what is written when there is room.
+#[derive(Debug)]
+pub(super) struct Commit {
+    /// The ticket, as the position before its first event.
+    pub ticket: Position,
+    pub frames: Vec<(Kind, Vec<u8>)>,
+    /// What it changes in the state, once it is on the disk.
+    pub state: Vec<StateChange>,
+}
+
+impl Commit {
+    /// Encodes events and changes of state.
+    pub fn new(ticket: Position, events: &[Event], state: Vec<StateChange>) -> Self {
+        let mut frames: Vec<(Kind, Vec<u8>)> = events
+            .iter()
+            .map(|event| (Kind::EVENT, frame::encode(event)))
+            .collect();
+        frames.extend(state.iter().map(|change| {
+            let value = change.value.clone().map(Blob);
+            (
+                Kind::STATE,
+                frame::encode(&Change(Blob(change.key.clone()), value)),
+            )
+        }));
+        Self {
+            ticket,
+            frames,
+            state,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.frames
+            .iter()
+            .map(|(_, payload)| frame::HEADER + payload.len())
+            .sum()
+    }
+}
+
+/// The segment that is being filled.
+#[derive(Debug)]
+pub(super) struct Active {
+    pub segment: Arc<Segment>,
+    pub end: usize,
+}
+
+/// Keeps other processes out.
+pub(super) struct Lock {
+    _held: Box<dyn Any + Send>,
+}
+
+impl Lock {
+    /// Holds what the storage gave.
+    pub fn new(held: Box<dyn Any + Send>) -> Self {
+        Self { _held: held }
+    }
+}
+
+impl fmt::Debug for Lock {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Lock")
+    }
+}
+
+/// Everything that only the journal's thread touches.
+#[derive(Debug)]
+pub(super) struct Writer {
+    /// Declared first, so dropped first: whoever hears of the thread's end finds the directory free.
+    pub lock: Option<Lock>,
+    pub storage: Arc<dyn Storage>,
+    pub root: PathBuf,
+    pub dir: PathBuf,
+    pub settings: Settings,
+    pub shared: Arc<Shared>,
+    pub catalog: Arc<Catalog>,
+    pub durable: watch::Sender<Position>,
+    pub active: Option<Active>,
+    pub spares: Vec<Spare>,
+    pub slots: Slots,
+    pub state: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// The cursors as the disk has them.
+    pub written: BTreeMap<SinkName, Cursor>,
+    pub pending: VecDeque<Commit>,
+    pub last: Position,
+    pub sequence: Sequence,
+    pub group: u32,
+    pub settled: Position,
+    /// The newest note of what did not fit, and where it stands.
+    pub told: Option<Note>,
+    pub told_at: Position,
+    /// Bytes written since the last snapshot, and how large that was.
+    pub since_snapshot: usize,
+    pub snapshot_size: usize,
+    /// What lies in the directory besides this epoch.
+    pub aside: u64,
+    pub segment_size: usize,
+    /// No new segment has this number or a lower one.
+    pub newest_number: u64,
+}
+
+/// A write group being put together.
+pub(super) struct Batch {
+    pub target: Target,
+    salt: u64,
+    base: usize,
+    offset: usize,
+    limit: usize,
+    buffer: Vec<u8>,
+    newest: Option<usize>,
+    last: Position,
+    sequence: Sequence,
+    group: u32,
+    taken: usize,
+    marks: Vec<(Position, usize)>,
+    cursors: Vec<Move>,
+    told: Option<Note>,
+    through: Position,
+}
+
+/// Where a group goes.
+pub(super) enum Target {
+    /// Behind what is there.
+    Active,
+    /// Into a spare; then these segments are given up.
+    Spare {
+        spare: Spare,
+        header: SegmentHeader,
+        give_up: Vec<Arc<Segment>>,
+    },
+}
+
+impl Batch {
+    /// Whether so many bytes more go into this group's segment.
+    pub fn takes(&self, bytes: usize) -> bool {
+        self.offset + self.buffer.len() - self.base + bytes <= self.limit
+    }
+
+    fn push(&mut self, kind: Kind, position: Position, ends_commit: bool, payload: &[u8]) {
+        let at = self.offset + self.buffer.len() - self.base;
+        self.marks.push((self.last, at));
+        if kind == Kind::EVENT {
+            self.sequence = Sequence(self.sequence.0 + 1);
+            self.last = Position(self.last.0 + 1).max(position);
+        } else {
+            self.last = self.last.max(position);
+        }
+        self.newest = Some(self.buffer.len());
+        let header = Header {
+            kind,
+            ends_commit,
+            ends_group: false,
+            length: payload.len(),
+            group: self.group,
+            position: self.last,
+            sequence: self.sequence,
+        };
+        frame::push(&mut self.buffer, self.salt, &header, payload);
+    }
+
+    fn push_commit(&mut self, commit: &Commit) {
+        let mut position = commit.ticket;
+        for (index, (kind, payload)) in commit.frames.iter().enumerate() {
+            if *kind == Kind::EVENT {
+                position = Position(position.0 + 1);
+            }
+            self.push(*kind, position, index + 1 == commit.frames.len(), payload);
+        }
+        self.taken += 1;
+    }
+
+    fn push_cursor(&mut self, moved: Move) {
+        self.push(Kind::CURSOR, Position(0), true, &frame::encode(&moved));
+        self.cursors.push(moved);
+    }
+
+    /// A note and the event that tells it: one commit.
+    pub fn push_note(&mut self, note: &Note, event: &Event) {
+        self.push(Kind::DISCARD, Position(0), false, &frame::encode(note));
+        self.push(Kind::EVENT, Position(0), true, &frame::encode(event));
+        self.through = self.through.max(note.through);
+        self.told = Some(note.clone());
+    }
+}
+
+impl Writer {
+    /// Writes what is pending, and with `cursors` the cursors' moves even if nothing else is. `Ok(false)`:
+    /// there is no room, the rest is still pending.
+    pub fn write(&mut self, cursors: bool) -> Result<bool, Error> {
+        loop {
+            let moved = self.moved();
+            if self.pending.is_empty() && (!cursors || moved.is_empty()) {
+                return Ok(true);
+            }
+            let need = self.pending.front().map_or(0, Commit::bytes);
+            let moves: usize = moved
+                .iter()
+                .map(|moved| frame::HEADER + frame::encode(moved).len())
+                .sum();
+            let Some(mut batch) = self.room_for(need + moves)? else {
+                return Ok(false);
+            };
+            for moved in moved {
+                batch.push_cursor(moved);
+            }
+            for commit in &self.pending {
+                if !batch.takes(commit.bytes()) {
+                    break;
+                }
+                batch.push_commit(commit);
+            }
+            if !self.flush(batch)? {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// A group with room for so many bytes; none if there is no room.
+    fn room_for(&mut self, bytes: usize) -> Result<Option<Batch>, Error> {
+        if let Some(batch) = self.batch_here(RESERVE)
+            && batch.takes(bytes)
+        {
+            return Ok(Some(batch));
+        }
+        self.roll(bytes)
+    }
+
+    /// A group behind what is there.
+    pub fn batch_here(&self, reserve: usize) -> Option<Batch> {
+        let active = self.active.as_ref()?;
+        let limit = active.segment.size.saturating_sub(TRAILER + reserve);
+        Some(self.batch(Target::Active, active.segment.header.salt, active.end, limit))
+    }
+
+    /// A group that begins a segment in a spare.
+    pub fn batch_in(&self, spare: Spare, header: SegmentHeader, give_up: Vec<Arc<Segment>>) -> Batch {
+        let limit = spare.size.saturating_sub(TRAILER + RESERVE);
+        let salt = header.salt;
+        let mut batch = self.batch(
+            Target::Spare {
+                spare,
+                header,
+                give_up,
+            },
+            salt,
+            FRAMES,
+            limit,
+        );
+        batch.base = FRAMES;
+        batch.buffer.extend_from_slice(&header.encode());
+        batch.buffer.resize(FRAMES, 0);
+        batch
+    }
+
+    fn batch(&self, target: Target, salt: u64, offset: usize, limit: usize) -> Batch {
+        Batch {
+            target,
+            salt,
+            base: 0,
+            offset,
+            limit,
+            buffer: Vec::new(),
+            newest: None,
+            last: self.last,
+            sequence: self.sequence,
+            group: self.group.wrapping_add(1),
+            taken: 0,
+            marks: Vec::new(),
+            cursors: Vec::new(),
+            told: None,
+            through: self.settled,
+        }
+    }
+
+    /// One write, one flush. `Ok(false)`: the disk is full, nothing has happened.
+    pub fn flush(&mut self, mut batch: Batch) -> Result<bool, Error> {
+        let newest = batch
+            .newest
+            .expect("a group is made with room for something, and that is put in");
+        frame::end_group(batch.buffer.get_mut(newest..).unwrap_or_default(), batch.salt);
+        let (file, name) = match (&batch.target, &self.active) {
+            (Target::Spare { spare, .. }, _) => (Arc::clone(&spare.file), spare.name.clone()),
+            (Target::Active, Some(active)) => (Arc::clone(&active.segment.file), active.segment.name.clone()),
+            (Target::Active, None) => return Ok(true),
+        };
+        let path = self.dir.join(&name);
+        let start = batch.offset - batch.base;
+        let mut written = file.write_all_at(&batch.buffer, start as u64);
+        if let (Ok(()), Target::Spare { spare, header, .. }) = (&written, &batch.target) {
+            written = file.write_all_at(&header.encode(), (spare.size - TRAILER) as u64);
+        }
+        if let Err(error) = written {
+            if error.kind() == io::ErrorKind::StorageFull {
+                if let Target::Spare { spare, .. } = batch.target {
+                    self.spares.push(spare);
+                }
+                return Ok(false);
+            }
+            return Err(at("write", &path)(error));
+        }
+        file.sync_data().map_err(at("flush", &path))?;
+        self.apply(batch, start)?;
+        Ok(true)
+    }
+
+    /// A group is on the disk: everybody may know.
+    fn apply(&mut self, batch: Batch, start: usize) -> Result<(), Error> {
+        let end = start + batch.buffer.len();
+        let (last, sequence) = (batch.last, batch.sequence);
+        let mut given_up = Vec::new();
+        if let Target::Spare {
+            spare,
+            header,
+            give_up,
+        } = batch.target
+        {
+            let Spare { name, file, size } = spare;
+            let segment = Arc::new(Segment::new(name, file, size, header, end));
+            self.active = Some(Active { segment, end });
+            given_up = give_up;
+        }
+        if let Some(active) = &mut self.active {
+            active.end = end;
+            active.segment.extend(end, last, sequence);
+            for (before, offset) in batch.marks {
+                active.segment.mark(before, offset);
+            }
+            if active.segment.header.number > self.catalog.newest() {
+                self.catalog.push(Arc::clone(&active.segment));
+            }
+        }
+        (self.last, self.sequence, self.group) = (last, sequence, batch.group);
+        self.settled = batch.through;
+        if batch.told.is_some() {
+            (self.told, self.told_at) = (batch.told, last);
+        }
+        self.since_snapshot += batch.buffer.len();
+        for commit in self.pending.drain(..batch.taken) {
+            for StateChange { key, value } in commit.state {
+                match value {
+                    Some(value) => self.state.insert(key, value),
+                    None => self.state.remove(&key),
+                };
+            }
+        }
+        for Move(sink, position, sequence) in batch.cursors {
+            self.written.insert(sink, Cursor { position, sequence });
+        }
+        self.durable.send_replace(last);
+        self.give_up(given_up)?;
+        if self.since_snapshot >= self.segment_size.max(self.snapshot_size) {
+            self.snapshot()?;
+        }
+        Ok(())
+    }
+
+    /// The cursors that have moved since they were last written.
+    pub fn moved(&self) -> Vec<Move> {
+        let cursors = self.shared.cursors();
+        let moved = cursors
+            .iter()
+            .filter(|(sink, cursor)| self.written.get(*sink) != Some(*cursor));
+        moved
+            .map(|(sink, cursor)| Move(sink.clone(), cursor.position, cursor.sequence))
+            .collect()
+    }
+
+    /// Writes a snapshot as of now. On a full disk there is none: the older ones stay, and what they need.
+    pub fn snapshot(&mut self) -> Result<(), Error> {
+        let Some(active) = &self.active else { return Ok(()) };
+        let snapshot = Snapshot {
+            segment: active.segment.header.number,
+            offset: active.end as u64,
+            position: self.last,
+            sequence: self.sequence,
+            group: self.group,
+            settled: self.settled,
+            cursors: self
+                .written
+                .iter()
+                .map(|(sink, at)| Move(sink.clone(), at.position, at.sequence))
+                .collect(),
+            state: pack(&self.state),
+        };
+        match self.slots.write(&snapshot) {
+            Ok(size) => {
+                self.snapshot_size = size;
+                self.since_snapshot = 0;
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(()),
+            Err(error) => Err(at("write a snapshot in", &self.dir)(error)),
+        }
+    }
+
+    /// Writes `closed`, alone in its group: what stands before it is on the disk already.
+    pub fn close(&mut self) -> Result<(), Error> {
+        if let Some(mut batch) = self.batch_here(0) {
+            // Where there is no room for commits, the reserve takes the cursors.
+            for moved in self.moved() {
+                if batch.takes(2 * frame::HEADER + frame::encode(&moved).len()) {
+                    batch.push_cursor(moved);
+                }
+            }
+            if batch.newest.is_some() && !self.flush(batch)? {
+                return Ok(());
+            }
+        }
+        if let Some(mut batch) = self.batch_here(0)
+            && batch.takes(frame::HEADER)
+        {
+            batch.push(Kind::CLOSED, Position(0), true, &[]);
+            self.flush(batch)?;
+        }
+        Ok(())
+    }
+
+    /// Tells what damage was found, and what was lost by it.
+    pub fn tell_damage(&mut self, damage: &Damage) {
+        let mut data = serde_json::Map::new();
+        data.insert("file".to_owned(), damage.file.clone().into());
+        data.insert("from".to_owned(), damage.from.into());
+        data.insert("to".to_owned(), damage.to.into());
+        let draft = self.draft("StorageDamaged", Severity::Critical, data);
+        let event = self.stamp(draft);
+        self.pending
+            .push_back(Commit::new(Position(0), &[event], Vec::new()));
+        if let Some(lost) = damage.lost {
+            self.tell_lost(lost, "damaged", Position(0));
+        }
+    }
+
+    /// Tells that a range of sequences will not come, to all sinks.
+    pub fn tell_lost(&mut self, lost: (u64, u64), reason: &str, through: Position) {
+        let sinks = self.shared.plans().iter().map(|plan| plan.name.clone()).collect();
+        let note = Note {
+            through,
+            sinks,
+            ranges: vec![lost],
+            reason: reason.to_owned(),
+        };
+        let event = self.discarded(&note);
+        let mut commit = Commit::new(Position(0), &[event], Vec::new());
+        commit.frames.insert(0, (Kind::DISCARD, frame::encode(&note)));
+        self.pending.push_back(commit);
+    }
+
+    /// The event that tells a note.
+    pub fn discarded(&self, note: &Note) -> Event {
+        let mut data = serde_json::Map::new();
+        data.insert("epoch".to_owned(), self.catalog.epoch.to_string().into());
+        data.insert(
+            "sinks".to_owned(),
+            note.sinks.iter().map(ToString::to_string).collect(),
+        );
+        data.insert(
+            "ranges".to_owned(),
+            note.ranges.iter().map(|(from, to)| vec![*from, *to]).collect(),
+        );
+        data.insert("count".to_owned(), note.count().into());
+        data.insert("reason".to_owned(), note.reason.clone().into());
+        self.stamp(self.draft("EventsDiscarded", Severity::Error, data))
+    }
+
+    fn draft(
+        &self,
+        name: &str,
+        severity: Severity,
+        data: serde_json::Map<String, serde_json::Value>,
+    ) -> Draft {
+        let gateway = &self.shared.origin.gateway;
+        Draft {
+            kind: format!("io.tidegate.gateway.{name}").into(),
+            name: name.into(),
+            subject: Arc::clone(gateway),
+            about: Arc::clone(gateway),
+            severity,
+            at: self.shared.clock.now(),
+            transition: None,
+            correlation: None,
+            data: Data::Gateway(data),
+        }
+    }
+
+    /// Completes an event as it is stored.
+    pub fn stamp(&self, draft: Draft) -> Event {
+        Event {
+            draft,
+            origin: Arc::clone(&self.shared.origin),
+            recorded: self.shared.clock.moment(),
+        }
+    }
+}

@@ -1,0 +1,587 @@
+//! One task per connection: the socket, the deadlines, and the errands of its [`Session`].
+//!
+//! Everything waited for has an end: CONNECT, silence, an unread output, a parked journal, a stop. Nobody
+//! else waits for a connection.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::BytesMut;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Shared, auth, count,
+    session::{Accepted, Bounds, Counted, End, Session, Step},
+    topics,
+    wire::{Connect, Filter, Version, reason},
+};
+use crate::{
+    event::Position,
+    hub::{Attach, Attachment, Grant, Key, MAX_ABSENCE, Mailbox, Message, Will},
+    source::{Answer, Answers, Delivery, Ticket},
+};
+
+/// CONNECT must be there by then.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
+/// A connection whose output nobody reads.
+const WRITE_PATIENCE: Duration = Duration::from_secs(10);
+/// A 3.1.1 client whose publish cannot be taken is not read for so long, then closed.
+const PARKED_PATIENCE: Duration = Duration::from_secs(30);
+/// The last words of a connection must be written by then.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+/// Answers owed at a stop: shorter than the ten seconds that the whole process has.
+const STOP_PATIENCE: Duration = Duration::from_secs(8);
+/// How long a new connection waits for the one whose session it takes.
+const TAKEOVER_PATIENCE: Duration = Duration::from_secs(5);
+/// Bytes read at once: what an idle connection costs.
+const READ_CHUNK: usize = 4096;
+
+/// Serves one connection until its end.
+pub(super) async fn serve<S>(
+    stream: S,
+    peer: SocketAddr,
+    shared: Arc<Shared>,
+    evicted: CancellationToken,
+    name: u64,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let mut connection = Connection::new(&shared, peer, name);
+    connection.run(&mut reader, &mut writer, evicted).await;
+    connection.leave();
+    // Closing with unread bytes would reset the connection and take our last words with it.
+    _ = writer.shutdown().await;
+    let mut ignored = [0; 512];
+    let linger = async { while matches!(reader.read(&mut ignored).await, Ok(1..)) {} };
+    _ = timeout(Duration::from_millis(200), linger).await;
+}
+
+struct Connection<'a> {
+    shared: &'a Shared,
+    peer: SocketAddr,
+    name: u64,
+    session: Session,
+    input: BytesMut,
+    answers: Arc<Answers>,
+    durable: watch::Receiver<Position>,
+    attachment: Option<Attachment>,
+    key: Option<Key>,
+    will: Option<Will>,
+    /// A publish that the engine or the journal has no room for: nothing is read meanwhile.
+    held: Option<Held>,
+    over: Option<End>,
+    stopping: bool,
+}
+
+struct Held {
+    token: u64,
+    message: Arc<Message>,
+    /// Since when the journal takes nothing.
+    parked: Option<Instant>,
+}
+
+/// When things happened on a connection, for its deadlines.
+struct Clocks {
+    begun: Instant,
+    heard: Instant,
+    unwritten: Option<Instant>,
+    over: Option<Instant>,
+    stopping: Option<Instant>,
+}
+
+impl<'a> Connection<'a> {
+    fn new(shared: &'a Shared, peer: SocketAddr, name: u64) -> Self {
+        let bounds = Bounds {
+            max_packet: shared.settings.max_packet,
+            max_inflight: shared.settings.max_inflight,
+        };
+        Self {
+            shared,
+            peer,
+            name,
+            session: Session::new(bounds),
+            input: BytesMut::new(),
+            answers: Arc::default(),
+            durable: shared.durable.clone(),
+            attachment: None,
+            key: None,
+            will: None,
+            held: None,
+            over: None,
+            stopping: false,
+        }
+    }
+
+    async fn run<R, W>(&mut self, reader: &mut R, writer: &mut W, evicted: CancellationToken)
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        let shared = self.shared;
+        let now = Instant::now();
+        let mut clocks = Clocks {
+            begun: now,
+            heard: now,
+            unwritten: None,
+            over: None,
+            stopping: None,
+        };
+        let mut health = shared.health.clone();
+        loop {
+            self.advance().await;
+            let now = Instant::now();
+            let unwritten = !self.session.output().is_empty();
+            if self.over.is_some() && !unwritten {
+                return;
+            }
+            let reads =
+                self.over.is_none() && !self.stopping && self.held.is_none() && self.session.wants_bytes();
+            clocks.note(self, now, reads, unwritten);
+            let (deadline, why) = clocks.next(self, reads);
+            let mailbox: Option<Arc<Mailbox>> = self
+                .attachment
+                .as_ref()
+                .map(|attachment| Arc::clone(&attachment.mailbox));
+            let kick = self
+                .attachment
+                .as_ref()
+                .map(|attachment| attachment.kick().clone());
+            let open = self.attachment.is_some();
+            let live = self.over.is_none();
+            let parked = self.held.as_ref().is_some_and(|held| held.parked.is_some());
+            let full = self.held.is_some() && !parked;
+            if reads && self.input.capacity().saturating_sub(self.input.len()) < READ_CHUNK / 4 {
+                self.input.reserve(READ_CHUNK);
+            }
+            // All are cancel-safe: reads and writes of what is ready, watches, notifications, a reservation.
+            tokio::select! {
+                read = reader.read_buf(&mut self.input), if reads => match read {
+                    Ok(1..) => clocks.heard = Instant::now(),
+                    Ok(0) | Err(_) => return,
+                },
+                written = writer.write_buf(self.session.output()), if unwritten => match written {
+                    Ok(1..) => clocks.unwritten = None,
+                    Ok(0) | Err(_) => return,
+                },
+                () = self.answers.arrived() => {}
+                moved = self.durable.changed(), if live && self.session.owes() => {
+                    if moved.is_err() {
+                        self.journal_ended();
+                    }
+                }
+                () = arrived(mailbox.as_deref()), if live && open => {}
+                permit = shared.intake.reserve(), if live && full => match permit {
+                    Ok(permit) => {
+                        if let Some(held) = self.held.take() {
+                            self.evaluate(held.token, &held.message, permit);
+                        }
+                    }
+                    Err(_) => self.session.close(reason::UNSPECIFIED),
+                },
+                changed = health.changed(), if live && parked => {
+                    if changed.is_err() {
+                        self.session.close(reason::UNSPECIFIED);
+                    }
+                }
+                () = cancelled(kick.as_ref()), if live && open => self.session.close(reason::TAKEN_OVER),
+                () = evicted.cancelled(), if !open => return,
+                () = shared.shutdown.cancelled(), if !self.stopping => self.stop(),
+                () = sleep_until(deadline) => match why {
+                    Deadline::Silence => self.session.close(reason::KEEP_ALIVE),
+                    Deadline::Parked => self.session.close(reason::QUOTA),
+                    Deadline::Stop => self.session.close(reason::SHUTTING_DOWN),
+                    Deadline::Unread => {
+                        count(&shared.counters.slow_subscribers);
+                        return;
+                    }
+                    Deadline::Connect | Deadline::Close => return,
+                },
+            }
+        }
+    }
+
+    /// Does all that can be done without waiting (but for a take-over).
+    async fn advance(&mut self) {
+        for (token, answer) in self.answers.take() {
+            if answer == Answer::OverLimit {
+                count(&self.shared.counters.over_limit);
+            }
+            self.session.answer(token, answer);
+        }
+        self.try_held();
+        loop {
+            if self.session.owes() {
+                let position = *self.durable.borrow_and_update();
+                self.session.durable(position);
+            }
+            self.pump();
+            if self.held.is_some() || (self.stopping && self.over.is_some()) {
+                self.route_pending();
+                break;
+            }
+            // A stopping connection takes nothing further: only what is pending is done.
+            let mut nothing = BytesMut::new();
+            let input = if self.stopping {
+                &mut nothing
+            } else {
+                &mut self.input
+            };
+            match self.session.step(input) {
+                Some(step) => self.perform(step).await,
+                None => break,
+            }
+        }
+        if self.stopping && !self.session.owes() {
+            self.session.close(reason::SHUTTING_DOWN);
+            self.route_pending();
+        }
+    }
+
+    /// Performs the steps that are pending without taking a packet.
+    fn route_pending(&mut self) {
+        let mut nothing = BytesMut::new();
+        while let Some(step) = self.session.step(&mut nothing) {
+            self.perform_now(step);
+        }
+    }
+
+    async fn perform(&mut self, step: Step) {
+        match step {
+            Step::Connect(connect) => self.connect(*connect).await,
+            step => self.perform_now(step),
+        }
+    }
+
+    fn perform_now(&mut self, step: Step) {
+        match step {
+            Step::Connect(_) => {}
+            Step::Publish { token, message } => self.publish(token, message),
+            Step::Route(message) => {
+                let from = self.attachment.as_ref().map(Attachment::id);
+                self.shared.hub.publish(Arc::unwrap_or_clone(message), from);
+            }
+            Step::Subscribe {
+                id,
+                filters,
+                identifier,
+            } => self.subscribe(id, filters, identifier),
+            Step::Unsubscribe { id, filters } => {
+                let code = |filter: &String| match &self.attachment {
+                    Some(attachment) if attachment.unsubscribe(filter) => reason::SUCCESS,
+                    _ => reason::NO_SUBSCRIPTION_EXISTED,
+                };
+                let codes: Vec<u8> = filters.iter().map(code).collect();
+                self.session.unsubscribed(id, &codes);
+            }
+            Step::Count(Counted::Acknowledged) => count(&self.shared.counters.acknowledged),
+            Step::Count(Counted::NotAuthorised) => count(&self.shared.counters.not_authorised),
+            Step::Count(Counted::TooLargeForSubscriber) => {
+                count(&self.shared.counters.too_large_for_subscriber);
+            }
+            Step::Close(end) => self.over = Some(end),
+        }
+    }
+
+    async fn connect(&mut self, connect: Connect) {
+        let chosen = format!("auto-{:016x}", fastrand::u64(..));
+        let key = match auth::admit(&connect, &chosen) {
+            Ok(key) => key,
+            Err(why) => {
+                count(&self.shared.counters.refused_connections);
+                self.session.refuse(why);
+                return;
+            }
+        };
+        let attachment = self.attach(key.clone(), connect.clean).await;
+        self.shared.strangers.known(self.name);
+        count(&self.shared.counters.connections);
+        let longest = u32::try_from(MAX_ABSENCE.as_secs()).unwrap_or(u32::MAX);
+        let mut attachment = attachment;
+        self.session.accept(Accepted {
+            present: attachment.present,
+            kept: std::mem::take(&mut attachment.kept),
+            assigned: connect.client.is_empty().then_some(chosen),
+            session_expiry: connect.session_expiry.min(longest),
+        });
+        self.will = connect.will.map(|will| Will {
+            message: Message {
+                topic: will.publish.topic.into(),
+                payload: will.publish.payload,
+                qos: will.publish.qos,
+                retain: will.publish.retain,
+                properties: will.publish.properties,
+            },
+            delay: Duration::from_secs(will.delay.into()),
+        });
+        tracing::debug!(peer = %self.peer, client = %key.client, "client connected");
+        self.key = Some(key);
+        self.attachment = Some(attachment);
+    }
+
+    async fn attach(&self, key: Key, clean: bool) -> Attachment {
+        let patience = Instant::now() + TAKEOVER_PATIENCE;
+        loop {
+            let force = Instant::now() >= patience;
+            match self.shared.hub.attach(key.clone(), clean, force) {
+                Attach::Attached(attachment) => return attachment,
+                Attach::Occupied(gone) => {
+                    count(&self.shared.counters.taken_over);
+                    _ = tokio::time::timeout_at(patience, gone.cancelled()).await;
+                }
+            }
+        }
+    }
+
+    fn publish(&mut self, token: u64, message: Arc<Message>) {
+        count(&self.shared.counters.publishes);
+        self.hand_over(token, message);
+    }
+
+    /// Gives a publish to the engine, now or (held) when there is room.
+    fn hand_over(&mut self, token: u64, message: Arc<Message>) {
+        if topics::find(&self.shared.settings.readings, &message.topic).is_none() {
+            return self.session.answer(token, Answer::Safe(Position(0)));
+        }
+        if self.shared.health.borrow().parked {
+            if self.session.version() == Some(Version::V5) || message.qos == 0 {
+                count(&self.shared.counters.parked);
+                return self.session.turn_away(token, reason::QUOTA);
+            }
+            self.held = Some(Held {
+                token,
+                message,
+                parked: Some(Instant::now()),
+            });
+            return;
+        }
+        // Copied out, so that the permit borrows from no one but the house.
+        let shared = self.shared;
+        match shared.intake.try_reserve() {
+            Ok(permit) => self.evaluate(token, &message, permit),
+            Err(mpsc::error::TrySendError::Full(())) => {
+                self.held = Some(Held {
+                    token,
+                    message,
+                    parked: None,
+                });
+            }
+            Err(mpsc::error::TrySendError::Closed(())) => self.session.close(reason::UNSPECIFIED),
+        }
+    }
+
+    /// What was held because the journal was parked goes on when it is not any more.
+    fn try_held(&mut self) {
+        if self.shared.health.borrow().parked || self.held.as_ref().is_none_or(|held| held.parked.is_none()) {
+            return;
+        }
+        if let Some(held) = self.held.take() {
+            self.hand_over(held.token, held.message);
+        }
+    }
+
+    fn evaluate(&mut self, token: u64, message: &Message, permit: mpsc::Permit<'_, Delivery>) {
+        let user = self.key.as_ref().and_then(|key| key.user.as_deref());
+        match self.shared.readings(user, message) {
+            None => {
+                count(&self.shared.counters.undecodable);
+                self.session.fail(token, reason::PAYLOAD_FORMAT);
+            }
+            Some(readings) if readings.is_empty() => self.session.answer(token, Answer::Safe(Position(0))),
+            Some(readings) => permit.send(Delivery {
+                readings,
+                ticket: self.answers.ticket(token),
+            }),
+        }
+    }
+
+    fn subscribe(&mut self, id: u16, filters: Vec<(Filter, Option<u8>)>, identifier: Option<u32>) {
+        let mut codes = Vec::with_capacity(filters.len());
+        for (filter, refused) in filters {
+            let grant = Grant {
+                qos: filter.qos,
+                no_local: filter.no_local,
+                retain_as_published: filter.retain_as_published,
+                identifier,
+            };
+            let retained = |new: bool| filter.retained == 0 || (filter.retained == 1 && new);
+            codes.push(match (refused, &self.attachment) {
+                (Some(code), _) => code,
+                (None, Some(attachment)) if attachment.subscribe(&filter.filter, grant, retained) => {
+                    grant.qos
+                }
+                _ => reason::QUOTA,
+            });
+        }
+        self.session.subscribed(id, &codes);
+    }
+
+    /// Hands what waits for the client to its session, as far as the client takes it.
+    fn pump(&mut self) {
+        let Some(attachment) = self.attachment.as_ref().filter(|_| self.over.is_none()) else {
+            return;
+        };
+        if attachment.mailbox.overflowed() {
+            count(&self.shared.counters.slow_subscribers);
+            self.session.close(reason::QUOTA);
+            return;
+        }
+        let now = Instant::now();
+        while self.session.can_deliver()
+            && let Some(arrival) = attachment.mailbox.take()
+        {
+            let expiry = arrival.remaining(now);
+            if expiry != Some(0) {
+                self.session.deliver(arrival, expiry);
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        self.stopping = true;
+        self.session.stop();
+        if let Some(held) = self.held.take() {
+            self.session.answer(held.token, Answer::Dropped);
+        }
+    }
+
+    /// Whatever the disk has is still answered; nothing else ever will be.
+    fn journal_ended(&mut self) {
+        for (token, answer) in self.answers.take() {
+            self.session.answer(token, answer);
+        }
+        let position = *self.durable.borrow();
+        self.session.durable(position);
+        self.session.close(if self.stopping {
+            reason::SHUTTING_DOWN
+        } else {
+            reason::UNSPECIFIED
+        });
+    }
+
+    /// Leaves the session, says the last words and tells the log.
+    fn leave(mut self) {
+        self.route_pending();
+        self.shared.strangers.known(self.name);
+        if let Some(End::Violation(violation)) = self.over {
+            count(&self.shared.counters.protocol_errors);
+            if let Some(unsaid) = self.shared.quiet.may_speak() {
+                let client = self.key.as_ref().map_or("", |key| &*key.client);
+                tracing::warn!(peer = %self.peer, client, %violation, unsaid, "client disconnected");
+            }
+        }
+        let Some(attachment) = self.attachment.take() else {
+            return;
+        };
+        // Everybody else leaves too: nobody would hear a will now.
+        let silent = self.stopping || matches!(self.over, Some(End::Goodbye));
+        let will = self.will.take().filter(|_| !silent);
+        let absence = self.session.absence();
+        let said = attachment.leave(self.session.keep(), absence, will);
+        if let (Some(message), Some(key)) = (said, &self.key) {
+            self.shared.publish_will(key.user.as_deref(), message);
+        }
+    }
+}
+
+impl Shared {
+    /// The readings of a publish, stamped; none: its payload is not what its table says.
+    fn readings(&self, user: Option<&str>, message: &Message) -> Option<Vec<crate::reading::Reading>> {
+        let found = topics::find(&self.settings.readings, &message.topic)?;
+        let decoded = found.table.decoder.decode(&message.payload).ok()?;
+        let stamp = self.stamps.stamp(decoded.time);
+        let (readings, rejected) = topics::readings(&self.settings, &found, user, decoded, stamp)?;
+        let rejected = u64::try_from(rejected).unwrap_or(u64::MAX);
+        self.counters
+            .rejected_values
+            .fetch_add(rejected, std::sync::atomic::Ordering::Relaxed);
+        Some(readings)
+    }
+
+    /// A will is a publish that nobody waits for: evaluated if there is room, and handed to subscribers.
+    pub(super) fn publish_will(&self, user: Option<&str>, message: Message) {
+        count(&self.counters.wills);
+        if topics::find(&self.settings.readings, &message.topic).is_some() {
+            let taken = !self.health.borrow().parked
+                && self.intake.try_reserve().is_ok_and(|permit| {
+                    let readings = self.readings(user, &message).unwrap_or_default();
+                    permit.send(Delivery {
+                        readings,
+                        ticket: Ticket::unclaimed(),
+                    });
+                    true
+                });
+            if !taken {
+                count(&self.counters.wills_not_evaluated);
+            }
+        }
+        self.hub.publish(message, None);
+    }
+}
+
+/// Which deadline is next.
+#[derive(Clone, Copy)]
+enum Deadline {
+    Connect,
+    Silence,
+    Unread,
+    Parked,
+    Stop,
+    Close,
+}
+
+impl Clocks {
+    fn note(&mut self, connection: &Connection<'_>, now: Instant, reads: bool, unwritten: bool) {
+        if !reads {
+            // Whoever is not read cannot be blamed for silence.
+            self.heard = now;
+        }
+        self.unwritten = if unwritten {
+            self.unwritten.or(Some(now))
+        } else {
+            None
+        };
+        self.over = self.over.or(connection.over.map(|_| now));
+        self.stopping = self.stopping.or(connection.stopping.then_some(now));
+    }
+
+    fn next(&self, connection: &Connection<'_>, reads: bool) -> (Instant, Deadline) {
+        let mut next = (self.begun + Duration::from_hours(24 * 365), Deadline::Close);
+        let mut sooner = |at: Option<Instant>, why: Deadline| {
+            if let Some(at) = at.filter(|at| *at < next.0) {
+                next = (at, why);
+            }
+        };
+        if connection.over.is_some() {
+            sooner(self.over.map(|at| at + CLOSE_PATIENCE), Deadline::Close);
+            return next;
+        }
+        let begun = Some(self.begun).filter(|_| connection.attachment.is_none());
+        sooner(begun.map(|at| at + CONNECT_PATIENCE), Deadline::Connect);
+        let silence = connection.session.keep_alive().filter(|_| reads);
+        sooner(silence.map(|silence| self.heard + silence), Deadline::Silence);
+        sooner(self.unwritten.map(|at| at + WRITE_PATIENCE), Deadline::Unread);
+        let parked = connection.held.as_ref().and_then(|held| held.parked);
+        sooner(parked.map(|at| at + PARKED_PATIENCE), Deadline::Parked);
+        sooner(self.stopping.map(|at| at + STOP_PATIENCE), Deadline::Stop);
+        next
+    }
+}
+
+async fn arrived(mailbox: Option<&Mailbox>) {
+    match mailbox {
+        Some(mailbox) => mailbox.arrived().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn cancelled(token: Option<&CancellationToken>) {
+    match token {
+        Some(token) => token.cancelled().await,
+        None => std::future::pending().await,
+    }
+}

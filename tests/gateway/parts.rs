@@ -1,0 +1,314 @@
+//! The parts around the gateway: a broker, a cable that can be cut, a site with its configuration, the process.
+
+use std::{
+    path::PathBuf,
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpListener, TcpStream},
+    process::{Child, Command},
+    sync::Notify,
+    task::JoinSet,
+    time::timeout,
+};
+
+use super::PATIENCE;
+
+pub(crate) async fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    listener.local_addr().expect("an address").port()
+}
+
+/// Waits until somebody listens there, or the process has ended.
+async fn open(port: u16, child: &mut Child) {
+    let trying = async {
+        loop {
+            if TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+                return;
+            }
+            if let Ok(Some(status)) = child.try_wait() {
+                panic!("ended before it listened: {status}");
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, trying).await.expect("it listens in time");
+}
+
+pub(crate) struct Mosquitto {
+    pub(crate) port: u16,
+    _process: Child,
+    _folder: tempfile::TempDir,
+}
+
+impl Mosquitto {
+    pub(crate) async fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let port = free_port().await;
+        let file = folder.path().join("mosquitto.conf");
+        let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n");
+        std::fs::write(&file, text).expect("written");
+        let program = [
+            "/usr/sbin/mosquitto",
+            "/usr/local/sbin/mosquitto",
+            "/opt/homebrew/sbin/mosquitto",
+        ]
+        .into_iter()
+        .find(|path| std::path::Path::new(path).exists())
+        .unwrap_or("mosquitto");
+        let mut process = Command::new(program)
+            .arg("-c")
+            .arg(&file)
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("mosquitto is installed (./test does it)");
+        open(port, &mut process).await;
+        Self {
+            port,
+            _process: process,
+            _folder: folder,
+        }
+    }
+}
+
+/// A TCP relay that can be cut and mended.
+pub(crate) struct Cable {
+    pub(crate) port: u16,
+    up: Arc<AtomicBool>,
+    cut: Arc<Notify>,
+    _relay: JoinSet<()>,
+}
+
+impl Cable {
+    pub(crate) async fn to(port: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let near_port = listener.local_addr().expect("an address").port();
+        let (up, cut) = (Arc::new(AtomicBool::new(true)), Arc::new(Notify::new()));
+        let mut relay = JoinSet::new();
+        relay.spawn({
+            let (up, cut) = (Arc::clone(&up), Arc::clone(&cut));
+            async move {
+                let mut streams = JoinSet::new();
+                while let Ok((mut near, _)) = listener.accept().await {
+                    if !up.load(Ordering::SeqCst) {
+                        continue;
+                    }
+                    let cut = Arc::clone(&cut);
+                    streams.spawn(async move {
+                        let Ok(mut far) = TcpStream::connect(("127.0.0.1", port)).await else {
+                            return;
+                        };
+                        tokio::select! {
+                            _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                            () = cut.notified() => {}
+                        }
+                    });
+                }
+            }
+        });
+        Self {
+            port: near_port,
+            up,
+            cut,
+            _relay: relay,
+        }
+    }
+
+    pub(crate) fn cut(&self) {
+        self.up.store(false, Ordering::SeqCst);
+        self.cut.notify_waiters();
+    }
+
+    pub(crate) fn mend(&self) {
+        self.up.store(true, Ordering::SeqCst);
+    }
+}
+
+/// A folder with a configuration and a journal.
+pub(crate) struct Site {
+    pub(crate) folder: tempfile::TempDir,
+    rule: String,
+    tables: String,
+    door: std::sync::OnceLock<u16>,
+}
+
+impl Site {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        Self {
+            folder,
+            rule: String::new(),
+            tables: String::new(),
+            door: std::sync::OnceLock::new(),
+        }
+    }
+
+    pub(crate) fn uplink(mut self, port: u16, version: &str) -> Self {
+        self.tables.push_str(&format!(
+            "[[sink.mqtt]]\nname = \"cloud\"\nurl = \"mqtt://127.0.0.1:{port}\"\nversion = \"{version}\"\n"
+        ));
+        self
+    }
+
+    /// More keys of the one rule.
+    pub(crate) fn rule(mut self, keys: &str) -> Self {
+        self.rule += keys;
+        self.rule.push('\n');
+        self
+    }
+
+    pub(crate) fn serial(mut self, port: &std::path::Path) -> Self {
+        self.tables.push_str(&format!(
+            "[[serial]]\nname = \"boiler\"\nport = \"{}\"\nbaud = 9600\nformat = \"json\"\ndevice = \"boiler\"\n\
+             [[serial.metric]]\nname = \"temperature\"\nat = \"/temp\"\nunit = \"Cel\"\n",
+            port.display()
+        ));
+        self
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
+        self.folder.path().join("gateway.toml")
+    }
+
+    pub(crate) fn text(&self) -> String {
+        let door = self.door.get().expect("the gateway was started");
+        format!(
+            r#"
+[gateway]
+id = "plantroom-1"
+labels = {{ site = "hq" }}
+
+[journal]
+dir = "{dir}/journal"
+max-bytes = "32MiB"
+
+[mqtt]
+listen = ["127.0.0.1:{door}"]
+
+[[mqtt.readings]]
+topic = "thermostats/{{device}}/state"
+format = "json"
+
+[[mqtt.readings.metric]]
+name = "temperature"
+at = "/temp"
+unit = "Cel"
+
+[[device]]
+id = "thermostat-7"
+name = "Living room"
+labels = {{ room = "living" }}
+
+[[rule]]
+event = "HighTemperature"
+metric = "temperature"
+above = 30.0
+clear = 28.0
+max-raises = "100000/h"
+{rule}
+{tables}"#,
+            dir = self.folder.path().display(),
+            rule = self.rule,
+            tables = self.tables,
+        )
+    }
+
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        command.arg("run").arg("--config").arg(self.config());
+        command
+            .env("STATE_DIRECTORY", self.folder.path())
+            .env("TIDEGATE_LOG", "info");
+        command.kill_on_drop(true);
+        command
+    }
+}
+
+/// The real process.
+pub(crate) struct Gateway {
+    pub(crate) door: u16,
+    process: Child,
+}
+
+impl Gateway {
+    pub(crate) async fn start(site: &Site) -> Self {
+        if site.door.get().is_none() {
+            site.door.set(free_port().await).expect("set once");
+            std::fs::write(site.config(), site.text()).expect("written");
+        }
+        let door = *site.door.get().expect("set above");
+        let mut process = site.command().spawn().expect("it starts");
+        open(door, &mut process).await;
+        Self { door, process }
+    }
+
+    pub(crate) async fn kill(&mut self) {
+        self.process.kill().await.expect("it was running");
+    }
+
+    pub(crate) async fn restart(&mut self, site: &Site) {
+        *self = Self::start(site).await;
+    }
+
+    /// SIGTERM; it must end with 0 within its grace period.
+    pub(crate) async fn stop(mut self) {
+        let pid =
+            rustix::process::Pid::from_raw(self.process.id().expect("running").cast_signed()).expect("a pid");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it is ours");
+        let status = timeout(Duration::from_secs(15), self.process.wait())
+            .await
+            .expect("it ends in time")
+            .expect("waited");
+        assert!(status.success(), "a clean stop ends with 0, not {status}");
+    }
+}
+
+/// A serial adapter: a pty at a stable path, as udev would name it. A process of its own holds the far end,
+/// so that no gateway inherits it.
+pub(crate) struct Adapter {
+    socat: Child,
+    port: PathBuf,
+}
+
+impl Adapter {
+    pub(crate) fn plug_in(port: &std::path::Path) -> Self {
+        let socat = Command::new("socat")
+            .arg("-u")
+            .arg("STDIN")
+            .arg(format!("PTY,raw,echo=0,link={}", port.display()))
+            .stdin(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("socat is installed (./test does it)");
+        Self {
+            socat,
+            port: port.to_owned(),
+        }
+    }
+
+    pub(crate) async fn unplug(mut self) {
+        self.socat.kill().await.expect("it was running");
+        std::fs::remove_file(&self.port).expect("udev takes the name away");
+    }
+
+    /// Says the same again and again, as sensors do, until `heard`.
+    pub(crate) async fn send_until<T>(&mut self, bytes: &[u8], heard: impl Future<Output = T>) -> T {
+        let line = self.socat.stdin.as_mut().expect("piped");
+        let mut heard = std::pin::pin!(heard);
+        let mut ticks = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            tokio::select! {
+                event = &mut heard => return event,
+                _ = ticks.tick() => line.write_all(bytes).await.expect("the line takes bytes"),
+            }
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! What a rule means, told as stories: readings at times in, events at times out.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "a story that cannot be told fails its test"
+)]
+
+mod conditions;
+mod memory;
+mod restarts;
+mod story;

@@ -1,0 +1,244 @@
+//! What the engine remembers: over restarts, edits, reboots and new epochs.
+
+use super::story::*;
+
+use tidegate::{
+    event::Epoch,
+    reading::{Metric, Value},
+    rule::{Condition, Rule},
+    time::{BootId, ClockQuality, Moment, Timestamp},
+};
+
+#[test]
+fn one_episode_is_raised_once_over_any_number_of_restarts() {
+    let mut story = Story::of([above_30()]);
+    story
+        .read(0.0, 31.0)
+        .killed(1.0)
+        .read(2.0, 32.0)
+        .restarted(3.0)
+        .read(4.0, 33.0)
+        .killed(5.0)
+        .read(6.0, 20.0);
+    assert_eq!(story.told(), "raised@0 e1, cleared@6 e1");
+    // The clean stop saved the 32; the 33 changed nothing and went with kill -9.
+    assert_eq!(story.last().1.episode.max, Some(32.0));
+    story.killed(7.0).read(8.0, 31.0);
+    assert!(story.told().ends_with("raised@8 e2"));
+}
+
+#[test]
+fn an_edited_rule_that_still_holds_says_changed_once() {
+    let mut story = Story::of([above_30()]);
+    let edited = at_once(Condition::Above {
+        threshold: 29.0,
+        clear: 25.0,
+    });
+    story.read(0.0, 31.0).edited(edited).killed(5.0);
+    assert_eq!(story.told(), "raised@0 e1", "judged at the next reading");
+    story.read(6.0, 27.0).read(7.0, 27.0).killed(8.0).read(9.0, 25.0);
+    assert_eq!(story.told(), "raised@0 e1, changed@6 e1, cleared@9 e1");
+    assert_eq!(data(&story.said[1]).rule.params["above"], 29.0);
+}
+
+#[test]
+fn an_edited_rule_that_no_longer_holds_clears_with_rule_changed() {
+    let mut story = Story::of([above_30()]);
+    let edited = at_once(Condition::Above {
+        threshold: 40.0,
+        clear: 38.0,
+    });
+    story
+        .read(0.0, 31.0)
+        .edited(edited)
+        .killed(5.0)
+        .killed(6.0)
+        .read(7.0, 31.0);
+    assert_eq!(story.told(), "raised@0 e1, rule-changed@7 e1");
+}
+
+#[test]
+fn an_edited_hold_is_judged_by_its_new_length() {
+    let mut story = Story::of([high_temperature()]);
+    story
+        .read(0.0, 31.0)
+        .edited(Rule {
+            hold: lasting(60),
+            ..high_temperature()
+        })
+        .killed(10.0)
+        .wait(100.0);
+    assert_eq!(story.told(), "raised@60 e1");
+    let mut shorter = Story::of([high_temperature()]);
+    shorter
+        .read(0.0, 31.0)
+        .edited(Rule {
+            hold: lasting(5),
+            ..high_temperature()
+        })
+        .killed(10.0);
+    assert_eq!(shorter.told(), "raised@10 e1");
+}
+
+#[test]
+fn a_pending_value_under_the_new_threshold_raises_nothing() {
+    let mut story = Story::of([high_temperature()]);
+    let edited = Rule {
+        condition: Condition::Above {
+            threshold: 40.0,
+            clear: 40.0,
+        },
+        ..high_temperature()
+    };
+    story.read(0.0, 31.0).edited(edited).killed(10.0).wait(100.0);
+    assert_eq!(story.told(), "");
+    assert!(story.saved.is_empty());
+}
+
+#[test]
+fn another_metric_or_kind_starts_anew() {
+    let below = at_once(Condition::Below {
+        threshold: 50.0,
+        clear: 50.0,
+    });
+    let humidity = Rule {
+        metric: Metric::new("humidity").unwrap(),
+        ..above_30()
+    };
+    for other in [below.clone(), humidity] {
+        let mut story = Story::of([above_30()]);
+        story.read(0.0, 31.0).edited(other).killed(5.0);
+        assert_eq!(story.told(), "raised@0 e1, rule-changed@5 e1");
+        assert_eq!(story.engine.active(), 0);
+    }
+    let mut story = Story::of([above_30()]);
+    story.read(0.0, 31.0).edited(below).killed(5.0).read(6.0, 31.0);
+    assert_eq!(story.told(), "raised@0 e1, rule-changed@5 e1, raised@6 e2");
+}
+
+#[test]
+fn a_removed_rule_clears_with_its_old_facts() {
+    let mut story = Story::of([Rule {
+        runbook: Some("https://x".to_owned()),
+        ..above_30()
+    }]);
+    story.read(0.0, 31.0);
+    story.setup.rules.clear();
+    story.killed(5.0);
+    assert_eq!(story.told(), "raised@0 e1, rule-removed@5 e1");
+    let (draft, data) = story.last();
+    assert_eq!(
+        (&*draft.name, &*data.rule.kind),
+        ("HighTemperatureCleared", "above")
+    );
+    assert_eq!(data.rule.runbook.as_deref(), Some("https://x"));
+    assert_eq!(story.saved.keys().next().map(Vec::as_slice), Some(&b"engine"[..]));
+    story.killed(6.0);
+    assert_eq!(story.said.len(), 2);
+}
+
+#[test]
+fn across_a_reboot_a_timer_counts_what_passed_if_both_ends_were_synchronised() {
+    let reboot = |quality: ClockQuality| {
+        let mut story = Story::of([high_temperature()]);
+        story.read(100.0, 31.0);
+        // The board was off for 10 s and has been up for 5.
+        let wall = Timestamp(story.moment.wall_of(seconds(100.0)).0 + 15_000_000);
+        story.started(Moment {
+            boot_id: BootId(1),
+            boot: seconds(5.0),
+            wall,
+            quality,
+        });
+        story.wait(500.0);
+        story.told()
+    };
+    assert_eq!(reboot(ClockQuality::Synchronised), "raised@20 e1");
+    assert_eq!(reboot(ClockQuality::Unknown), "raised@35 e1");
+}
+
+#[test]
+fn an_episode_older_than_the_boot_keeps_its_duration() {
+    let mut story = Story::of([above_30()]);
+    story.read(100.0, 31.0);
+    let wall = Timestamp(story.moment.wall_of(seconds(100.0)).0 + 60_000_000);
+    story.started(Moment {
+        boot_id: BootId(1),
+        boot: seconds(5.0),
+        wall,
+        ..story.moment
+    });
+    story.read(10.0, 20.0);
+    assert_eq!(story.told(), "raised@100 e1, cleared@10 e1");
+    assert_eq!(story.last().1.episode.duration_ms, 65_000);
+}
+
+#[test]
+fn a_jump_of_the_wall_clock_neither_fires_nor_starves_a_timer() {
+    let mut story = Story::of([high_temperature()]);
+    story.read(0.0, 31.0);
+    let jumped = Moment {
+        boot: seconds(10.0),
+        wall: Timestamp(0),
+        ..story.moment
+    };
+    story.engine.set_moment(jumped);
+    story.wait(29.0);
+    assert_eq!(story.told(), "");
+    story.wait(30.0);
+    assert_eq!(story.told(), "raised@30 e1");
+}
+
+#[test]
+fn a_new_epoch_voids_the_episodes_of_the_old_one() {
+    let mut story = Story::of([above_30()]);
+    story.read(0.0, 31.0);
+    story.setup.epoch = Epoch(8);
+    story.killed(1.0).read(2.0, 31.0);
+    assert_eq!(story.told(), "raised@0 e1, raised@2 e2");
+    assert_eq!(story.last().1.episode.id.epoch, Epoch(8));
+}
+
+#[test]
+fn damaged_state_is_dropped_and_counted() {
+    let mut story = Story::of([above_30()]);
+    story
+        .saved
+        .insert(b"r/high-temperature/t-1".to_vec(), vec![0xff, 1, 2]);
+    story.saved.insert(b"r/nonsense".to_vec(), Vec::new());
+    story.saved.insert(b"l/t-1/a/b".to_vec(), Vec::new());
+    story.saved.insert(b"engine".to_vec(), vec![0x61]);
+    story.saved.insert(b"another's".to_vec(), vec![1]);
+    story.killed(1.0);
+    assert_eq!(story.engine.counts().unreadable, 4);
+    assert_eq!(story.saved.len(), 1);
+    story.read(2.0, 31.0);
+    assert_eq!(story.told(), "raised@2 e1");
+}
+
+#[test]
+fn a_rule_may_speak_for_itself() {
+    let summary = Some("{device} {{metric} {nonsense} {value} {unit}, over {threshold}".to_owned());
+    let mut story = Story::of([Rule {
+        summary,
+        ..above_30()
+    }]);
+    story.tell("t-1", 1.0, Value::Number(31.25), false).0.unwrap();
+    assert_eq!(
+        story.last().1.summary,
+        "t-1 {temperature {nonsense} 31.25 Cel, over 30"
+    );
+}
+
+#[test]
+fn two_rules_on_one_metric_speak_in_their_order() {
+    let second = Rule {
+        name: "hot".into(),
+        event: "Hot".into(),
+        ..above_30()
+    };
+    let mut story = Story::of([above_30(), second]);
+    story.read(1.0, 31.0);
+    assert_eq!(story.told(), "raised@1 e1, raised@1 e2");
+    assert_eq!(&*story.said[1].name, "Hot");
+}
