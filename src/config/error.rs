@@ -92,7 +92,7 @@ impl Report {
             let shown = problem.span.clone().filter(|_| !has_password(line));
             let plain = problem.plain(&self.file);
             let diagnostic = Pointed {
-                message: if problem.span.is_none() {
+                message: if shown.is_none() {
                     &plain
                 } else {
                     &problem.message
