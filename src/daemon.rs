@@ -182,6 +182,9 @@ impl Gateway {
             version: env!("CARGO_PKG_VERSION").into(),
         });
         let (journal, recovered, journal_ended) = open_journal(config, &origin, &clock).await?;
+        for finding in &recovered.findings {
+            warn!("the journal's recovery: {finding}");
+        }
         let gateway = Arc::clone(&config.gateway.id);
         let announcer = Announcer::new(journal.clone(), clock.clone(), gateway, &config.events.off);
         let engine = restore(config, &recovered, &journal, &clock);
@@ -322,7 +325,11 @@ impl Gateway {
             return Ok(());
         }
         match self.journal_ended.await {
-            Ok(closed) => Ok(closed?),
+            Ok(closed) => {
+                closed?;
+                info!("stopped; the journal is closed");
+                Ok(())
+            }
             Err(_) => Err(Error::StageEnded("journal thread".into())),
         }
     }

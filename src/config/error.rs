@@ -92,11 +92,7 @@ impl Report {
             let shown = problem.span.clone().filter(|_| !has_password(line));
             let plain = problem.plain(&self.file);
             let diagnostic = Pointed {
-                message: if shown.is_none() {
-                    &plain
-                } else {
-                    &problem.message
-                },
+                message: if shown.is_none() { &plain } else { &problem.message },
                 source: NamedSource::new(&self.file, self.text.to_string()),
                 span: shown,
             };

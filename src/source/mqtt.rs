@@ -78,7 +78,9 @@ pub enum Level {
 
 /// A door that could not be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("could not {act} {address}: {source}")]
+#[error(
+    "could not {act} {address}: {source} (does another broker run here? `[mqtt] listen` chooses the address)"
+)]
 pub struct BindError {
     /// What was attempted, as a verb.
     pub act: &'static str,
