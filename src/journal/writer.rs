@@ -439,8 +439,6 @@ impl Writer {
                 return Ok(());
             }
         }
-        // So that a file that vanishes while the gateway is off is missed, and its numbers are not used again.
-        self.snapshot()?;
         if let Some(mut batch) = self.batch_here(0)
             && batch.takes(frame::HEADER)
         {

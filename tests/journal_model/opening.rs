@@ -127,20 +127,10 @@ fn anything_bad_before_a_clean_stop_is_damage() {
     damage(&disk, &path, ends[ends.len() - 3] + 30, 3);
     let open = Open::new(&disk);
     open.commit(&["c"], &[]);
-    // The stop's snapshot stands behind it, so it is the reader who finds it.
-    assert_eq!(texts(&open.read_all()), ["a", "c"]);
-    let discarded = block_on(async {
-        let mut durable = open.journal.durable();
-        loop {
-            let told = says(&open, "EventsDiscarded");
-            if !told.is_empty() {
-                return told;
-            }
-            durable.changed().await.unwrap();
-        }
-    });
-    assert_eq!(data(&discarded[0])["ranges"], serde_json::json!([[2, 2]]));
-    assert_eq!(says(&open, "StorageDamaged").len(), 1);
+    assert_eq!(
+        texts(&open.read_all()),
+        ["a", "StorageDamaged", "EventsDiscarded", "c"]
+    );
 }
 
 #[test]
