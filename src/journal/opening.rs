@@ -93,7 +93,12 @@ pub(super) fn open(
         None => found_epoch(disk, &root, &owner, &clock, &archives)?,
     };
     findings.append(&mut found.image.findings);
-    let whole = |file| Damage { file, from: 0, to: 0, lost: None };
+    let whole = |file| Damage {
+        file,
+        from: 0,
+        to: 0,
+        lost: None,
+    };
     found.image.damages.extend(unreadable.into_iter().map(whole));
     let cursors = places(&owner, &archives, &found);
     let (writer, first) = assemble(storage, settings, owner, clock, archives, &mut found, cursors)?;
@@ -258,7 +263,12 @@ fn assemble(
         .map_or(0, |segment| segment.header.number)
         .max(image.slots.newest_from());
     let catalog = Arc::new(Catalog::new(identity.epoch, segments));
-    let old = archives.iter().flat_map(|old: &Found| old.image.damages.iter().map(|it| (it.clone(), old.identity.epoch)));
+    let old = archives.iter().flat_map(|old: &Found| {
+        old.image
+            .damages
+            .iter()
+            .map(|it| (it.clone(), old.identity.epoch))
+    });
     let old_damages: Vec<(Damage, Epoch)> = old.collect();
     let archives = archives
         .into_iter()

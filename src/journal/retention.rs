@@ -95,11 +95,11 @@ impl Writer {
         }
         notes.extend(plan.note);
         let spare = self.spares.remove(index);
-        Ok(Some(self.begin(spare, plan.give_up, notes)))
+        Ok(Some(self.begin(spare, plan.give_up, &notes)))
     }
 
     /// The group that begins a segment, with its notes.
-    fn begin(&self, spare: Spare, give_up: Vec<Arc<Segment>>, notes: Vec<Note>) -> Batch {
+    fn begin(&self, spare: Spare, give_up: Vec<Arc<Segment>>, notes: &[Note]) -> Batch {
         let active = self.active.as_ref();
         let number = self.catalog.newest().max(self.newest_number) + 1;
         let kept = self.catalog.segments();
@@ -122,7 +122,7 @@ impl Writer {
             group: self.group,
         };
         let mut batch = self.batch_in(spare, header, give_up);
-        for note in &notes {
+        for note in notes {
             batch.push_note(note, &self.discarded(note, self.catalog.epoch));
         }
         batch
@@ -164,12 +164,19 @@ impl Writer {
     /// Adds what earlier notes tell that somebody has not yet read: so that what is lost in one go is one range,
     /// however long it goes on.
     fn retell(&mut self, note: &mut Note) {
-        if self.slowest().is_none_or(|cursor| cursor.position >= self.told_at) {
+        if self
+            .slowest()
+            .is_none_or(|cursor| cursor.position >= self.told_at)
+        {
             self.told = None;
         }
         if let Some(told) = &self.told {
             note.add(told.ranges.iter().copied());
-            let more = told.sinks.iter().filter(|sink| !note.sinks.contains(*sink)).cloned();
+            let more = told
+                .sinks
+                .iter()
+                .filter(|sink| !note.sinks.contains(*sink))
+                .cloned();
             let more: Vec<_> = more.collect();
             note.sinks.extend(more);
         }
@@ -306,7 +313,7 @@ impl Writer {
             let Some(spare) = self.spares.pop() else {
                 return Ok(false);
             };
-            let batch = self.begin(spare, plan.give_up, vec![note.clone()]);
+            let batch = self.begin(spare, plan.give_up, std::slice::from_ref(note));
             if !self.flush(batch)? {
                 return Ok(false);
             }

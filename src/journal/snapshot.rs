@@ -122,7 +122,7 @@ impl Slots {
     pub fn write(&mut self, snapshot: &Snapshot) -> io::Result<usize> {
         let payload = frame::encode(snapshot);
         let generation = self.generation + 1;
-        let index = usize::from(generation % 2 == 0);
+        let index = usize::from(generation.is_multiple_of(2));
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&generation.to_le_bytes());
         bytes.extend_from_slice(&(payload.len() as u64).to_le_bytes());

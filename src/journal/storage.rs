@@ -41,10 +41,6 @@ pub trait File: Send + Sync + fmt::Debug {
 }
 
 /// A file system, as far as the journal needs one. Its errors are the system's.
-#[expect(
-    clippy::missing_errors_doc,
-    reason = "each is one system call and fails as that does"
-)]
 pub trait Storage: Send + Sync + fmt::Debug {
     /// The names in a directory, sorted.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;

@@ -226,11 +226,11 @@ impl Writer {
                 return Ok(true);
             }
             let need = self.pending.front().map_or(0, Commit::bytes);
-            let moves: usize = moved
+            let room: usize = moved
                 .iter()
                 .map(|moved| frame::HEADER + frame::encode(moved).len())
                 .sum();
-            let Some(mut batch) = self.room_for(need + moves)? else {
+            let Some(mut batch) = self.room_for(need + room)? else {
                 return Ok(false);
             };
             for moved in moved {
@@ -307,7 +307,9 @@ impl Writer {
 
     /// One write, one flush. `Ok(false)`: the disk is full, nothing has happened.
     pub fn flush(&mut self, mut batch: Batch) -> Result<bool, Error> {
-        let newest = batch.newest.expect("a group is made with room for something, and that is put in");
+        let newest = batch
+            .newest
+            .expect("a group is made with room for something, and that is put in");
         frame::end_group(batch.buffer.get_mut(newest..).unwrap_or_default(), batch.salt);
         let (file, name) = match (&batch.target, &self.active) {
             (Target::Spare { spare, .. }, _) => (Arc::clone(&spare.file), spare.name.clone()),

@@ -3,7 +3,7 @@
 
 use std::{
     any::Any,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
@@ -18,7 +18,7 @@ pub struct Simulated(Arc<Mutex<Inner>>);
 #[derive(Debug, Default)]
 struct Inner {
     files: BTreeMap<PathBuf, Arc<Mutex<Content>>>,
-    dirs: BTreeMap<PathBuf, ()>,
+    dirs: BTreeSet<PathBuf>,
     generation: u64,
     full: bool,
     failing_sync: bool,
@@ -63,12 +63,19 @@ impl Simulated {
     /// The disk for a process that starts now.
     #[must_use]
     pub fn mount(&self) -> Arc<dyn Storage> {
-        Arc::new(Mount { disk: self.clone(), generation: locked(&self.0).generation })
+        Arc::new(Mount {
+            disk: self.clone(),
+            generation: locked(&self.0).generation,
+        })
     }
 
     fn alive(&self, generation: u64) -> io::Result<MutexGuard<'_, Inner>> {
         let inner = locked(&self.0);
-        if inner.generation == generation { Ok(inner) } else { Err(io::Error::other("no power")) }
+        if inner.generation == generation {
+            Ok(inner)
+        } else {
+            Err(io::Error::other("no power"))
+        }
     }
 
     /// The power goes: each unsynced write is kept, lost or torn, as `random` says. Open files are dead.
@@ -234,7 +241,7 @@ impl Storage for Mount {
         let names = inner
             .files
             .keys()
-            .chain(inner.dirs.keys())
+            .chain(inner.dirs.iter())
             .filter(|path| path.parent() == Some(dir));
         let mut names: Vec<String> = names
             .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
@@ -244,13 +251,13 @@ impl Storage for Mount {
     }
 
     fn is_dir(&self, path: &Path) -> bool {
-        locked(&self.disk.0).dirs.contains_key(path)
+        locked(&self.disk.0).dirs.contains(path)
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         let mut inner = self.disk.alive(self.generation)?;
         for dir in path.ancestors() {
-            inner.dirs.insert(dir.to_owned(), ());
+            inner.dirs.insert(dir.to_owned());
         }
         Ok(())
     }
@@ -286,8 +293,8 @@ impl Storage for Mount {
             .collect();
         let dirs = std::mem::take(&mut inner.dirs);
         inner.dirs = dirs
-            .into_keys()
-            .map(|path| (moved(&path).unwrap_or(path), ()))
+            .into_iter()
+            .map(|path| moved(&path).unwrap_or(path))
             .collect();
         Ok(())
     }
@@ -300,7 +307,7 @@ impl Storage for Mount {
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
         let mut inner = self.disk.alive(self.generation)?;
         inner.files.retain(|file, _| !file.starts_with(path));
-        inner.dirs.retain(|dir, ()| !dir.starts_with(path));
+        inner.dirs.retain(|dir| !dir.starts_with(path));
         Ok(())
     }
 
