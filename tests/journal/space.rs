@@ -1,0 +1,281 @@
+//! What happens when it is full.
+
+use super::rig::*;
+
+fn refuse() -> Settings {
+    Settings {
+        when_full: WhenFull::Refuse,
+        ..settings()
+    }
+}
+
+#[test]
+fn drop_oldest_names_what_it_drops_and_stays_within_max_bytes() {
+    let disk = Simulated::default();
+    let open = Open::new(&disk);
+    fill(&open, 900);
+    assert!(disk.bytes() <= settings().max_bytes, "{} bytes", disk.bytes());
+    let entries = open.read(open.journal.cursor(&sink("cloud")));
+    assert!(entries[0].sequence > Sequence(1));
+    assert_no_gap(&entries);
+    let note = entries
+        .iter()
+        .rfind(|entry| &*entry.event.draft.name == "EventsDiscarded")
+        .unwrap();
+    assert_eq!(&*note.event.draft.kind, "io.tidegate.gateway.EventsDiscarded");
+    assert_eq!(note.event.draft.severity, Severity::Error);
+    let data = data(note);
+    assert_eq!(data["reason"], "journal-full");
+    assert_eq!(data["sinks"], serde_json::json!(["cloud"]));
+    assert_eq!(data["epoch"], open.recovered.epoch.to_string());
+    let (_, told) = account(std::slice::from_ref(note));
+    assert_eq!(told.len(), 1, "what was told before is told again, as one range");
+    assert_eq!(data["count"].as_u64().unwrap(), told[0].1 - told[0].0 + 1);
+    let health = open.health(|health| health.undelivered_bytes > 0);
+    assert!(!health.parked && health.undelivered_bytes > 6 * 1024 * 1024);
+    open.kill(&disk);
+    assert_no_gap(&Open::new(&disk).read_all());
+}
+
+#[test]
+fn delivered_segments_stay_until_their_room_is_needed_and_go_without_a_word() {
+    let disk = Simulated::default();
+    let open = Open::new(&disk);
+    for _ in 0..30 {
+        fill(&open, 20);
+        let newest = open.read_all();
+        open.journal
+            .acknowledge(&sink("cloud"), cursor_at(newest.last().unwrap()));
+    }
+    let entries = open.read_all();
+    assert!(entries.len() > 200, "delivered events stay");
+    assert!(entries[0].sequence > Sequence(1), "but not for ever");
+    assert!(account(&entries).1.is_empty());
+    assert_eq!(
+        open.health(|health| health.undelivered_bytes == 0).last,
+        Sequence(600)
+    );
+    assert!(disk.bytes() <= settings().max_bytes);
+}
+
+#[test]
+fn refuse_parks_and_goes_on_in_order_when_there_is_room() {
+    let disk = Simulated::default();
+    let open = Open::on(&disk, &refuse(), owner(&["cloud"]));
+    let padding = "x".repeat(20_000);
+    let mut positions = Vec::new();
+    while !open.journal.health().borrow().parked {
+        positions.push(
+            open.journal
+                .append(outcome(&[&format!("{} {padding}", positions.len())], &[])),
+        );
+        assert!(positions.len() < 5000);
+        std::thread::yield_now();
+    }
+    let last = open.journal.append(outcome(&["the last"], &[]));
+    assert!(*open.journal.durable().borrow() < last);
+    let mut cursor = Cursor::default();
+    let mut read = Vec::new();
+    while *open.journal.durable().borrow() < last {
+        for entry in open
+            .journal
+            .read_after_blocking(
+                cursor,
+                Limit {
+                    entries: 50,
+                    bytes: usize::MAX,
+                },
+            )
+            .unwrap()
+        {
+            cursor = cursor_at(&entry);
+            read.push(entry);
+        }
+        open.journal.acknowledge(&sink("cloud"), cursor);
+    }
+    read.extend(open.read(cursor));
+    assert!(!open.health(|health| !health.parked).parked);
+    assert_eq!(
+        read.len(),
+        positions.len() + 1,
+        "nothing is lost and nothing is said"
+    );
+    assert!(
+        read.iter()
+            .enumerate()
+            .all(|(index, entry)| entry.sequence.0 == index as u64 + 1)
+    );
+    for (entry, position) in read.iter().zip(&positions) {
+        assert_eq!(entry.position, *position);
+    }
+    assert!(disk.bytes() <= settings().max_bytes);
+}
+
+#[test]
+fn a_sink_that_is_not_required_does_not_park_but_is_told() {
+    let disk = Simulated::default();
+    let mut owner = owner(&["cloud", "extra"]);
+    owner.sinks[1].required = false;
+    let open = Open::on(&disk, &refuse(), owner);
+    for _ in 0..30 {
+        fill(&open, 20);
+        let newest = open.read(open.journal.cursor(&sink("cloud")));
+        open.journal
+            .acknowledge(&sink("cloud"), cursor_at(newest.last().unwrap()));
+    }
+    let entries = open.read_all();
+    assert_no_gap(&entries);
+    let note = entries
+        .iter()
+        .find(|entry| &*entry.event.draft.name == "EventsDiscarded")
+        .unwrap();
+    assert_eq!(data(note)["sinks"], serde_json::json!(["extra"]));
+}
+
+#[test]
+fn a_removed_sink_keeps_its_cursor_and_holds_nothing_back() {
+    let disk = Simulated::default();
+    let open = Open::on(&disk, &refuse(), owner(&["cloud", "gone"]));
+    open.commit(&["a", "b"], &[]);
+    let entries = open.read_all();
+    open.journal.acknowledge(&sink("gone"), cursor_at(&entries[0]));
+    open.close();
+    let open = Open::on(&disk, &refuse(), owner(&[]));
+    fill(&open, 600);
+    assert!(account(&open.read_all()).1.is_empty());
+    assert_eq!(open.journal.cursor(&sink("gone")), cursor_at(&entries[0]));
+}
+
+#[test]
+fn a_sink_added_later_starts_at_the_end_or_at_the_oldest() {
+    let disk = Simulated::default();
+    let open = Open::new(&disk);
+    open.commit(&["a", "b"], &[]);
+    open.close();
+    let mut owner = owner(&["cloud", "late", "archive"]);
+    owner.sinks[2].from_oldest = true;
+    let open = Open::on(&disk, &settings(), owner);
+    open.commit(&["c"], &[]);
+    assert_eq!(texts(&open.read(open.journal.cursor(&sink("late")))), ["c"]);
+    assert_eq!(
+        texts(&open.read(open.journal.cursor(&sink("archive")))),
+        ["a", "b", "c"]
+    );
+    assert_eq!(
+        texts(&open.read(open.journal.cursor(&sink("cloud")))),
+        ["a", "b", "c"]
+    );
+    // Its place is on the disk from the start: a crash does not move it.
+    open.kill(&disk);
+    let open = Open::on(&disk, &settings(), self::owner(&["late"]));
+    assert_eq!(texts(&open.read(open.journal.cursor(&sink("late")))), ["c"]);
+}
+
+#[test]
+fn a_full_disk_parks_and_nothing_undelivered_is_dropped() {
+    let disk = Simulated::default();
+    let open = Open::new(&disk);
+    fill(&open, 50);
+    disk.set_full(true);
+    let padding = "x".repeat(20_000);
+    let mut count = 50;
+    while !open.journal.health().borrow().parked {
+        open.journal
+            .append(outcome(&[&format!("{count} {padding}")], &[]));
+        count += 1;
+        assert!(count < 5000);
+        std::thread::yield_now();
+    }
+    let last = open.journal.append(outcome(&["the last"], &[]));
+    // Reading goes on, and what is delivered makes room.
+    let read = open.read_all();
+    assert!(read.len() >= 50);
+    disk.set_full(false);
+    open.wait(last);
+    let entries = open.read_all();
+    assert_eq!(entries.len(), count + 1);
+    assert!(account(&entries).1.is_empty());
+}
+
+#[test]
+fn on_a_full_disk_delivered_segments_are_used_again() {
+    let disk = Simulated::default();
+    let open = Open::new(&disk);
+    fill(&open, 100);
+    disk.set_full(true);
+    for _ in 0..10 {
+        let newest = open.read_all();
+        open.journal
+            .acknowledge(&sink("cloud"), cursor_at(newest.last().unwrap()));
+        fill(&open, 10);
+    }
+    assert!(!open.journal.health().borrow().parked);
+    assert!(account(&open.read_all()).1.is_empty());
+}
+
+#[test]
+fn a_commit_larger_than_a_segment_is_whole_all_the_same() {
+    let disk = Simulated::default();
+    let open = Open::new(&disk);
+    let large = "y".repeat(1_500_000);
+    open.commit(&["a"], &[]);
+    open.commit(&[&large, "b"], &[("k", Some("1"))]);
+    open.commit(&["c"], &[]);
+    assert_eq!(open.read_all().len(), 4);
+    fill(&open, 500);
+    open.commit(&[&large], &[]);
+    assert_no_gap(&open.read_all());
+    assert!(disk.bytes() <= settings().max_bytes, "{} bytes", disk.bytes());
+    open.kill(&disk);
+    let open = Open::new(&disk);
+    assert_no_gap(&open.read_all());
+    assert_eq!(open.read_all().last().map(text), Some(large));
+}
+
+#[test]
+fn delivered_events_older_than_max_age_go() {
+    let disk = Simulated::default();
+    let open = Open::new(&disk);
+    fill(&open, 100);
+    let newest = open.read_all();
+    open.journal
+        .acknowledge(&sink("cloud"), cursor_at(newest.last().unwrap()));
+    open.close();
+    let young = Settings {
+        max_age: Some(Duration::ZERO),
+        ..settings()
+    };
+    let open = Open::on(&disk, &young, owner(&["cloud"]));
+    open.health(|health| health.pulse > 1);
+    let entries = open.read_all();
+    assert!(
+        entries.len() < 30,
+        "only the segment in use is left, not {}",
+        entries.len()
+    );
+    open.kill(&disk);
+    let open = Open::new(&disk);
+    assert!(
+        open.recovered.findings.is_empty(),
+        "{:?}",
+        open.recovered.findings
+    );
+    assert!(account(&open.read_all()).1.is_empty());
+}
+
+#[test]
+fn a_backlog_is_not_read_at_opening() {
+    let disk = Simulated::default();
+    let large = Settings {
+        max_bytes: 64 * 1024 * 1024,
+        ..settings()
+    };
+    let open = Open::on(&disk, &large, owner(&["cloud"]));
+    fill(&open, 1500);
+    open.kill(&disk);
+    disk.take_read_bytes();
+    let open = Open::on(&disk, &large, owner(&["cloud"]));
+    assert!(disk.take_read_bytes() < 12 * 1024 * 1024);
+    assert_eq!(open.recovered.last, Sequence(1500));
+    assert_eq!(open.read_all().len(), 1500);
+}
