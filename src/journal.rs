@@ -196,7 +196,7 @@ struct Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.shared.queue().abandoned = true;
+        self.shared.queue().end.get_or_insert(End::Abandon);
         self.shared.wake.notify_all();
     }
 }
@@ -344,7 +344,7 @@ impl Journal {
     /// Commits what is waiting and a `closed` frame; then the thread ends. What is parked for lack of room
     /// cannot be committed: nobody was told that it was.
     pub async fn close(&self) {
-        self.0.shared.queue().closing = true;
+        self.0.shared.queue().end = Some(End::Close);
         self.0.shared.wake.notify_all();
         let mut durable = self.0.durable.clone();
         while durable.changed().await.is_ok() {}
@@ -394,10 +394,6 @@ struct Shared {
 /// What waits for the thread. It is bounded by who feeds it: the engine takes no delivery while the journal is
 /// parked, and at most its own intake otherwise.
 #[derive(Debug, Default)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is a separate fact of the thread"
-)]
 struct Queue {
     commits: VecDeque<(Position, Outcome)>,
     /// The last ticket that was handed out.
@@ -408,12 +404,20 @@ struct Queue {
     since: Option<EngineTime>,
     /// An event waits, or somebody wants the thread to look.
     urgent: bool,
-    closing: bool,
-    abandoned: bool,
-    /// How far behind the slowest cursor's written place may be seen: acknowledgements since then.
+    end: Option<End>,
+    /// When the oldest cursor's move came that may not be written yet, and how many have come.
     moved_since: Option<EngineTime>,
     moves: u64,
     parked: bool,
+}
+
+/// Why the thread shall end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// A clean stop.
+    Close,
+    /// No handle is left.
+    Abandon,
 }
 
 /// A cursor's move alone is written after so many events, or so long.

@@ -268,12 +268,12 @@ impl Catalog {
             Some((to, header)) => (to, header.sequence.0),
             None => (end, segment.filled().2.0),
         };
-        let lost = (first <= lost_to).then_some((first, lost_to));
+        let gone = (first <= lost_to).then_some((first, lost_to));
         locked(&self.found).push(Damage {
             file: segment.name.clone(),
             from,
             to,
-            lost,
+            lost: gone,
         });
     }
 

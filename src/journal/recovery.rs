@@ -176,13 +176,13 @@ impl Image {
                     segment.extend(next.previous_end, next.after, next.after_sequence);
                 }
                 Some(next) => {
-                    let last = self.walk_to_the_end(&segment)?;
-                    let lost = (last.sequence.0 + 1, next.after_sequence.0);
+                    let newest = self.walk_to_the_end(&segment)?;
+                    let gone = (newest.sequence.0 + 1, next.after_sequence.0);
                     self.damages.push(Damage {
                         file: format!("between {} and its successor", segment.name),
                         from: 0,
                         to: 0,
-                        lost: (lost.0 <= lost.1).then_some(lost),
+                        lost: (gone.0 <= gone.1).then_some(gone),
                     });
                     self.findings
                         .push(format!("a segment after {} is missing", segment.name));
@@ -399,14 +399,14 @@ impl Image {
     }
 
     fn damaged(&mut self, segment: &Segment, from: usize, to: usize, last: Sequence, lost_to: Sequence) {
-        let lost = (last < lost_to).then_some((last.0 + 1, lost_to.0));
+        let gone = (last < lost_to).then_some((last.0 + 1, lost_to.0));
         self.findings
             .push(format!("{} is damaged from byte {from} to {to}", segment.name));
         self.damages.push(Damage {
             file: segment.name.clone(),
             from,
             to,
-            lost,
+            lost: gone,
         });
     }
 

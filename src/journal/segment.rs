@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!    0  header, 84 bytes: magic, number, salt, position and sequence before it, oldest segment kept,
-//!       up to where all that is gone was delivered or told, when it was begun, where the one before it ends, last write group before it, crc32c
+//!       up to where all that is gone was delivered or told, when it was begun, where the one before it
+//!       ends, last write group before it, crc32c
 //!  128  frames, without gaps
 //!  end  the last 128 bytes: the header once more
 //! ```

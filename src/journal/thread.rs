@@ -11,22 +11,21 @@ use crate::{
 };
 
 use super::{
-    CURSOR_DELAY, CURSOR_EVENTS, Error, Health, Shared,
+    CURSOR_DELAY, CURSOR_EVENTS, End, Error, Health, Shared,
     writer::{Commit, Writer},
 };
 
 /// How long the thread sleeps at most: its pulse.
 const PULSE: Duration = Duration::from_secs(1);
 /// How often old segments are looked for.
-const EXPIRY: Duration = Duration::from_secs(60);
+const EXPIRY: Duration = Duration::from_mins(1);
 
 /// Why the thread woke, and with what.
 #[derive(Default)]
 struct Work {
     commits: VecDeque<(Position, Outcome)>,
     cursors: bool,
-    closing: bool,
-    abandoned: bool,
+    end: Option<End>,
 }
 
 /// Runs until the journal is closed, abandoned or has failed.
@@ -55,18 +54,17 @@ pub(super) fn run(mut writer: Writer, health: &watch::Sender<Health>) -> Result<
                 writer.tell_damage(&damage, old.catalog.epoch);
             }
         }
-        let parked = !writer.write(work.cursors || work.closing)?;
+        let parked = !writer.write(work.cursors || work.end == Some(End::Close))?;
         if work.cursors {
             writer.shared.queue().moved(parked);
         }
         writer.shared.queue().parked = parked;
         pulse += 1;
         health.send_replace(writer.health(pulse, parked));
-        if work.closing {
-            return writer.close();
-        }
-        if work.abandoned {
-            return Ok(());
+        match work.end {
+            Some(End::Close) => return writer.close(),
+            Some(End::Abandon) => return Ok(()),
+            None => {}
         }
         writer.drop_archives()?;
         let now = writer.shared.clock.now();
@@ -108,11 +106,11 @@ fn wait(shared: &Shared) -> Work {
         let cursors =
             queue.moves >= CURSOR_EVENTS || queue.moved_since.is_some_and(|at| now >= at.after(CURSOR_DELAY));
         let freed = queue.parked && queue.moves > 0;
-        if queue.urgent || queue.closing || queue.abandoned || cursors || freed || now >= due {
+        if queue.urgent || queue.end.is_some() || cursors || freed || now >= due {
             let waited = queue
                 .since
                 .is_some_and(|since| now >= since.after(shared.state_delay));
-            let all = queue.urgent || queue.closing || queue.abandoned || waited;
+            let all = queue.urgent || queue.end.is_some() || waited;
             queue.urgent = false;
             if freed {
                 queue.moves = 0;
@@ -128,8 +126,7 @@ fn wait(shared: &Shared) -> Work {
             return Work {
                 commits,
                 cursors,
-                closing: queue.closing,
-                abandoned: queue.abandoned,
+                end: queue.end,
             };
         }
         let (guard, _) = shared

@@ -226,11 +226,11 @@ impl Writer {
                 return Ok(true);
             }
             let need = self.pending.front().map_or(0, Commit::bytes);
-            let moves: usize = moved
+            let room: usize = moved
                 .iter()
                 .map(|moved| frame::HEADER + frame::encode(moved).len())
                 .sum();
-            let Some(mut batch) = self.room_for(need + moves)? else {
+            let Some(mut batch) = self.room_for(need + room)? else {
                 return Ok(false);
             };
             for moved in moved {
@@ -439,6 +439,8 @@ impl Writer {
                 return Ok(());
             }
         }
+        // So that a file that vanishes while the gateway is off is missed, and its numbers are not used again.
+        self.snapshot()?;
         if let Some(mut batch) = self.batch_here(0)
             && batch.takes(frame::HEADER)
         {

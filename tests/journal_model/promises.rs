@@ -1,14 +1,6 @@
-//! What the handle promises: durable, in order, once.
+//! What is durable, in which order, and whose.
 
-use super::parts::*;
-use std::time::Duration;
-
-use tidegate::{
-    event::Sequence,
-    journal::{Cursor, Error, Journal, Limit, Owner, Settings, storage::simulated::Simulated},
-    rule::state::Outcome,
-    time::Clock,
-};
+use super::rig::*;
 
 #[test]
 fn what_is_durable_is_read_in_order_with_consecutive_sequences() {
@@ -225,7 +217,7 @@ fn a_failed_flush_ends_the_journal() {
 fn state_alone_waits_for_company_and_an_event_takes_it_along() {
     let disk = Simulated::default();
     let slow = Settings {
-        state_delay: Duration::from_secs(3600),
+        state_delay: Duration::from_hours(1),
         ..settings()
     };
     let open = Open::on(&disk, &slow, owner(&["cloud"]));

@@ -1,12 +1,13 @@
-//! Room: what goes, what parks, what stays.
+//! What happens when it is full.
 
-use super::parts::*;
-use std::time::Duration;
+use super::rig::*;
 
-use tidegate::{
-    event::{Sequence, Severity},
-    journal::{Cursor, Limit, Settings, WhenFull, storage::simulated::Simulated},
-};
+fn refuse() -> Settings {
+    Settings {
+        when_full: WhenFull::Refuse,
+        ..settings()
+    }
+}
 
 #[test]
 fn drop_oldest_names_what_it_drops_and_stays_within_max_bytes() {
@@ -55,13 +56,6 @@ fn delivered_segments_stay_until_their_room_is_needed_and_go_without_a_word() {
         Sequence(600)
     );
     assert!(disk.bytes() <= settings().max_bytes);
-}
-
-fn refuse() -> Settings {
-    Settings {
-        when_full: WhenFull::Refuse,
-        ..settings()
-    }
 }
 
 #[test]

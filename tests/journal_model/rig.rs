@@ -1,28 +1,28 @@
-//! A journal on a simulated disk, and the words the tests use.
+//! What the tests of the journal share: a disk whose power can be cut, and a journal on it.
 
-use std::{
+pub use std::{
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use tidegate::{
-    event::{Data, Draft, Entry, Origin, Position, Severity, SinkName},
+pub use tidegate::{
+    event::{Data, Draft, Entry, Origin, Position, Sequence, Severity, SinkName},
     journal::{
-        Cursor, Health, Journal, Limit, Owner, Recovered, Running, Settings, SinkPlan, WhenFull,
+        Cursor, Error, Health, Journal, Limit, Owner, Recovered, Running, Settings, SinkPlan, WhenFull,
         storage::simulated::Simulated,
     },
     rule::state::{Outcome, StateChange},
     time::Clock,
 };
 
-pub(crate) const ALL: Limit = Limit {
+pub const ALL: Limit = Limit {
     entries: usize::MAX,
     bytes: usize::MAX,
 };
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub const DEADLINE: Duration = Duration::from_secs(20);
 
-pub(crate) fn settings() -> Settings {
+pub fn settings() -> Settings {
     Settings {
         dir: PathBuf::from("/journal"),
         max_bytes: 8 * 1024 * 1024,
@@ -32,11 +32,11 @@ pub(crate) fn settings() -> Settings {
     }
 }
 
-pub(crate) fn sink(name: &str) -> SinkName {
+pub fn sink(name: &str) -> SinkName {
     name.parse().unwrap()
 }
 
-pub(crate) fn owner(sinks: &[&str]) -> Owner {
+pub fn owner(sinks: &[&str]) -> Owner {
     let origin = Origin {
         gateway: "plantroom-1".into(),
         source: "urn:tidegate:gateway:plantroom-1".into(),
@@ -56,7 +56,7 @@ pub(crate) fn owner(sinks: &[&str]) -> Owner {
     }
 }
 
-pub(crate) fn draft(text: &str) -> Draft {
+pub fn draft(text: &str) -> Draft {
     let mut data = serde_json::Map::new();
     data.insert("text".to_owned(), text.into());
     Draft {
@@ -72,14 +72,14 @@ pub(crate) fn draft(text: &str) -> Draft {
     }
 }
 
-pub(crate) fn change(key: &str, value: Option<&str>) -> StateChange {
+pub fn change(key: &str, value: Option<&str>) -> StateChange {
     StateChange {
         key: key.as_bytes().to_vec(),
         value: value.map(|value| value.as_bytes().to_vec()),
     }
 }
 
-pub(crate) fn outcome(events: &[&str], state: &[(&str, Option<&str>)]) -> Outcome {
+pub fn outcome(events: &[&str], state: &[(&str, Option<&str>)]) -> Outcome {
     Outcome {
         events: events.iter().map(|text| draft(text)).collect(),
         state: state.iter().map(|(key, value)| change(key, *value)).collect(),
@@ -87,32 +87,32 @@ pub(crate) fn outcome(events: &[&str], state: &[(&str, Option<&str>)]) -> Outcom
     }
 }
 
-pub(crate) fn data(entry: &Entry) -> &serde_json::Map<String, serde_json::Value> {
+pub fn data(entry: &Entry) -> &serde_json::Map<String, serde_json::Value> {
     let Data::Gateway(data) = &entry.event.draft.data else {
         panic!("no rule events here")
     };
     data
 }
 
-pub(crate) fn text(entry: &Entry) -> String {
+pub fn text(entry: &Entry) -> String {
     match data(entry).get("text") {
         Some(text) => text.as_str().unwrap_or_default().to_owned(),
         None => entry.event.draft.name.to_string(),
     }
 }
 
-pub(crate) fn texts(entries: &[Entry]) -> Vec<String> {
+pub fn texts(entries: &[Entry]) -> Vec<String> {
     entries.iter().map(text).collect()
 }
 
-pub(crate) fn cursor_at(entry: &Entry) -> Cursor {
+pub fn cursor_at(entry: &Entry) -> Cursor {
     Cursor {
         position: entry.position,
         sequence: entry.sequence,
     }
 }
 
-pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -125,14 +125,14 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// A running journal of a test.
-pub(crate) struct Open {
-    pub(crate) journal: Journal,
-    pub(crate) recovered: Recovered,
-    pub(crate) running: Running,
+pub struct Open {
+    pub journal: Journal,
+    pub recovered: Recovered,
+    pub running: Running,
 }
 
 impl Open {
-    pub(crate) fn on(disk: &Simulated, settings: &Settings, owner: Owner) -> Self {
+    pub fn on(disk: &Simulated, settings: &Settings, owner: Owner) -> Self {
         let (journal, recovered, running) =
             Journal::open_on(disk.mount(), settings, owner, Clock::system()).expect("it opens");
         Self {
@@ -142,11 +142,11 @@ impl Open {
         }
     }
 
-    pub(crate) fn new(disk: &Simulated) -> Self {
+    pub fn new(disk: &Simulated) -> Self {
         Self::on(disk, &settings(), owner(&["cloud"]))
     }
 
-    pub(crate) fn wait(&self, position: Position) {
+    pub fn wait(&self, position: Position) {
         block_on(async {
             self.journal
                 .durable()
@@ -157,25 +157,25 @@ impl Open {
         .expect("the thread lives");
     }
 
-    pub(crate) fn commit(&self, events: &[&str], state: &[(&str, Option<&str>)]) -> Position {
+    pub fn commit(&self, events: &[&str], state: &[(&str, Option<&str>)]) -> Position {
         let position = self.journal.append(outcome(events, state));
         self.wait(position);
         position
     }
 
-    pub(crate) fn health(&self, is: impl FnMut(&Health) -> bool) -> Health {
+    pub fn health(&self, is: impl FnMut(&Health) -> bool) -> Health {
         block_on(async { self.journal.health().wait_for(is).await.unwrap().clone() })
     }
 
-    pub(crate) fn read(&self, after: Cursor) -> Vec<Entry> {
+    pub fn read(&self, after: Cursor) -> Vec<Entry> {
         self.journal.read_after_blocking(after, ALL).unwrap()
     }
 
-    pub(crate) fn read_all(&self) -> Vec<Entry> {
+    pub fn read_all(&self) -> Vec<Entry> {
         self.read(Cursor::default())
     }
 
-    pub(crate) fn state(&self) -> Vec<(String, String)> {
+    pub fn state(&self) -> Vec<(String, String)> {
         let text = |bytes: &Vec<u8>| String::from_utf8(bytes.clone()).unwrap();
         self.recovered
             .state
@@ -184,30 +184,30 @@ impl Open {
             .collect()
     }
 
-    pub(crate) fn close(self) {
+    pub fn close(self) {
         block_on(self.journal.close());
         self.running.ended.blocking_recv().unwrap().unwrap();
     }
 
     /// The machine loses its power.
-    pub(crate) fn power_cut(self, disk: &Simulated, random: &mut fastrand::Rng) {
+    pub fn power_cut(self, disk: &Simulated, random: &mut fastrand::Rng) {
         disk.power_cut(random);
         self.gone();
     }
 
     /// The process dies.
-    pub(crate) fn kill(self, disk: &Simulated) {
+    pub fn kill(self, disk: &Simulated) {
         disk.kill();
         self.gone();
     }
 
-    pub(crate) fn gone(self) {
+    pub fn gone(self) {
         drop(self.journal);
         drop(self.running.ended.blocking_recv());
     }
 }
 
-pub(crate) fn segment_files(disk: &Simulated) -> Vec<PathBuf> {
+pub fn segment_files(disk: &Simulated) -> Vec<PathBuf> {
     disk.paths()
         .into_iter()
         .filter(|path| path.extension().is_some_and(|it| it == "seg"))
@@ -215,7 +215,7 @@ pub(crate) fn segment_files(disk: &Simulated) -> Vec<PathBuf> {
 }
 
 /// The segment file whose header has the highest number, and that number.
-pub(crate) fn newest_segment(disk: &Simulated) -> PathBuf {
+pub fn newest_segment(disk: &Simulated) -> PathBuf {
     let number = |path: &PathBuf| {
         let bytes = disk.content(path).unwrap();
         if bytes.starts_with(b"TGSEG") {
@@ -227,7 +227,7 @@ pub(crate) fn newest_segment(disk: &Simulated) -> PathBuf {
     segment_files(disk).into_iter().max_by_key(number).unwrap()
 }
 
-pub(crate) fn damage(disk: &Simulated, path: &Path, at: usize, count: usize) {
+pub fn damage(disk: &Simulated, path: &Path, at: usize, count: usize) {
     let mut bytes = disk.content(path).unwrap();
     for byte in &mut bytes[at..at + count] {
         *byte ^= 0x55;
@@ -236,7 +236,7 @@ pub(crate) fn damage(disk: &Simulated, path: &Path, at: usize, count: usize) {
 }
 
 /// Appends events of 20 KB, numbered, until `stop` says so.
-pub(crate) fn fill(open: &Open, count: usize) {
+pub fn fill(open: &Open, count: usize) {
     let padding = "x".repeat(20_000);
     let mut last = Position(0);
     for number in 0..count {
@@ -251,7 +251,7 @@ pub(crate) fn fill(open: &Open, count: usize) {
 }
 
 /// The sequences that are read, and those that `EventsDiscarded` names.
-pub(crate) fn account(entries: &[Entry]) -> (Vec<u64>, Vec<(u64, u64)>) {
+pub fn account(entries: &[Entry]) -> (Vec<u64>, Vec<(u64, u64)>) {
     let read = entries.iter().map(|entry| entry.sequence.0).collect();
     let mut told = Vec::new();
     for entry in entries
@@ -266,7 +266,7 @@ pub(crate) fn account(entries: &[Entry]) -> (Vec<u64>, Vec<(u64, u64)>) {
 }
 
 /// Every sequence up to the last is read or told.
-pub(crate) fn assert_no_gap(entries: &[Entry]) {
+pub fn assert_no_gap(entries: &[Entry]) {
     let (read, told) = account(entries);
     let last = *read.last().unwrap();
     for sequence in 1..=last {
@@ -277,10 +277,10 @@ pub(crate) fn assert_no_gap(entries: &[Entry]) {
 }
 
 /// Where frames begin in a segment.
-pub(crate) const FRAMES: usize = 128;
+pub const FRAMES: usize = 128;
 
 /// The offsets of the frames of a segment that was used once, and where they end.
-pub(crate) fn frames(bytes: &[u8]) -> Vec<usize> {
+pub fn frames(bytes: &[u8]) -> Vec<usize> {
     let mut offsets = vec![FRAMES];
     loop {
         let at = *offsets.last().unwrap();
@@ -292,7 +292,7 @@ pub(crate) fn frames(bytes: &[u8]) -> Vec<usize> {
     }
 }
 
-pub(crate) fn says(open: &Open, name: &str) -> Vec<Entry> {
+pub fn says(open: &Open, name: &str) -> Vec<Entry> {
     open.read_all()
         .into_iter()
         .filter(|entry| &*entry.event.draft.name == name)
