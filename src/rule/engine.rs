@@ -92,6 +92,8 @@ pub enum Skipped {
 /// What the engine counted since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
+    /// Readings evaluated.
+    pub evaluated: u64,
     /// Readings skipped as late.
     pub late: u64,
     /// Readings skipped as duplicates.
@@ -177,6 +179,7 @@ impl Engine {
             self.take_effect(index, &effect, at, out);
         }
         self.fire(|deadline| deadline <= at, out);
+        self.counts.evaluated = self.counts.evaluated.saturating_add(1);
         Ok(())
     }
 
