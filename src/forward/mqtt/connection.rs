@@ -63,6 +63,8 @@ pub(super) enum Signal {
         /// `PUBACK`'s reason code.
         reason: u8,
     },
+    /// It is over because of one of the unanswered publishes; which, the broker did not say: why (reason code).
+    Poisoned(u8),
     /// Our DISCONNECT is out.
     Left,
     /// It is over: why.
@@ -211,7 +213,9 @@ async fn pump5(mut events: rumqttc::v5::EventLoop, out: mpsc::Sender<Signal>) {
     use rumqttc::v5::Event;
     loop {
         let signal = match events.poll().await {
-            Err(error) => Some(Signal::Lost(reason5(&error))),
+            Err(error) => {
+                Some(poison(&error).map_or_else(|| Signal::Lost(reason5(&error)), Signal::Poisoned))
+            }
             Ok(Event::Incoming(Packet::ConnAck(connack))) => {
                 let properties = connack.properties.as_ref();
                 Some(Signal::Connected {
@@ -227,7 +231,7 @@ async fn pump5(mut events: rumqttc::v5::EventLoop, out: mpsc::Sender<Signal>) {
             Ok(Event::Outgoing(outgoing)) => outgoing_signal(&outgoing),
         };
         let Some(signal) = signal else { continue };
-        let over = matches!(signal, Signal::Lost(_));
+        let over = matches!(signal, Signal::Lost(_) | Signal::Poisoned(_));
         if out.send(signal).await.is_err() || over {
             return;
         }
@@ -265,6 +269,28 @@ fn outgoing_signal(outgoing: &Outgoing) -> Option<Signal> {
         Outgoing::Disconnect => Some(Signal::Left),
         // Two publishes under one packet id: the window rules it out, and rumqttc would lose one of them.
         Outgoing::AwaitAck(pkid) => Some(Signal::Lost(format!("packet id {pkid} was still in use"))),
+        _ => None,
+    }
+}
+
+/// The reason code, if it judges a publish: of a DISCONNECT, or of a PUBACK that rumqttc cannot read (0x95 is
+/// none of its own, so it ends the connection and keeps the packet id to itself).
+fn poison(error: &rumqttc::v5::ConnectionError) -> Option<u8> {
+    use packets5::DisconnectReasonCode;
+    use rumqttc::v5::{ConnectionError, StateError, mqttbytes};
+    let ConnectionError::MqttState(error) = error else {
+        return None;
+    };
+    match error {
+        StateError::Deserialization(mqttbytes::Error::InvalidConnectReturnCode(0x95))
+        | StateError::ServerDisconnect {
+            reason_code: DisconnectReasonCode::PacketTooLarge,
+            ..
+        } => Some(0x95),
+        StateError::ServerDisconnect {
+            reason_code: DisconnectReasonCode::PayloadFormatInvalid,
+            ..
+        } => Some(0x99),
         _ => None,
     }
 }
