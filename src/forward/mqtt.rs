@@ -153,6 +153,13 @@ impl<L: Log> Uplink<L> {
         })
     }
 
+    /// With other waits: for tests that need hundreds of connections.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_pace(self, pace: Pace) -> Self {
+        Self { pace, ..self }
+    }
+
     /// Forwards until `stop`, then what is durable by then; says offline, disconnects and returns.
     ///
     /// Cancel `stop` once nothing more is appended, and while the journal still reads; drop this future when

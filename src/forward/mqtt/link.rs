@@ -280,12 +280,20 @@ impl Link for MqttLink {
     }
 
     async fn next(&mut self) -> Verdict {
-        if let Some(verdict) = self.verdicts.pop_front() {
-            return verdict;
-        }
         loop {
-            // The only wait: whatever is taken from the channel is used before the next one.
-            match self.connection.next().await {
+            // What the connection has said comes first: a publish that it no longer takes is not why it ended.
+            let said = self.connection.said();
+            if said.is_none()
+                && let Some(verdict) = self.verdicts.pop_front()
+            {
+                return verdict;
+            }
+            let signal = match said {
+                Some(signal) => signal,
+                // The only wait: whatever is taken from the channel is used before the next one.
+                None => self.connection.next().await,
+            };
+            match signal {
                 Signal::Sent(pkid) => self.number(pkid),
                 Signal::Answered { pkid, reason } => {
                     if let Some(Publish::Event(position)) = self.by_pkid.remove(&pkid) {
