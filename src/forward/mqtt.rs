@@ -70,7 +70,7 @@ pub struct Settings {
     pub inflight: u16,
     /// No acknowledgement for this long: the connection is dead.
     pub ack_timeout: Duration,
-    /// Refusals of one event before it is set aside.
+    /// Refusals of one event before the sink is said to be stopped at it; nothing is set aside yet.
     pub max_attempts: u32,
     /// Whether undelivered events may make `refuse` refuse.
     pub required: bool,
