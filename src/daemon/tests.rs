@@ -15,8 +15,22 @@ use crate::{
 /// Longer than anything here takes on the slowest machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-const RULE: &str =
-    "[[rule]]\nevent = \"HighTemperature\"\nmetric = \"temperature\"\nabove = 30.0\nhold = \"1ms\"\n";
+/// A rule with a short hold, and what it watches.
+const RULE: &str = r#"
+[mqtt]
+listen = ["127.0.0.1:1883"]
+[[mqtt.readings]]
+topic = "thermostats/{device}/state"
+format = "json"
+[[mqtt.readings.metric]]
+name = "temperature"
+at = "/temp"
+[[rule]]
+event = "HighTemperature"
+metric = "temperature"
+above = 30.0
+hold = "1ms"
+"#;
 
 fn config(dir: &std::path::Path, more: &str) -> Config {
     let text = format!(
