@@ -302,13 +302,7 @@ impl Gateway {
             // No `closed` frame: this was no clean stop, and the next start shall know it.
             return Err(Error::StageEnded("engine, while it stopped,".into()));
         }
-        // An empty commit stands behind all that the engine decided.
-        let stopped = self.announcer.stopped();
-        let stopped = stopped.unwrap_or_else(|| self.journal.append(Outcome::default()));
-        let mut durable = self.journal.durable();
-        // Forwarders go on with what is durable when they are told; the rest is sent after the next start.
-        let written = durable.wait_for(|position| *position >= stopped);
-        drop(timeout(STAGE_GRACE, written).await.map(drop));
+        settle(&self.journal, &self.announcer).await;
         self.stop_forwarders.cancel();
         if !finish(&mut self.forwarders, GRACE).await {
             info!("what is not delivered yet stays in the journal");
@@ -327,6 +321,17 @@ impl Gateway {
             Err(_) => Err(Error::StageEnded("journal thread".into())),
         }
     }
+}
+
+/// Says goodbye, unless that is off, and waits until all that was decided is durable: forwarders go on with what
+/// is durable when they are told, the rest is sent after the next start.
+async fn settle(journal: &Journal, announcer: &Announcer) {
+    // An empty commit stands behind all that the engine decided.
+    let stopped = announcer.stopped();
+    let stopped = stopped.unwrap_or_else(|| journal.append(Outcome::default()));
+    let mut durable = journal.durable();
+    let written = durable.wait_for(|position| *position >= stopped);
+    drop(timeout(STAGE_GRACE, written).await.map(drop));
 }
 
 /// A stage that tells its name when it ends.
@@ -415,3 +420,6 @@ fn at_the_end(position: Position) -> Cursor {
         ..Cursor::default()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,8 @@
 //!
 //! **What it promises.** Every event is handed to the sink, in journal order, until the sink confirms it; the
 //! cursor moves only behind events that are all confirmed. A lost connection, a refusal or a restart costs
-//! duplicates (at most the window), never an event. A sink that is away costs one attempt per back-off.
+//! duplicates (at most the window), never an event. A sink that is away costs one attempt per back-off, and a
+//! sink that takes everything but the next event counts as away: only a cursor that moves is progress.
 //!
 //! **What is absent.** There is no queue: the journal is the queue, and at most [`AHEAD`] entries are read
 //! ahead of it. Nothing is skipped: an event that a sink refuses for good stops this sink (loudly) until it
@@ -161,6 +162,9 @@ pub struct Forwarder<L, S> {
     backoff: Backoff,
     standing: Standing,
     judged: Option<Judged>,
+    /// The last connection ended and the cursor had not moved: one event at a time until it does, so that what
+    /// the sink cannot take is known by name.
+    alone: bool,
 }
 
 /// What was last said about the sink in the log.
@@ -219,6 +223,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
             backoff,
             standing,
             judged: None,
+            alone: false,
         }
     }
 
@@ -270,7 +275,9 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
             Err(reason) => return End::Lost(reason),
         };
         self.status.send_modify(|status| status.connections += 1);
+        let before = self.cursor;
         let end = self.forward(&mut link, stop).await;
+        self.alone = self.cursor == before;
         if !matches!(end, End::Lost(_)) {
             pulsing(&self.status, link.close()).await;
             self.status.send_modify(|status| status.connected = false);
@@ -281,7 +288,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
     async fn forward(&mut self, link: &mut S::Link, stop: &CancellationToken) -> End {
         let now = Instant::now();
         let mut flow = Flow {
-            window: Window::new(link.limit()),
+            window: Window::new(if self.alone { 1 } else { link.limit() }),
             ahead: VecDeque::new(),
             read_to: self.cursor,
             more: true,
@@ -311,8 +318,12 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
                 verdict = link.next() => {
                     flow.ack_due = Instant::now() + self.pace.ack_timeout;
                     match verdict {
-                        Verdict::Delivered(position) => self.delivered(&mut flow, position),
-                        Verdict::Refused(position, reason) => self.refused(&mut flow, position, &reason),
+                        Verdict::Delivered(position) => self.delivered(&mut flow, position, link.limit()),
+                        Verdict::Refused(position, reason) => {
+                            if let Err(error) = self.refused(&mut flow, position, &reason).await {
+                                return End::Log(error);
+                            }
+                        }
                         Verdict::Lost(reason) => return End::Lost(reason),
                     }
                 }
@@ -381,7 +392,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
                 flow.window.resent(position);
             }
             // Discarded meanwhile, for want of room: `EventsDiscarded` tells, nothing is left to send.
-            None => self.passed(flow, position),
+            None => _ = self.passed(flow, position),
         }
         Ok(())
     }
@@ -400,8 +411,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
         });
     }
 
-    fn delivered(&mut self, flow: &mut Flow, position: Position) {
-        self.backoff.reset();
+    fn delivered(&mut self, flow: &mut Flow, position: Position, limit: usize) {
         if self
             .judged
             .take_if(|judged| judged.position == position)
@@ -411,47 +421,51 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
             self.status.send_modify(|status| status.last_error = None);
         }
         self.status.send_modify(|status| status.acked += 1);
-        self.note_up();
-        self.passed(flow, position);
-    }
-
-    fn passed(&mut self, flow: &mut Flow, position: Position) {
-        self.judged.take_if(|judged| judged.position == position);
-        if let Some(cursor) = flow.window.delivered(position) {
-            self.cursor = cursor;
-            self.log.acknowledge(&self.name, cursor);
-            self.status
-                .send_modify(|status| status.delivered = cursor.sequence);
+        if self.passed(flow, position) {
+            // Only this is progress: a sink that takes all but the oldest event would be tried again at once,
+            // and be said to be restored, for ever.
+            self.backoff.reset();
+            self.note_up();
+            flow.window.widen(limit);
         }
     }
 
-    fn refused(&mut self, flow: &mut Flow, position: Position, reason: &str) {
+    /// Whether the cursor moved.
+    fn passed(&mut self, flow: &mut Flow, position: Position) -> bool {
+        let Some(cursor) = flow.window.delivered(position) else {
+            return false;
+        };
+        self.cursor = cursor;
+        self.judged.take_if(|judged| judged.position <= cursor.position);
+        self.log.acknowledge(&self.name, cursor);
+        self.status
+            .send_modify(|status| status.delivered = cursor.sequence);
+        true
+    }
+
+    async fn refused(
+        &mut self,
+        flow: &mut Flow,
+        position: Position,
+        reason: &str,
+    ) -> Result<(), journal::Error> {
         flow.window.refused(position);
         self.status.send_modify(|status| status.refused += 1);
-        let pace = self.pace;
-        // Of several refused events the oldest is judged first; the others when it is their turn. One behind the
-        // cursor is no longer to be sent at all: it was delivered, or discarded.
-        let passed = self.cursor.position;
-        if self
-            .judged
-            .as_ref()
-            .is_none_or(|judged| position < judged.position || judged.position <= passed)
-        {
-            tracing::warn!(sink = %self.name, position = position.0, reason, "the sink refuses an event");
-            self.judged = Some(Judged {
-                position,
-                attempts: 0,
-                backoff: Backoff::new(pace.base, pace.cap),
-            });
+        // Of several refused events the oldest is judged first; the others when it is their turn. One that is
+        // not on its way any more, delivered or discarded, is judged no further.
+        let judged = self.judged.as_ref().map(|judged| judged.position);
+        if judged.is_none_or(|judged| position < judged || !flow.window.contains(judged)) {
+            self.judge(position, reason).await?;
         }
+        let pace = self.pace;
         let Some(judged) = self.judged.as_mut().filter(|judged| judged.position == position) else {
-            return;
+            return Ok(());
         };
         judged.attempts = judged.attempts.saturating_add(1);
         flow.retry_at = Instant::now() + judged.backoff.next(fastrand::u8(..));
         let attempts = judged.attempts;
         if attempts < pace.max_attempts {
-            return;
+            return Ok(());
         }
         if attempts == pace.max_attempts {
             tracing::error!(
@@ -462,6 +476,34 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
         self.status.send_modify(|status| {
             status.last_error = Some(format!("stopped at an event refused {attempts} times: {reason}"));
         });
+        Ok(())
+    }
+
+    /// Begins to count an event's refusals, and says which event it is.
+    async fn judge(&mut self, position: Position, reason: &str) -> Result<(), journal::Error> {
+        let before = Cursor {
+            position: Position(position.0.saturating_sub(1)),
+            ..Cursor::default()
+        };
+        let found = self.log.read_after(before, ONE).await?;
+        // None: discarded meanwhile, for want of room.
+        if let Some(entry) = found.first().filter(|entry| entry.position == position) {
+            tracing::warn!(
+                sink = %self.name,
+                event = format!("{}-{}", entry.epoch, entry.sequence),
+                kind = %entry.event.draft.kind,
+                reason,
+                "the sink refuses an event: nothing new is sent to it before it takes this one, which is tried \
+                 again with growing waits; let the broker take it (its limit of a packet's size, its check of the \
+                 payload), then the sink goes on by itself"
+            );
+        }
+        self.judged = Some(Judged {
+            position,
+            attempts: 0,
+            backoff: Backoff::new(self.pace.base, self.pace.cap),
+        });
+        Ok(())
     }
 
     fn note_up(&mut self) {

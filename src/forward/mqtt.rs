@@ -70,7 +70,7 @@ pub struct Settings {
     pub inflight: u16,
     /// No acknowledgement for this long: the connection is dead.
     pub ack_timeout: Duration,
-    /// Refusals of one event before it is set aside.
+    /// Refusals of one event before the sink is said to be stopped at it; nothing is set aside yet.
     pub max_attempts: u32,
     /// Whether undelivered events may make `refuse` refuse.
     pub required: bool,
@@ -151,6 +151,13 @@ impl<L: Log> Uplink<L> {
             log,
             pace,
         })
+    }
+
+    /// With other waits: for tests that need hundreds of connections.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_pace(self, pace: Pace) -> Self {
+        Self { pace, ..self }
     }
 
     /// Forwards until `stop`, then what is durable by then; says offline, disconnects and returns.

@@ -340,7 +340,53 @@ async fn silence_for_the_ack_timeout_is_a_dead_connection() {
             ..pace()
         },
     );
-    bench.gets(&[(1, 1, 0), (1, 2, 1), (2, 1, 0), (2, 2, 1)]).await;
+    bench.gets(&[(1, 1, 0), (1, 2, 1), (2, 1, 0)]).await;
+}
+
+#[tokio::test]
+async fn after_a_connection_without_progress_one_event_goes_alone_until_the_cursor_moves() {
+    let mut bench = Bench::new(5, 3, &[true, true], pace());
+    bench.gets(&[(1, 1, 0), (1, 2, 1), (1, 3, 2)]).await;
+    bench.delivered(0, 2).await;
+    bench.answer(0, Verdict::Lost("reset".to_owned())).await;
+    bench.gets(&[(2, 1, 0)]).await;
+    assert!(bench.got.try_recv().is_err());
+    bench.delivered(1, 1).await;
+    bench.gets(&[(2, 2, 1), (2, 3, 2), (2, 4, 3)]).await;
+}
+
+/// The oldest event is never answered, the one behind it always: each connection is worth no more than none.
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_takes_all_but_the_oldest_event_is_tried_with_growing_waits_and_never_said_to_be_up() {
+    let pace = Pace {
+        base: Duration::from_secs(1),
+        cap: Duration::from_secs(16),
+        ..pace()
+    };
+    let mut bench = Bench::new(2, 2, &[true; 5], pace);
+    let mut waits = Vec::new();
+    for connection in 0..4 {
+        // Alone from the second connection on: what is handed over at once is the oldest.
+        bench.gets(&[(connection + 1, 1, 0)]).await;
+        if connection == 0 {
+            bench.gets(&[(1, 2, 1)]).await;
+            bench.delivered(0, 2).await;
+        }
+        let before = Instant::now();
+        bench
+            .answer(connection, Verdict::Lost("not authorised".to_owned()))
+            .await;
+        bench
+            .status(|status| status.connections == connection as u64 + 2)
+            .await;
+        waits.push(before.elapsed());
+        assert!(!bench.status.borrow().connected);
+    }
+    let least = [500, 1000, 2000, 4000].map(Duration::from_millis);
+    assert!(
+        waits.iter().zip(least).all(|(wait, least)| *wait >= least),
+        "{waits:?}"
+    );
 }
 
 #[tokio::test]
@@ -436,6 +482,55 @@ async fn a_refused_event_that_was_discarded_meanwhile_holds_nothing_back() {
     bench.refused(0, 1).await;
     bench.delivered(0, 2).await;
     bench.log.acknowledges(2).await;
+}
+
+/// Waits that would show: a resend without them comes at once, in this test's time.
+fn slow() -> Pace {
+    Pace {
+        base: Duration::from_secs(10),
+        cap: Duration::from_secs(10),
+        ..pace()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_refused_after_another_refused_one_was_passed_is_not_sent_again_at_once() {
+    let mut bench = Bench::new(3, 2, &[true, true], slow());
+    bench.gets(&[(1, 1, 0), (1, 2, 1)]).await;
+    bench.refused(0, 1).await;
+    bench.status(|status| status.refused == 1).await;
+    bench.log.discard(Position(3));
+    bench.answer(0, Verdict::Lost("reset".to_owned())).await;
+    bench.gets(&[(2, 2, 1)]).await;
+    bench.delivered(1, 2).await;
+    bench.gets(&[(2, 3, 2)]).await;
+    let before = Instant::now();
+    bench.refused(1, 3).await;
+    bench.gets(&[(2, 3, 2)]).await;
+    assert!(
+        before.elapsed() >= Duration::from_secs(5),
+        "{:?}",
+        before.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_refused_first_after_a_refused_one_was_discarded_is_not_sent_again_at_once() {
+    let mut bench = Bench::new(2, 2, &[true, true], slow());
+    bench.gets(&[(1, 1, 0), (1, 2, 1)]).await;
+    bench.refused(0, 1).await;
+    bench.status(|status| status.refused == 1).await;
+    bench.log.discard(Position(3));
+    bench.answer(0, Verdict::Lost("reset".to_owned())).await;
+    bench.gets(&[(2, 2, 1)]).await;
+    let before = Instant::now();
+    bench.refused(1, 2).await;
+    bench.gets(&[(2, 2, 1)]).await;
+    assert!(
+        before.elapsed() >= Duration::from_secs(5),
+        "{:?}",
+        before.elapsed()
+    );
 }
 
 #[tokio::test]

@@ -42,6 +42,19 @@ impl Window {
         }
     }
 
+    /// From now on `limit` entries may be unconfirmed, if those are more.
+    pub fn widen(&mut self, limit: usize) {
+        self.limit = self.limit.max(limit);
+    }
+
+    /// Whether the entry at `position` was sent and is not yet passed.
+    #[must_use]
+    pub fn contains(&self, position: Position) -> bool {
+        self.sent
+            .binary_search_by_key(&position, |sent| sent.cursor.position)
+            .is_ok()
+    }
+
     /// Whether the next entry has to wait.
     ///
     /// Counts from the oldest hole, not from the newest confirmation: with packet ids that cycle

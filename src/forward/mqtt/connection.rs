@@ -63,6 +63,8 @@ pub(super) enum Signal {
         /// `PUBACK`'s reason code.
         reason: u8,
     },
+    /// It is over because of one of the unanswered publishes; which, the broker did not say: why (reason code).
+    Poisoned(u8),
     /// Our DISCONNECT is out.
     Left,
     /// It is over: why.
@@ -140,6 +142,11 @@ impl Connection {
         }
     }
 
+    /// The next signal, if it is there already.
+    pub fn said(&mut self) -> Option<Signal> {
+        self.signals.try_recv().ok()
+    }
+
     /// The next signal. Cancel-safe: a channel.
     pub async fn next(&mut self) -> Signal {
         let ended = || Signal::Lost("the connection's pump ended".to_owned());
@@ -207,53 +214,90 @@ fn options311(plan: &Plan) -> rumqttc::MqttOptions {
 
 /// Polls until the connection is over or nobody listens.
 async fn pump5(mut events: rumqttc::v5::EventLoop, out: mpsc::Sender<Signal>) {
+    loop {
+        match events.poll().await {
+            Ok(event) => {
+                if !tell(&out, signal5(&event)).await {
+                    return;
+                }
+            }
+            Err(error) => {
+                let judged = poison(&error).map(Signal::Poisoned);
+                let end = judged.unwrap_or_else(|| Signal::Lost(reason5(&error)));
+                // What was read before the end counts: an acknowledgement thrown away is a duplicate.
+                let before = events.state.events.iter().map(signal5);
+                tell_all(&out, before.chain([Some(end)])).await;
+                return;
+            }
+        }
+    }
+}
+
+fn signal5(event: &rumqttc::v5::Event) -> Option<Signal> {
     use packets5::Packet;
     use rumqttc::v5::Event;
-    loop {
-        let signal = match events.poll().await {
-            Err(error) => Some(Signal::Lost(reason5(&error))),
-            Ok(Event::Incoming(Packet::ConnAck(connack))) => {
-                let properties = connack.properties.as_ref();
-                Some(Signal::Connected {
-                    receive_max: properties.and_then(|p| p.receive_max).unwrap_or(u16::MAX),
-                    max_packet: properties.and_then(|p| p.max_packet_size).unwrap_or(u32::MAX),
-                })
-            }
-            Ok(Event::Incoming(Packet::PubAck(puback))) => Some(Signal::Answered {
-                pkid: puback.pkid,
-                reason: reason_code(puback.reason),
-            }),
-            Ok(Event::Incoming(_)) => None,
-            Ok(Event::Outgoing(outgoing)) => outgoing_signal(&outgoing),
-        };
-        let Some(signal) = signal else { continue };
-        let over = matches!(signal, Signal::Lost(_));
-        if out.send(signal).await.is_err() || over {
-            return;
+    match event {
+        Event::Incoming(Packet::ConnAck(connack)) => {
+            let properties = connack.properties.as_ref();
+            Some(Signal::Connected {
+                receive_max: properties.and_then(|p| p.receive_max).unwrap_or(u16::MAX),
+                max_packet: properties.and_then(|p| p.max_packet_size).unwrap_or(u32::MAX),
+            })
         }
+        Event::Incoming(Packet::PubAck(puback)) => Some(Signal::Answered {
+            pkid: puback.pkid,
+            reason: reason_code(puback.reason),
+        }),
+        Event::Incoming(_) => None,
+        Event::Outgoing(outgoing) => outgoing_signal(outgoing),
     }
 }
 
 /// Polls until the connection is over or nobody listens.
 async fn pump311(mut events: rumqttc::EventLoop, out: mpsc::Sender<Signal>) {
-    use rumqttc::{Event, Packet};
     loop {
-        let signal = match events.poll().await {
-            Err(error) => Some(Signal::Lost(reason311(&error))),
-            Ok(Event::Incoming(Packet::ConnAck(_))) => Some(Signal::Connected {
-                receive_max: u16::MAX,
-                max_packet: u32::MAX,
-            }),
-            Ok(Event::Incoming(Packet::PubAck(puback))) => Some(Signal::Answered {
-                pkid: puback.pkid,
-                reason: 0,
-            }),
-            Ok(Event::Incoming(_)) => None,
-            Ok(Event::Outgoing(outgoing)) => outgoing_signal(&outgoing),
-        };
-        let Some(signal) = signal else { continue };
-        let over = matches!(signal, Signal::Lost(_));
-        if out.send(signal).await.is_err() || over {
+        match events.poll().await {
+            Ok(event) => {
+                if !tell(&out, signal311(&event)).await {
+                    return;
+                }
+            }
+            Err(error) => {
+                let end = Signal::Lost(reason311(&error));
+                let before = events.state.events.iter().map(signal311);
+                tell_all(&out, before.chain([Some(end)])).await;
+                return;
+            }
+        }
+    }
+}
+
+fn signal311(event: &rumqttc::Event) -> Option<Signal> {
+    use rumqttc::{Event, Packet};
+    match event {
+        Event::Incoming(Packet::ConnAck(_)) => Some(Signal::Connected {
+            receive_max: u16::MAX,
+            max_packet: u32::MAX,
+        }),
+        Event::Incoming(Packet::PubAck(puback)) => Some(Signal::Answered {
+            pkid: puback.pkid,
+            reason: 0,
+        }),
+        Event::Incoming(_) => None,
+        Event::Outgoing(outgoing) => outgoing_signal(outgoing),
+    }
+}
+
+/// Whether there is more to tell: the connection is not over and somebody listens.
+async fn tell(out: &mpsc::Sender<Signal>, signal: Option<Signal>) -> bool {
+    let Some(signal) = signal else { return true };
+    let over = matches!(signal, Signal::Lost(_));
+    out.send(signal).await.is_ok() && !over
+}
+
+async fn tell_all(out: &mpsc::Sender<Signal>, signals: impl Iterator<Item = Option<Signal>>) {
+    for signal in signals {
+        if !tell(out, signal).await {
             return;
         }
     }
@@ -265,6 +309,28 @@ fn outgoing_signal(outgoing: &Outgoing) -> Option<Signal> {
         Outgoing::Disconnect => Some(Signal::Left),
         // Two publishes under one packet id: the window rules it out, and rumqttc would lose one of them.
         Outgoing::AwaitAck(pkid) => Some(Signal::Lost(format!("packet id {pkid} was still in use"))),
+        _ => None,
+    }
+}
+
+/// The reason code, if it judges a publish: of a DISCONNECT, or of a PUBACK that rumqttc cannot read (0x95 is
+/// none of its own, so it ends the connection and keeps the packet id to itself).
+fn poison(error: &rumqttc::v5::ConnectionError) -> Option<u8> {
+    use packets5::DisconnectReasonCode;
+    use rumqttc::v5::{ConnectionError, StateError, mqttbytes};
+    let ConnectionError::MqttState(error) = error else {
+        return None;
+    };
+    match error {
+        StateError::Deserialization(mqttbytes::Error::InvalidConnectReturnCode(0x95))
+        | StateError::ServerDisconnect {
+            reason_code: DisconnectReasonCode::PacketTooLarge,
+            ..
+        } => Some(0x95),
+        StateError::ServerDisconnect {
+            reason_code: DisconnectReasonCode::PayloadFormatInvalid,
+            ..
+        } => Some(0x99),
         _ => None,
     }
 }

@@ -140,6 +140,7 @@ impl Sink for Broker {
                     max_packet,
                 } => break (receive_max, max_packet),
                 Signal::Lost(reason) => return Err(reason),
+                Signal::Poisoned(reason) => return Err(describe(reason)),
                 Signal::Sent(_) | Signal::Answered { .. } | Signal::Left => {}
             }
         };
@@ -213,6 +214,7 @@ impl MqttLink {
                     }
                 }
                 Signal::Lost(reason) => return Err(reason),
+                Signal::Poisoned(reason) => return Err(describe(reason)),
                 Signal::Connected { .. } | Signal::Left => {}
             }
         }
@@ -228,7 +230,23 @@ impl MqttLink {
         if !self.connection.disconnect() {
             return;
         }
-        while !matches!(self.connection.next().await, Signal::Left | Signal::Lost(_)) {}
+        while !matches!(
+            self.connection.next().await,
+            Signal::Left | Signal::Lost(_) | Signal::Poisoned(_)
+        ) {}
+    }
+
+    /// The broker cut us for a publish and did not say which. If there is only one, we know; else the forwarder
+    /// sends one at a time over the next connection.
+    fn poisoned(&mut self, reason: u8) -> Verdict {
+        let why = format!("the broker ends the connection: {}", describe(reason));
+        let mut events = self.by_pkid.values().chain(&self.handed);
+        let suspect = match (events.next(), events.next()) {
+            (Some(Publish::Event(position)), None) => *position,
+            _ => return Verdict::Lost(why),
+        };
+        self.verdicts.push_back(Verdict::Lost(why));
+        Verdict::Refused(suspect, describe(reason))
     }
 }
 
@@ -262,12 +280,20 @@ impl Link for MqttLink {
     }
 
     async fn next(&mut self) -> Verdict {
-        if let Some(verdict) = self.verdicts.pop_front() {
-            return verdict;
-        }
         loop {
-            // The only wait: whatever is taken from the channel is used before the next one.
-            match self.connection.next().await {
+            // What the connection has said comes first: a publish that it no longer takes is not why it ended.
+            let said = self.connection.said();
+            if said.is_none()
+                && let Some(verdict) = self.verdicts.pop_front()
+            {
+                return verdict;
+            }
+            let signal = match said {
+                Some(signal) => signal,
+                // The only wait: whatever is taken from the channel is used before the next one.
+                None => self.connection.next().await,
+            };
+            match signal {
                 Signal::Sent(pkid) => self.number(pkid),
                 Signal::Answered { pkid, reason } => {
                     if let Some(Publish::Event(position)) = self.by_pkid.remove(&pkid) {
@@ -275,6 +301,7 @@ impl Link for MqttLink {
                     }
                 }
                 Signal::Lost(reason) => return Verdict::Lost(reason),
+                Signal::Poisoned(reason) => return self.poisoned(reason),
                 Signal::Left => return Verdict::Lost("disconnected".to_owned()),
                 Signal::Connected { .. } => {}
             }

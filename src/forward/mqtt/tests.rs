@@ -40,8 +40,8 @@ struct Running {
 }
 
 fn run(settings: Settings, log: &MemoryLog) -> Running {
-    let mut uplink = Uplink::new(settings, log.clone(), origin(), Epoch(7)).unwrap();
-    uplink.pace = pace();
+    let uplink = Uplink::new(settings, log.clone(), origin(), Epoch(7)).unwrap();
+    let uplink = uplink.with_pace(pace());
     let (sender, status) = watch::channel(Status::default());
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();

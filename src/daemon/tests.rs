@@ -1,0 +1,271 @@
+//! What the wiring promises when things end, fail or are full.
+
+use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
+
+use super::*;
+use crate::{
+    event::{Data, Draft, Sequence, Severity},
+    journal::{Limit, Settings, WhenFull, storage::simulated::Simulated},
+    reading::{DeviceId, Metric, Reading, Value},
+    rule::engine::Setup,
+    source::{Delivery, Ticket},
+    time::EngineTime,
+};
+
+/// Longer than anything here takes on the slowest machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A rule with a short hold, and what it watches.
+const RULE: &str = r#"
+[mqtt]
+listen = ["127.0.0.1:1883"]
+[[mqtt.readings]]
+topic = "thermostats/{device}/state"
+format = "json"
+[[mqtt.readings.metric]]
+name = "temperature"
+at = "/temp"
+[[rule]]
+event = "HighTemperature"
+metric = "temperature"
+above = 30.0
+hold = "1ms"
+"#;
+
+fn config(dir: &std::path::Path, more: &str) -> Config {
+    let text = format!(
+        "[gateway]\nid = \"gw\"\n[journal]\ndir = \"{}/journal\"\nmax-bytes = \"8MiB\"\n{more}",
+        dir.display()
+    );
+    Config::parse("test.toml", &text, &Machine::read()).unwrap_or_else(|report| panic!("{report:?}"))
+}
+
+/// What the next start finds, once the last one has let go.
+async fn reopened(config: &Config) -> Recovered {
+    let open = async {
+        loop {
+            let owner = owner(config, origin());
+            match Journal::open(&config.journal, owner, Clock::system()) {
+                Ok((_, recovered, _)) => return recovered,
+                Err(journal::Error::Locked { .. }) => tokio::task::yield_now().await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    timeout(PATIENCE, open).await.expect("the journal is let go")
+}
+
+fn origin() -> Arc<Origin> {
+    Arc::new(Origin {
+        gateway: "gw".into(),
+        source: "urn:tidegate:gateway:gw".into(),
+        labels: crate::event::Labels::new(),
+        version: "0.1.0".into(),
+    })
+}
+
+fn event(bytes: usize) -> Outcome {
+    let mut data = serde_json::Map::new();
+    data.insert("padding".to_owned(), "x".repeat(bytes).into());
+    let draft = Draft {
+        kind: "io.tidegate.gateway.Test".into(),
+        name: "Test".into(),
+        subject: "gw".into(),
+        about: "gw".into(),
+        severity: Severity::Info,
+        at: EngineTime(7),
+        transition: None,
+        correlation: None,
+        data: Data::Gateway(data),
+    };
+    Outcome {
+        events: vec![draft],
+        ..Outcome::default()
+    }
+}
+
+/// A journal on a disk in memory, with one sink that takes nothing.
+fn journal(when_full: WhenFull) -> (Journal, Recovered, journal::Running) {
+    let settings = Settings {
+        dir: "/journal".into(),
+        max_bytes: 8 * 1024 * 1024,
+        max_age: None,
+        when_full,
+        state_delay: Duration::from_millis(5),
+    };
+    let owner = Owner {
+        origin: origin(),
+        machine_id: "m".to_owned(),
+        board_serial: "b".to_owned(),
+        sinks: vec![SinkPlan {
+            name: "cloud".parse().unwrap(),
+            required: true,
+            from_oldest: false,
+        }],
+    };
+    Journal::open_on(Simulated::default().mount(), &settings, owner, Clock::system()).unwrap()
+}
+
+async fn is_healthy(journal: &Journal, what: impl FnMut(&journal::Health) -> bool) {
+    let mut health = journal.health();
+    let found = timeout(PATIENCE, health.wait_for(what)).await;
+    drop(found.expect("in time").expect("the journal lives"));
+}
+
+/// Everything is delivered up to what is durable.
+async fn deliver_all(journal: &Journal) {
+    let cloud = "cloud".parse().unwrap();
+    loop {
+        let limit = Limit {
+            entries: 100,
+            bytes: usize::MAX,
+        };
+        let entries = journal.read_after(journal.cursor(&cloud), limit).await.unwrap();
+        let Some(last) = entries.last() else { return };
+        let cursor = Cursor {
+            position: last.position,
+            sequence: last.sequence,
+        };
+        journal.acknowledge(&cloud, cursor);
+    }
+}
+
+#[tokio::test]
+async fn a_heartbeat_is_recorded_when_there_is_room_and_not_while_the_journal_is_parked() {
+    let (journal, recovered, _running) = journal(WhenFull::Refuse);
+    let beat = || pulse::Beat {
+        journal: journal.clone(),
+        announcer: Announcer::new(journal.clone(), Clock::system(), "gw".into(), &[]),
+        engine: Arc::default(),
+        uplinks: Vec::new(),
+        epoch: recovered.epoch,
+        heartbeat: Some(Duration::from_millis(1)),
+    };
+    // An empty commit stands where the last one does.
+    let newest = || journal.append(Outcome::default());
+    let a_minute = async || {
+        tokio::time::pause();
+        drop(timeout(Duration::from_mins(1), beat().run()).await);
+        tokio::time::resume();
+    };
+
+    while !journal.health().borrow().parked {
+        journal.append(event(20_000));
+        tokio::task::yield_now().await;
+    }
+    let before = newest();
+    a_minute().await;
+    assert_eq!(newest(), before, "a parked journal was given more");
+
+    let appended = before;
+    while *journal.durable().borrow() < appended {
+        deliver_all(&journal).await;
+    }
+    is_healthy(&journal, |health| !health.parked).await;
+    let before = newest();
+    a_minute().await;
+    assert!(newest() > before, "no sign of life");
+}
+
+/// The intake is never empty when the engine looks, and brings only readings that fire nothing.
+#[tokio::test]
+async fn a_flood_of_late_readings_holds_no_deadline_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, recovered, _running) = journal(WhenFull::DropOldest);
+    let clock = Clock::system();
+    let setup = Setup {
+        rules: config(folder.path(), RULE).rules,
+        devices: Vec::new(),
+        epoch: recovered.epoch,
+        max_devices: 10,
+        max_metrics: 10,
+    };
+    let mut outcome = Outcome::default();
+    let mut engine = Engine::restore(setup, &[], clock.moment(), &mut outcome);
+    let reading = |device: &str, value: f64, at: EngineTime| Reading {
+        device: DeviceId::new(device).unwrap(),
+        metric: Metric::new("temperature").unwrap(),
+        value: Value::Number(value),
+        unit: None,
+        at,
+        stamped: true,
+    };
+    let began = clock.now();
+    engine
+        .observe(&reading("hot", 31.0, began), &mut outcome)
+        .unwrap();
+    engine
+        .observe(&reading("late", 20.0, began), &mut outcome)
+        .unwrap();
+    assert!(outcome.events.is_empty(), "the hold runs");
+    while clock.now() <= began.after(Duration::from_millis(1)) {
+        std::thread::yield_now();
+    }
+
+    let (intake, deliveries) = mpsc::channel(INTAKE_LEN);
+    let counters: Arc<evaluate::Counters> = Arc::default();
+    let evaluation = evaluate::evaluate(engine, deliveries, journal.clone(), clock, Arc::clone(&counters));
+    let mut evaluation = pin!(tokio::task::unconstrained(evaluation));
+    for millis in 1..50 {
+        let late = EngineTime(began.0 - 1000 * millis);
+        let delivery = Delivery {
+            readings: vec![reading("late", 20.0, late)],
+            ticket: Ticket::unclaimed(),
+        };
+        intake.try_send(delivery).unwrap();
+        poll_fn(|context| {
+            assert!(evaluation.as_mut().poll(context).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+    }
+    is_healthy(&journal, |health| health.last == Sequence(1)).await;
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_all_that_was_decided_even_if_it_says_nothing_itself() {
+    for off in ["[events]\noff = [\"GatewayStopped\"]\n", ""] {
+        let folder = tempfile::tempdir().unwrap();
+        let gateway = Gateway::build(&config(folder.path(), off), None).await.unwrap();
+        let durable = gateway.journal.durable();
+        for _ in 0..20 {
+            let decided = gateway.journal.append(event(10));
+            settle(&gateway.journal, &gateway.announcer).await;
+            assert!(*durable.borrow() >= decided);
+        }
+        gateway.stop().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_orderly_stop_is_clean_and_one_in_which_the_engine_panics_is_a_failure() {
+    for panics in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path(), "");
+        let mut gateway = Gateway::build(&config, None).await.unwrap();
+        if panics {
+            gateway.engine = JoinSet::new();
+            gateway.engine.spawn(async { panic!("a bug") });
+        }
+        let stopped = gateway.stop().await;
+        assert_eq!(stopped.is_err(), panics, "{stopped:?}");
+        assert_eq!(reopened(&config).await.clean, !panics);
+    }
+}
+
+#[tokio::test]
+async fn a_start_that_fails_records_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let door = format!("[mqtt]\nlisten = [\"{}\"]\n", taken.local_addr().unwrap());
+    let failing = config(folder.path(), &door);
+    for _ in 0..3 {
+        let error = Gateway::build(&failing, None).await.err();
+        assert!(matches!(error, Some(Error::Door(_))), "{error:?}");
+        assert_eq!(reopened(&failing).await.last, Sequence(0));
+    }
+    drop(taken);
+    let gateway = Gateway::build(&failing, None).await.unwrap();
+    gateway.stop().await.unwrap();
+    assert_eq!(reopened(&failing).await.last, Sequence(2), "started and stopped");
+}
