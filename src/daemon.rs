@@ -134,13 +134,15 @@ impl Daemon {
     ///
     /// As [`Daemon::run_until_signal`].
     pub async fn run(self, stop: CancellationToken, ready: impl FnOnce(&[SocketAddr])) -> Result<(), Error> {
-        let mut gateway = Gateway::build(&self.config, self.rejected.as_deref()).await?;
+        let (mut gateway, beat) = Gateway::build(&self.config, self.rejected.as_deref()).await?;
         if self.rejected.is_none()
             && let (Some(last_good), Some(path)) = (&self.last_good, &self.source)
         {
             last_good.keep(path, &self.config.sha256);
         }
         systemd::ready("ready");
+        // After it: no sign of life before there is one.
+        gateway.others.spawn(named("heartbeat", beat.run()));
         info!(
             gateway = %self.config.gateway.id,
             rules = self.config.rules.len(),
@@ -174,7 +176,7 @@ struct Gateway {
 impl Gateway {
     /// In flow order, last things first: the journal recovers, the engine takes up its state, then the sources
     /// may speak.
-    async fn build(config: &Config, rejected: Option<&str>) -> Result<Self, Error> {
+    async fn build(config: &Config, rejected: Option<&str>) -> Result<(Self, pulse::Beat), Error> {
         // An earlier provider stays: it can only be ring, the one built in.
         drop(rustls::crypto::ring::default_provider().install_default());
         let clock = Clock::system();
@@ -232,7 +234,6 @@ impl Gateway {
             epoch: recovered.epoch,
             heartbeat,
         };
-        gateway.others.spawn(named("heartbeat", beat.run()));
         gateway.start_sources(config, &clock, hub).await?;
         // Said only now that nothing more can fail: a gateway that restarts again and again fills no journal.
         gateway
@@ -241,7 +242,7 @@ impl Gateway {
         if let Some(report) = rejected {
             gateway.announcer.configuration_rejected(report);
         }
-        Ok(gateway)
+        Ok((gateway, beat))
     }
 
     async fn start_sources(&mut self, config: &Config, clock: &Clock, hub: Hub) -> Result<(), Error> {

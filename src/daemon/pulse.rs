@@ -7,7 +7,6 @@ use std::{
 };
 
 use tokio::{sync::watch, time::Instant};
-use tokio_util::sync::CancellationToken;
 
 use super::{announce::Announcer, evaluate, systemd};
 use crate::{event::Epoch, forward, journal::Journal};
@@ -26,17 +25,11 @@ pub(super) struct Beat {
 
 impl Beat {
     pub(super) async fn run(self) {
-        let never = CancellationToken::new();
-        let mut status = tokio::time::interval(EVERY);
-        let watchdog = async {
-            systemd::feed(|| self.pulses(), never).await;
-            std::future::pending::<()>().await;
-        };
-        let beat = self.beat(&mut status);
-        tokio::join!(watchdog, beat);
+        tokio::join!(systemd::feed(|| self.pulses()), self.beat());
     }
 
-    async fn beat(&self, ticks: &mut tokio::time::Interval) {
+    async fn beat(&self) {
+        let mut ticks = tokio::time::interval(EVERY);
         let mut alive_at = self.heartbeat.map(|every| Instant::now() + every);
         loop {
             ticks.tick().await;
