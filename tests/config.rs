@@ -489,3 +489,10 @@ fn a_password_in_a_url_is_never_quoted() {
         assert!(!report.render(true).contains("hunter2"), "{report}");
     }
 }
+
+#[test]
+fn the_unit_does_not_restart_what_a_restart_cannot_mend() {
+    let unit = fs::read_to_string(root().join("systemd/tidegate.service")).expect("readable");
+    assert!(unit.contains("\nRestartPreventExitStatus=2 78\n"));
+    assert!(unit.contains("\nExecStart=/usr/bin/tidegate run --config /etc/tidegate/gateway.toml\n"));
+}

@@ -36,7 +36,7 @@ impl Problem {
         Self {
             line: Some(line_of(text, span.start)),
             span: Some(span),
-            message: shortened(&message, MAX_MESSAGE),
+            message: shortened(message, MAX_MESSAGE),
         }
     }
 
@@ -138,7 +138,7 @@ impl fmt::Display for Report {
                 .line
                 .and_then(|line| Some((line, self.text.lines().nth(line - 1)?)));
             if let Some((line, quoted)) = quoted.filter(|(_, quoted)| !has_password(quoted)) {
-                let quoted = shortened(quoted.trim(), MAX_QUOTED);
+                let quoted = shortened(quoted.trim().to_owned(), MAX_QUOTED);
                 writeln!(formatter, "{line:>6} | {quoted}")?;
             }
         }
@@ -161,10 +161,10 @@ fn line_of_bytes(text: &[u8], offset: usize) -> usize {
 }
 
 /// At most `most` characters: the beginning and the end.
-fn shortened(text: &str, most: usize) -> String {
+fn shortened(text: String, most: usize) -> String {
     let length = text.chars().count();
     if length <= most {
-        return text.to_owned();
+        return text;
     }
     let half = most / 2;
     let (start, end) = (text.chars().take(half), text.chars().skip(length - half));

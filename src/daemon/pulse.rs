@@ -11,7 +11,7 @@ use tokio::{sync::watch, time::Instant};
 use super::{announce::Announcer, evaluate, systemd};
 use crate::{event::Epoch, forward, journal::Journal};
 
-/// How often the status line is renewed and the heartbeat looked at.
+/// How often the status line is renewed and the heartbeat looked at, unless the heartbeat is quicker.
 const EVERY: Duration = Duration::from_secs(5);
 
 pub(super) struct Beat {
@@ -29,7 +29,7 @@ impl Beat {
     }
 
     async fn beat(&self) {
-        let mut ticks = tokio::time::interval(EVERY);
+        let mut ticks = tokio::time::interval(self.heartbeat.map_or(EVERY, |every| every.min(EVERY)));
         let mut alive_at = self.heartbeat.map(|every| Instant::now() + every);
         loop {
             ticks.tick().await;
@@ -39,7 +39,8 @@ impl Beat {
                 // A full journal has no room for a sign of life; the status line gives one.
                 && !self.journal.health().borrow().parked
             {
-                alive_at = Some(due + every);
+                // From now, not from when it was due: after a full disk one is enough.
+                alive_at = Some(Instant::now() + every);
                 self.announcer.alive(
                     self.epoch,
                     self.engine.active.load(Ordering::Relaxed),

@@ -167,6 +167,11 @@ impl Site {
         self
     }
 
+    pub(crate) fn heartbeat(mut self, every: &str) -> Self {
+        _ = writeln!(self.tables, "[events]\nheartbeat = \"{every}\"");
+        self
+    }
+
     pub(crate) fn serial(mut self, port: &std::path::Path) -> Self {
         _ = write!(
             self.tables,

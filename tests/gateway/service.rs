@@ -143,3 +143,24 @@ async fn a_start_that_fails_leaves_no_event_of_itself_and_ends_with_what_the_man
     gateway.stop().await;
     assert_eq!(cloud.count(started), 2, "only the starts that succeeded");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_heartbeat_says_where_the_gateway_stands_as_often_as_it_is_told() {
+    let broker = Mosquitto::start().await;
+    let cloud = Cloud::subscribe(broker.port).await;
+    let site = Site::new().uplink(broker.port, "5").heartbeat("1s");
+    let gateway = Gateway::start(&site).await;
+    let alive = |event: &serde_json::Value| event["type"] == "io.tidegate.gateway.GatewayAlive";
+    cloud
+        .wait_until(|events| events.iter().filter(|event| alive(event)).count() >= 2)
+        .await;
+    gateway.stop().await;
+    let beats: Vec<_> = cloud.distinct().into_iter().filter(alive).collect();
+    assert_eq!(beats[0]["severitytext"], "INFO");
+    assert_eq!(beats[0]["data"]["epoch"], beats[0]["epoch"]);
+    assert_eq!(beats[0]["data"]["active_episodes"], 0);
+    assert!(beats[0]["data"]["backlog"].is_u64());
+    // Nothing else happens: the first beat comes after GatewayStarted, the second after the first.
+    let last = |beat: &serde_json::Value| beat["data"]["last_sequence"].as_u64();
+    assert_eq!((last(&beats[0]), last(&beats[1])), (Some(1), Some(2)));
+}
