@@ -145,7 +145,7 @@ async fn a_start_that_fails_leaves_no_event_of_itself_and_ends_with_what_the_man
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_heartbeat_says_where_the_gateway_stands_as_often_as_it_is_told() {
+async fn a_heartbeat_says_where_the_gateway_stands() {
     let broker = Mosquitto::start().await;
     let cloud = Cloud::subscribe(broker.port).await;
     let site = Site::new().uplink(broker.port, "5").heartbeat("1s");
