@@ -18,12 +18,18 @@ pub struct Arguments {
     command: Command,
 }
 
+const ENVIRONMENT: &str = "\
+Environment:
+  STATE_DIRECTORY  Where the journal and the last good configuration are kept [default: /var/lib/tidegate]
+  TIDEGATE_LOG     What is logged: info, debug, tidegate::source=debug [default: info]";
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the gateway until SIGTERM or Ctrl-C.
     ///
     /// If the configuration no longer loads, the last one that did is used instead, the mistake is logged and a
     /// `ConfigurationRejected` event says so upstream.
+    #[command(after_help = ENVIRONMENT)]
     Run {
         /// The configuration file.
         #[arg(
@@ -37,7 +43,9 @@ enum Command {
         #[arg(long)]
         strict: bool,
     },
-    /// Say whether a configuration is right, and if not, where and what to do. Touches nothing else.
+    /// Say whether a configuration is right, and if not, where and what to do.
+    ///
+    /// Reads the certificate and password files that it names, as a start would. Changes nothing and opens no port.
     Check {
         /// The configuration file.
         #[arg(value_name = "FILE")]

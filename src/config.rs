@@ -4,14 +4,18 @@
 //! file, the line, the text and the remedy, and tells everything at once: first what is not TOML (alone), then every
 //! key that is unknown, not supported yet or of the wrong shape, then every mistake in meaning, across tables.
 //!
-//! Relative paths stay as they are written. Nothing here opens a port, a certificate or a password file.
+//! [`Config::load`] also looks at the files that the configuration names, as a start would: a certificate or key that
+//! cannot be used is an error; a password file that cannot be read is a warning, because it is read again for every
+//! connection and may come later. [`Config::parse`] looks at the text alone. Neither opens a port.
+//!
+//! Relative paths stay as they are written.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
 use sha2::{Digest, Sha256};
 use toml::de::DeTable;
 
-use self::{check::Checker, error::Problem};
+use self::{check::Checker, error::Problem, syntax::syntax};
 pub use self::{error::Report, machine::Machine};
 use crate::{event::Labels, forward, journal, rule, source};
 
@@ -20,6 +24,7 @@ mod condition;
 mod cross;
 mod door;
 mod error;
+mod files;
 pub mod keys;
 mod line;
 mod machine;
@@ -28,6 +33,7 @@ mod raw;
 mod rules;
 mod shape;
 mod site;
+mod syntax;
 mod units;
 mod uplink;
 
@@ -89,8 +95,9 @@ impl Config {
     ///
     /// A [`Report`] of all that is wrong with it, or why it could not be read.
     pub fn load(path: &Path) -> Result<Self, Report> {
-        let text = std::fs::read_to_string(path).map_err(|error| Report::unreadable(path, &error))?;
-        Self::parse(&path.display().to_string(), &text, &Machine::read())
+        let bytes = std::fs::read(path).map_err(|error| Report::unreadable(path, &error))?;
+        let text = String::from_utf8(bytes).map_err(|error| Report::not_text(path, &error))?;
+        Self::read(&path.display().to_string(), &text, &Machine::read(), files::check)
     }
 
     /// The configuration in `text`, which reports call `path_shown`.
@@ -99,8 +106,12 @@ impl Config {
     ///
     /// A [`Report`] of all that is wrong with it.
     pub fn parse(path_shown: &str, text: &str, machine: &Machine) -> Result<Self, Report> {
+        Self::read(path_shown, text, machine, |_, _, _| ())
+    }
+
+    fn read(path_shown: &str, text: &str, machine: &Machine, files: FileCheck) -> Result<Self, Report> {
         let mut checker = Checker::new(text);
-        let built = build(text, machine, &mut checker);
+        let built = build(text, machine, files, &mut checker);
         match built {
             Some(mut config) if checker.problems.is_empty() => {
                 checker.warnings.sort_by_key(|warning| warning.line);
@@ -116,12 +127,15 @@ impl Config {
     }
 }
 
+/// Looks at the files that a configuration names.
+type FileCheck = fn(&raw::File, &Config, &mut Checker<'_>);
+
 /// None if what is wrong leaves nothing to build from; otherwise right only if the checker has no problem.
-fn build(text: &str, machine: &Machine, checker: &mut Checker<'_>) -> Option<Config> {
+fn build(text: &str, machine: &Machine, files: FileCheck, checker: &mut Checker<'_>) -> Option<Config> {
     let document = match DeTable::parse(text) {
         Ok(document) => document,
         Err(error) => {
-            syntax(&error, "not TOML: ", checker);
+            syntax(text, &error, checker);
             return None;
         }
     };
@@ -132,19 +146,18 @@ fn build(text: &str, machine: &Machine, checker: &mut Checker<'_>) -> Option<Con
     let file: raw::File = match toml::from_str(text) {
         Ok(file) => file,
         Err(error) => {
-            syntax(&error, "", checker);
+            // `shape` has looked at every key: what is left is a mistake of ours, told all the same.
+            let message = error.message().trim().replace('\n', "; ");
+            checker.problems.push(match error.span() {
+                Some(span) => Problem::at(text, span, message),
+                None => Problem::of_file(message),
+            });
             return None;
         }
     };
-    Some(compose(&file, text, machine, checker))
-}
-
-fn syntax(error: &toml::de::Error, prefix: &str, checker: &mut Checker<'_>) {
-    let message = format!("{prefix}{}", error.message().trim().replace('\n', "; "));
-    match error.span() {
-        Some(span) => checker.wrong(span, message),
-        None => checker.problems.push(Problem::of_file(message)),
-    }
+    let config = compose(&file, text, machine, checker);
+    files(&file, &config, checker);
+    Some(config)
 }
 
 fn compose(file: &raw::File, text: &str, machine: &Machine, checker: &mut Checker<'_>) -> Config {
@@ -168,17 +181,7 @@ fn compose(file: &raw::File, text: &str, machine: &Machine, checker: &mut Checke
         cross::watched(&placed, mqtt.as_ref(), &serial, &devices, checker);
     }
     cross::loops(&sinks, &file.sink.mqtt, mqtt.as_ref(), checker);
-    if file.rule.is_empty() {
-        checker.warn_file(
-            "there is no [[rule]]: readings are taken and acknowledged, and no event ever comes of them",
-        );
-    }
-    if !file.rule.is_empty()
-        && file.mqtt.as_ref().is_some_and(|door| door.readings.is_empty())
-        && serial.is_empty()
-    {
-        checker.warn_file("[mqtt] has no [[mqtt.readings]]: nothing that is published there is a reading");
-    }
+    what_is_missing(file, checker);
     let renamed = cross::renamed(&devices);
     if let Some(door) = &mut mqtt {
         door.renamed.clone_from(&renamed);
@@ -199,6 +202,23 @@ fn compose(file: &raw::File, text: &str, machine: &Machine, checker: &mut Checke
         sinks,
         warnings: Vec::new(),
         sha256: hex(&Sha256::digest(text.as_bytes())),
+    }
+}
+
+/// A gateway may be shipped bare; a person should hear what it cannot do.
+fn what_is_missing(file: &raw::File, checker: &mut Checker<'_>) {
+    let door = file.mqtt.as_ref();
+    if file.serial.is_empty() && door.is_none_or(|door| door.readings.is_empty()) {
+        checker.warn_file(match door {
+            Some(_) => "[mqtt] has no [[mqtt.readings]]: nothing that is published there is a reading",
+            None => "there is no source: no reading ever comes; add [[mqtt.readings]] or [[serial]]",
+        });
+    }
+    if file.rule.is_empty() {
+        checker.warn_file("there is no [[rule]]: no reading ever becomes an event; add one");
+    } else if file.sink.mqtt.is_empty() {
+        let where_to = "events stay on this gateway, in its journal and at its own door; add one";
+        checker.warn_file(&format!("there is no [[sink.mqtt]]: {where_to}"));
     }
 }
 

@@ -16,7 +16,10 @@ use tracing::{info, warn};
 use crate::{
     config::{Config, Machine},
     event::{Epoch, Origin, Position},
-    forward::{self, mqtt::Uplink},
+    forward::{
+        self,
+        mqtt::{Tls, Uplink},
+    },
     hub::Hub,
     journal::{self, Cursor, Journal, Owner, Recovered, SinkPlan},
     rule::{
@@ -53,7 +56,7 @@ const STAGE_GRACE: Duration = Duration::from_secs(3);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The journal: could not open, or stopped after a failed write.
-    #[error(transparent)]
+    #[error("{0}{remedy}", remedy = remedy(.0))]
     Journal(#[from] journal::Error),
     /// The door: an address is taken, or not ours.
     #[error(transparent)]
@@ -131,13 +134,15 @@ impl Daemon {
     ///
     /// As [`Daemon::run_until_signal`].
     pub async fn run(self, stop: CancellationToken, ready: impl FnOnce(&[SocketAddr])) -> Result<(), Error> {
-        let mut gateway = Gateway::build(&self.config, self.rejected.as_deref()).await?;
+        let (mut gateway, beat) = Gateway::build(&self.config, self.rejected.as_deref()).await?;
         if self.rejected.is_none()
             && let (Some(last_good), Some(path)) = (&self.last_good, &self.source)
         {
             last_good.keep(path, &self.config.sha256);
         }
         systemd::ready("ready");
+        // After it: no sign of life before there is one.
+        gateway.others.spawn(named("heartbeat", beat.run()));
         info!(
             gateway = %self.config.gateway.id,
             rules = self.config.rules.len(),
@@ -171,7 +176,7 @@ struct Gateway {
 impl Gateway {
     /// In flow order, last things first: the journal recovers, the engine takes up its state, then the sources
     /// may speak.
-    async fn build(config: &Config, rejected: Option<&str>) -> Result<Self, Error> {
+    async fn build(config: &Config, rejected: Option<&str>) -> Result<(Self, pulse::Beat), Error> {
         // An earlier provider stays: it can only be ring, the one built in.
         drop(rustls::crypto::ring::default_provider().install_default());
         let clock = Clock::system();
@@ -181,6 +186,8 @@ impl Gateway {
             labels: config.gateway.labels.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
         });
+        // Before the journal: a start that cannot succeed leaves nothing in it.
+        let sinks = load_tls(config)?;
         let (journal, recovered, journal_ended) = open_journal(config, &origin, &clock).await?;
         for finding in &recovered.findings {
             warn!("the journal's recovery: {finding}");
@@ -206,7 +213,7 @@ impl Gateway {
         let (status, engine_status) = watch::channel(evaluate::Status::default());
         let evaluation = evaluate::evaluate(engine, deliveries, journal.clone(), clock.clone(), status);
         gateway.engine.spawn(named("engine", evaluation));
-        let uplinks = gateway.start_uplinks(config, &origin, recovered.epoch)?;
+        let uplinks = gateway.start_uplinks(sinks, &origin, recovered.epoch);
         let hub = Hub::new();
         gateway.others.spawn(named(
             "local event feed",
@@ -221,7 +228,6 @@ impl Gateway {
             epoch: recovered.epoch,
             heartbeat,
         };
-        gateway.others.spawn(named("heartbeat", beat.run()));
         gateway.start_sources(config, &clock, hub).await?;
         // Said only now that nothing more can fail: a gateway that restarts again and again fills no journal.
         gateway
@@ -230,7 +236,7 @@ impl Gateway {
         if let Some(report) = rejected {
             gateway.announcer.configuration_rejected(report);
         }
-        Ok(gateway)
+        Ok((gateway, beat))
     }
 
     async fn start_sources(&mut self, config: &Config, clock: &Clock, hub: Hub) -> Result<(), Error> {
@@ -258,19 +264,19 @@ impl Gateway {
 
     fn start_uplinks(
         &mut self,
-        config: &Config,
+        sinks: Vec<(forward::mqtt::Settings, Tls)>,
         origin: &Arc<Origin>,
         epoch: Epoch,
-    ) -> Result<Vec<watch::Receiver<forward::Status>>, Error> {
+    ) -> Vec<watch::Receiver<forward::Status>> {
         let mut statuses = Vec::new();
-        for settings in config.sinks.clone() {
-            let uplink = Uplink::new(settings, self.journal.clone(), Arc::clone(origin), epoch)?;
+        for (settings, tls) in sinks {
+            let uplink = Uplink::new(settings, tls, self.journal.clone(), Arc::clone(origin), epoch);
             let (status, watch) = watch::channel(forward::Status::default());
             statuses.push(watch);
             self.forwarders
                 .spawn(named("uplink", uplink.run(self.stop_forwarders.clone(), status)));
         }
-        Ok(statuses)
+        statuses
     }
 
     /// Waits for `stop`; a stage that ends before it is an error.
@@ -354,6 +360,11 @@ async fn finish(stages: &mut JoinSet<&'static str>, grace: Duration) -> bool {
     orderly
 }
 
+fn load_tls(config: &Config) -> Result<Vec<(forward::mqtt::Settings, Tls)>, Error> {
+    let sinks = config.sinks.iter();
+    sinks.map(|sink| Ok((sink.clone(), Tls::load(sink)?))).collect()
+}
+
 type Opened = (Journal, Recovered, oneshot::Receiver<Result<(), journal::Error>>);
 
 async fn open_journal(config: &Config, origin: &Arc<Origin>, clock: &Clock) -> Result<Opened, Error> {
@@ -396,6 +407,27 @@ fn owner(config: &Config, origin: Arc<Origin>) -> Owner {
         machine_id: machine.machine_id,
         board_serial: machine.board_serial,
         sinks: sinks.collect(),
+    }
+}
+
+/// What to do about a journal that does not open, where the error itself does not say it.
+fn remedy(error: &journal::Error) -> &'static str {
+    use std::io::ErrorKind;
+    let journal::Error::Io { source, .. } = error else {
+        return "";
+    };
+    match source.kind() {
+        ErrorKind::AlreadyExists | ErrorKind::NotADirectory => {
+            "; `[journal] dir` must be a directory: move the file away, or name another"
+        }
+        ErrorKind::PermissionDenied => {
+            "; give the directory to the user that runs tidegate (under systemd StateDirectory= does), or name another in `[journal] dir`"
+        }
+        ErrorKind::ReadOnlyFilesystem => {
+            "; mount the filesystem writable, or name another directory in `[journal] dir`"
+        }
+        ErrorKind::StorageFull => "; make room on the filesystem, or lower `[journal] max-bytes`",
+        _ => "",
     }
 }
 

@@ -144,13 +144,130 @@ fn every_report_names_a_line_and_a_file_that_cannot_be_read_says_so() {
             assert!(report.render(true).contains("x.toml"), "{}", file.display());
         }
     }
-    let missing = Config::load(Path::new("/nowhere/gateway.toml")).expect_err("no such file");
-    assert!(
-        missing
-            .to_string()
-            .starts_with("/nowhere/gateway.toml: could not read"),
-        "{missing}"
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_told_with_what_to_do() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let binary = folder.path().join("binary.toml");
+    fs::write(&binary, b"[gateway]\nid = \"\xff\x1b[31m\"\n").expect("written");
+    let shown = |path: &Path| Config::load(path).expect_err("not readable").to_string();
+    for (path, wanted) in [
+        (
+            Path::new("/nowhere/gateway.toml"),
+            ": could not read the configuration: there is no such file; is the path right?\n",
+        ),
+        (
+            folder.path(),
+            ": could not read the configuration: it is a directory; name the file in it\n",
+        ),
+        (
+            &binary,
+            ":2: this is not text in UTF-8; save the file as UTF-8, or name the configuration instead\n",
+        ),
+    ] {
+        assert_eq!(shown(path), format!("{}{wanted}", path.display()));
+    }
+}
+
+#[test]
+fn the_configuration_of_the_readme_loads_without_a_warning() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("readable");
+    let block = readme
+        .split_once("```toml\n")
+        .and_then(|(_, rest)| rest.split_once("```"));
+    let (text, _) = block.expect("a configuration in README.md");
+    assert_eq!(text.lines().count(), 15);
+    let config = Config::parse("README.md", text, &machine()).unwrap_or_else(|report| panic!("{report}"));
+    assert_eq!(config.warnings, Vec::<String>::new());
+    assert_eq!((config.rules.len(), config.sinks.len()), (1, 1));
+    assert!(readme.contains("-p 1883 -q 1 -t thermostats/") && readme.contains("mosquitto -p 1884"));
+    let door = config.mqtt.expect("a door");
+    assert_eq!(door.listen, ["127.0.0.1:1883".parse().expect("an address")]);
+    assert_eq!(config.sinks[0].port, 1884);
+}
+
+/// A configuration on the disk, and what the program says of it.
+struct Installed {
+    folder: tempfile::TempDir,
+}
+
+impl Installed {
+    fn new(tables: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let text = format!(
+            "[gateway]\nid = \"a\"\n[journal]\ndir = \"$STATE_DIRECTORY/journal\"\n[mqtt]\nlisten = [\"127.0.0.1:0\"]\n{tables}"
+        );
+        fs::write(
+            folder.path().join("gateway.toml"),
+            text.replace("{dir}", &folder.path().display().to_string()),
+        )
+        .expect("written");
+        Self { folder }
+    }
+
+    /// The exit code, standard output and standard error, `{dir}` for the folder.
+    fn tidegate(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let out = std::process::Command::new(env!("CARGO_BIN_EXE_tidegate"))
+            .args(arguments)
+            .arg(self.folder.path().join("gateway.toml"))
+            .env("STATE_DIRECTORY", self.folder.path().join("state"))
+            .env_remove("NOTIFY_SOCKET")
+            .output()
+            .expect("it runs");
+        let text = |bytes: &[u8]| {
+            String::from_utf8_lossy(bytes).replace(&self.folder.path().display().to_string(), "{dir}")
+        };
+        (out.status.code(), text(&out.stdout), text(&out.stderr))
+    }
+}
+
+#[test]
+fn a_certificate_that_a_start_would_refuse_is_found_by_check_and_refused_before_anything_is_opened() {
+    let site = Installed::new(
+        "[[sink.mqtt]]\nname = \"cloud\"\nurl = \"mqtts://localhost\"\nca = \"{dir}/ca.pem\"\n\
+         cert = \"{dir}/gateway.toml\"\nkey = \"{dir}\"\n",
     );
+    let checked = site.tidegate(&["check"]);
+    let wanted = "{dir}/gateway.toml:10: sink \"cloud\": could not load ca from {dir}/ca.pem: there is no such file; put it there, or name another\n    10 | ca = \"{dir}/ca.pem\"\n\
+                  {dir}/gateway.toml:11: sink \"cloud\": could not load cert from {dir}/gateway.toml: there is no -----BEGIN CERTIFICATE----- in it; name a PEM file that has one\n    11 | cert = \"{dir}/gateway.toml\"\n\
+                  {dir}/gateway.toml:12: sink \"cloud\": could not load key from {dir}: it is a directory; name the file in it\n    12 | key = \"{dir}\"\n";
+    assert_eq!(checked, (Some(78), String::new(), wanted.to_owned()));
+    assert_eq!(site.tidegate(&["run", "--config"]), checked);
+    assert!(!site.folder.path().join("state").exists(), "nothing was opened");
+}
+
+#[test]
+fn a_password_file_that_is_not_there_yet_is_a_warning_because_it_may_come() {
+    let site = Installed::new(
+        "[[sink.mqtt]]\nname = \"cloud\"\nurl = \"mqtts://localhost\"\nusername = \"a\"\npassword-file = \"{dir}/absent\"\n",
+    );
+    let (code, said, _) = site.tidegate(&["check"]);
+    assert_eq!(code, Some(0), "{said}");
+    let wanted =
+        "warning: {dir}/gateway.toml:11: sink \"cloud\": could not read password-file {dir}/absent: ";
+    assert!(said.contains(wanted), "{said}");
+}
+
+#[test]
+fn a_journal_that_cannot_be_is_refused_with_what_to_do() {
+    let site = Installed::new("");
+    fs::create_dir(site.folder.path().join("state")).expect("made");
+    fs::write(site.folder.path().join("state/journal"), "a file").expect("written");
+    let checked = site.tidegate(&["check"]);
+    let wanted = "{dir}/gateway.toml:4: [journal]: dir: {dir}/state/journal is a file; name a directory, which is made if it is not there\n     4 | dir = \"$STATE_DIRECTORY/journal\"\n";
+    assert_eq!(checked, (Some(78), String::new(), wanted.to_owned()));
+    assert_eq!(site.tidegate(&["run", "--config"]), checked);
+}
+
+#[test]
+fn wrong_arguments_end_with_2_and_say_how_it_goes() {
+    let out = std::process::Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        .args(["run", "--confg", "x"])
+        .output()
+        .expect("it runs");
+    assert_eq!(out.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&out.stderr).contains("--config"));
 }
 
 /// (header, key, live) of every row of docs/configuration.md: the first cell is the key, the last says whether it is live.
@@ -371,4 +488,11 @@ fn a_password_in_a_url_is_never_quoted() {
         assert!(!report.to_string().contains("hunter2"), "{report}");
         assert!(!report.render(true).contains("hunter2"), "{report}");
     }
+}
+
+#[test]
+fn the_unit_does_not_restart_what_a_restart_cannot_mend() {
+    let unit = fs::read_to_string(root().join("systemd/tidegate.service")).expect("readable");
+    assert!(unit.contains("\nRestartPreventExitStatus=2 78\n"));
+    assert!(unit.contains("\nExecStart=/usr/bin/tidegate run --config /etc/tidegate/gateway.toml\n"));
 }

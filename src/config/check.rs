@@ -42,6 +42,10 @@ impl<'t> Checker<'t> {
         self.warnings.push(Problem::at(self.text, span, message.into()));
     }
 
+    pub fn wrong_file(&mut self, message: &str) {
+        self.problems.push(Problem::of_file(message.to_owned()));
+    }
+
     pub fn warn_file(&mut self, message: &str) {
         self.warnings.push(Problem::of_file(message.to_owned()));
     }
@@ -80,16 +84,9 @@ impl<'t> Checker<'t> {
         value.as_ref()
     }
 
+    /// A duration of any length that is no slip.
     pub fn duration(&mut self, who: &str, key: &str, value: Option<&Spanned<String>>) -> Option<Duration> {
-        let value = value?;
-        let parsed = units::duration(value.get_ref());
-        if parsed.is_none() {
-            self.wrong(
-                value.span(),
-                format!("{who}: {key} = {:?}: {}", value.get_ref(), units::DURATION_FORM),
-            );
-        }
-        parsed
+        self.duration_in(who, key, value, Duration::ZERO..=units::LONGEST)
     }
 
     /// A duration within bounds, both allowed.
@@ -100,18 +97,18 @@ impl<'t> Checker<'t> {
         value: Option<&Spanned<String>>,
         bounds: RangeInclusive<Duration>,
     ) -> Option<Duration> {
-        let duration = self.duration(who, key, value)?;
-        if !bounds.contains(&duration) {
-            let shown = |bound: &Duration| units::show_duration(*bound);
-            let (low, high) = (shown(bounds.start()), shown(bounds.end()));
-            let span = value.map(Spanned::span).unwrap_or_default();
-            self.wrong(
-                span,
-                format!("{who}: {key} = {:?} must be {low} to {high}", shown(&duration)),
-            );
-            return None;
-        }
-        Some(duration)
+        let value = value?;
+        let text = value.get_ref();
+        let right = match units::duration(text) {
+            Some(duration) if bounds.contains(&duration) => return Some(duration),
+            Some(_) => {
+                let shown = |bound: &Duration| units::show_duration(*bound);
+                format!(" must be {} to {}", shown(bounds.start()), shown(bounds.end()))
+            }
+            None => format!(": {}", units::DURATION_FORM),
+        };
+        self.wrong(value.span(), format!("{who}: {key} = {text:?}{right}"));
+        None
     }
 
     /// A size within bounds, both allowed.

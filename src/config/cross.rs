@@ -10,6 +10,7 @@ use super::{
     raw,
     rules::{self, Placed},
     shape::closest,
+    uplink,
 };
 use crate::{
     decode::{Decoder, Format},
@@ -235,17 +236,7 @@ pub(super) fn loops(
             };
             same && address.port() == sink.port && !sink.tls
         };
-        let named = |table: &&Spanned<raw::SinkMqtt>| {
-            table
-                .get_ref()
-                .name
-                .as_ref()
-                .is_some_and(|name| *name.get_ref() == sink.name.to_string())
-        };
-        let url = tables
-            .iter()
-            .find(named)
-            .and_then(|table| table.get_ref().url.as_ref());
+        let url = uplink::table(tables, sink).and_then(|table| table.get_ref().url.as_ref());
         if let Some(url) = url.filter(|_| door.listen.iter().any(here)) {
             let why = "is this gateway's own door; name the broker that the events are for";
             checker.wrong(

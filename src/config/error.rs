@@ -1,10 +1,16 @@
 //! What is wrong with a configuration, and where: every problem names the file, the line, the text and the remedy.
 //!
 //! A report is never empty. It quotes the lines it is about, but never one with a password in it: reports are logged.
+//! What is long is shortened: a report stays readable whatever the file holds.
 
-use std::{fmt, ops::Range, path::Path, sync::Arc};
+use std::{fmt, io::ErrorKind, ops::Range, path::Path, string::FromUtf8Error, sync::Arc};
 
 use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
+
+/// The longest line that is quoted whole, in characters: two lines of a terminal.
+const MAX_QUOTED: usize = 160;
+/// The longest message, in characters. Its middle goes first: it begins with who and what and ends with the remedy.
+const MAX_MESSAGE: usize = 500;
 
 /// All that is wrong with one file, in the order of its lines.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,7 +36,7 @@ impl Problem {
         Self {
             line: Some(line_of(text, span.start)),
             span: Some(span),
-            message,
+            message: shortened(message, MAX_MESSAGE),
         }
     }
 
@@ -64,7 +70,25 @@ impl Report {
     }
 
     pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> Self {
-        let problem = Problem::of_file(format!("could not read the configuration: {error}"));
+        let remedy = match error.kind() {
+            ErrorKind::NotFound => "there is no such file; is the path right?".to_owned(),
+            ErrorKind::PermissionDenied => {
+                "it may not be read; run as a user that may, or give this one the right to".to_owned()
+            }
+            ErrorKind::IsADirectory => "it is a directory; name the file in it".to_owned(),
+            _ => format!("{error}; is it a file, on a disk that works?"),
+        };
+        let problem = Problem::of_file(format!("could not read the configuration: {remedy}"));
+        Self::new(&path.display().to_string(), "", vec![problem])
+    }
+
+    pub(super) fn not_text(path: &Path, error: &FromUtf8Error) -> Self {
+        let good = error.utf8_error().valid_up_to();
+        let line = line_of_bytes(error.as_bytes(), good);
+        let message = "this is not text in UTF-8; save the file as UTF-8, or name the configuration instead";
+        let mut problem = Problem::of_file(message.to_owned());
+        problem.line = Some(line);
+        // Its bytes are not quoted: a terminal would obey them.
         Self::new(&path.display().to_string(), "", vec![problem])
     }
 
@@ -89,7 +113,8 @@ impl Report {
                 .line
                 .and_then(|line| self.text.lines().nth(line - 1))
                 .unwrap_or_default();
-            let shown = problem.span.clone().filter(|_| !has_password(line));
+            let whole = !has_password(line) && line.chars().count() <= MAX_QUOTED;
+            let shown = problem.span.clone().filter(|_| whole);
             let plain = problem.plain(&self.file);
             let diagnostic = Pointed {
                 message: if shown.is_none() { &plain } else { &problem.message },
@@ -113,7 +138,8 @@ impl fmt::Display for Report {
                 .line
                 .and_then(|line| Some((line, self.text.lines().nth(line - 1)?)));
             if let Some((line, quoted)) = quoted.filter(|(_, quoted)| !has_password(quoted)) {
-                writeln!(formatter, "{line:>6} | {}", quoted.trim())?;
+                let quoted = shortened(quoted.trim().to_owned(), MAX_QUOTED);
+                writeln!(formatter, "{line:>6} | {quoted}")?;
             }
         }
         Ok(())
@@ -127,7 +153,22 @@ pub(super) fn has_password(text: &str) -> bool {
 
 /// The line, from 1, that the byte at `offset` stands in.
 fn line_of(text: &str, offset: usize) -> usize {
-    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
+    line_of_bytes(text.as_bytes(), offset)
+}
+
+fn line_of_bytes(text: &[u8], offset: usize) -> usize {
+    text.iter().take(offset).filter(|byte| **byte == b'\n').count() + 1
+}
+
+/// At most `most` characters: the beginning and the end.
+fn shortened(text: String, most: usize) -> String {
+    let length = text.chars().count();
+    if length <= most {
+        return text;
+    }
+    let half = most / 2;
+    let (start, end) = (text.chars().take(half), text.chars().skip(length - half));
+    start.chain(" ... ".chars()).chain(end).collect()
 }
 
 #[derive(Debug)]
@@ -181,6 +222,23 @@ mod tests {
             report().to_string(),
             "x.toml:1: a is wrong\n     1 | a = 1\nx.toml:2: b is wrong\n     2 | b = 2\n"
         );
+    }
+
+    #[test]
+    fn what_is_long_keeps_its_beginning_and_its_end() {
+        let text = format!("a = \"{}\"\n", "x".repeat(100_000));
+        let message = format!("a = {} is wrong; shorten it", "y".repeat(100_000));
+        let report = Report::new("x.toml", &text, vec![Problem::at(&text, 4..100_004, message)]);
+        for shown in [report.to_string(), report.render(true)] {
+            assert!(
+                shown.chars().count() < 1000,
+                "{} characters",
+                shown.chars().count()
+            );
+            assert!(shown.contains("shorten it"), "{shown}");
+        }
+        assert!(report.to_string().starts_with("x.toml:1: a = yyy"));
+        assert!(report.to_string().contains("     1 | a = \"xxx"));
     }
 
     #[test]

@@ -82,31 +82,11 @@ pub static FILE: Table = Table {
         live("override", Tables(&OVERRIDE)),
         live("sink", Shape::Table(&SINK)),
         later("include"),
-        Key {
-            name: "modbus",
-            live: false,
-            shape: Tables(&MODBUS),
-        },
-        Key {
-            name: "period",
-            live: false,
-            shape: Shape::Table(&PERIOD),
-        },
-        Key {
-            name: "reaction",
-            live: false,
-            shape: Tables(&REACTION),
-        },
-        Key {
-            name: "recorder",
-            live: false,
-            shape: Shape::Table(&RECORDER),
-        },
-        Key {
-            name: "status",
-            live: false,
-            shape: Shape::Table(&STATUS),
-        },
+        later_table("modbus", Tables(&MODBUS)),
+        later_table("period", Shape::Table(&PERIOD)),
+        later_table("reaction", Tables(&REACTION)),
+        later_table("recorder", Shape::Table(&RECORDER)),
+        later_table("status", Shape::Table(&STATUS)),
     ],
 };
 
@@ -333,11 +313,7 @@ static SINK: Table = Table {
     named_by: "",
     keys: &[
         live("mqtt", Tables(&SINK_MQTT)),
-        Key {
-            name: "http",
-            live: false,
-            shape: Tables(&SINK_HTTP),
-        },
+        later_table("http", Tables(&SINK_HTTP)),
     ],
 };
 
@@ -408,11 +384,7 @@ static MODBUS: Table = Table {
         later("name"),
         later("port"),
         later("baud"),
-        Key {
-            name: "unit",
-            live: false,
-            shape: Tables(&MODBUS_UNIT),
-        },
+        later_table("unit", Tables(&MODBUS_UNIT)),
     ],
 };
 
@@ -425,11 +397,7 @@ static MODBUS_UNIT: Table = Table {
         later("device"),
         later("every"),
         later("timeout"),
-        Key {
-            name: "metric",
-            live: false,
-            shape: Tables(&MODBUS_METRIC),
-        },
+        later_table("metric", Tables(&MODBUS_METRIC)),
     ],
 };
 
@@ -496,10 +464,14 @@ const fn live(name: &'static str, shape: Shape) -> Key {
 }
 
 const fn later(name: &'static str) -> Key {
+    later_table(name, Any)
+}
+
+const fn later_table(name: &'static str, shape: Shape) -> Key {
     Key {
         name,
         live: false,
-        shape: Any,
+        shape,
     }
 }
 

@@ -14,20 +14,19 @@ pub(super) const SIZE_FORM: &str = r#"a size is a whole number and B, KiB, MiB, 
 pub(super) const RATE_FORM: &str = r#"a rate is a whole number from 1 and /s, /m, /h or /d, like "12/h""#;
 
 /// A century: longer is a slip, and all sums of it stay far from overflowing.
-const LONGEST: Duration = Duration::from_hours(876_000);
+pub(super) const LONGEST: Duration = Duration::from_hours(876_000);
 
-/// `30s`, `5m`, `250ms`.
+/// `30s`, `5m`, `250ms`. One that no number holds is the longest there is: out of every range, and no slip of form.
 pub(super) fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = split(text)?;
     let millis = match unit {
         "ms" => 1,
-        _ => seconds(unit)?.checked_mul(1000)?,
+        _ => seconds(unit)?.saturating_mul(1000),
     };
-    let duration = Duration::from_millis(number.checked_mul(millis)?);
-    (duration <= LONGEST).then_some(duration)
+    Some(Duration::from_millis(number.saturating_mul(millis)))
 }
 
-/// `64KiB`, `256MiB`: in bytes.
+/// `64KiB`, `256MiB`: in bytes. As with durations, too large a number is the largest.
 pub(super) fn size(text: &str) -> Option<u64> {
     let (number, unit) = split(text)?;
     let bytes: u64 = match unit {
@@ -38,7 +37,7 @@ pub(super) fn size(text: &str) -> Option<u64> {
         "TiB" => 1 << 40,
         _ => return None,
     };
-    number.checked_mul(bytes)
+    Some(number.saturating_mul(bytes))
 }
 
 /// `12/h`.
@@ -75,7 +74,13 @@ pub(super) fn show_size(bytes: u64) -> String {
 fn split(text: &str) -> Option<(u64, &str)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at_checked(digits)?;
-    Some((number.parse().ok()?, unit))
+    // Digits alone fail to parse only if they are none or too many.
+    let number = match number.parse() {
+        Ok(number) => number,
+        Err(_) if digits > 0 => u64::MAX,
+        Err(_) => return None,
+    };
+    Some((number, unit))
 }
 
 fn seconds(unit: &str) -> Option<u64> {
@@ -98,19 +103,11 @@ mod tests {
         assert_eq!(duration("30s"), Some(Duration::from_secs(30)));
         assert_eq!(duration("2h"), Some(Duration::from_hours(2)));
         assert_eq!(duration("0s"), Some(Duration::ZERO));
-        for wrong in [
-            "",
-            "30",
-            "s",
-            "-1s",
-            "1.5h",
-            "1h30m",
-            "30 s",
-            "30S",
-            "99999999999999999999s",
-            "36501d",
-        ] {
+        for wrong in ["", "30", "s", "-1s", "1.5h", "1h30m", "30 s", "30S"] {
             assert_eq!(duration(wrong), None, "{wrong}");
+        }
+        for long in ["99999999999999999999s", "36501d", "18446744073709551615d"] {
+            assert!(duration(long).is_some_and(|length| length > LONGEST), "{long}");
         }
     }
 
@@ -118,7 +115,8 @@ mod tests {
     fn sizes_are_binary() {
         assert_eq!(size("64KiB"), Some(65_536));
         assert_eq!(size("1GiB"), Some(1 << 30));
-        for wrong in ["64", "64KB", "64kib", "99999999TiB", "KiB"] {
+        assert_eq!(size("99999999TiB"), Some(u64::MAX));
+        for wrong in ["64", "64KB", "64kib", "KiB"] {
             assert_eq!(size(wrong), None, "{wrong}");
         }
     }

@@ -44,6 +44,17 @@ pub(super) fn sinks(
         .collect()
 }
 
+/// The table that a sink was read from.
+pub(super) fn table<'t>(
+    tables: &'t [Spanned<raw::SinkMqtt>],
+    sink: &Settings,
+) -> Option<&'t Spanned<raw::SinkMqtt>> {
+    tables.iter().find(|table| {
+        let name = table.get_ref().name.as_ref();
+        name.is_some_and(|name| *name.get_ref() == sink.name.to_string())
+    })
+}
+
 fn who(raw: &raw::SinkMqtt) -> String {
     raw.name.as_ref().map_or_else(
         || "[[sink.mqtt]]".to_owned(),

@@ -10,6 +10,10 @@ use crate::{
     time::{BootId, Clock},
 };
 
+/// The longest report in `ConfigurationRejected`, in bytes: it must fit the smallest packet a broker may take, and the
+/// log has the whole.
+const MAX_REPORT: usize = 4096;
+
 /// Records the gateway's own events, except those that `[events] off` names.
 #[derive(Clone, Debug)]
 pub struct Announcer {
@@ -79,7 +83,7 @@ impl Announcer {
             "ConfigurationRejected",
             Severity::Error,
             json!({
-                "report": report,
+                "report": bounded(report),
                 "used": "the last configuration that loaded",
             }),
         );
@@ -104,5 +108,35 @@ impl Announcer {
             correlation: None,
             data: Data::Gateway(data),
         }))
+    }
+}
+
+/// The report's whole lines, as far as [`MAX_REPORT`] goes, and how many are left out.
+fn bounded(report: &str) -> String {
+    if report.len() <= MAX_REPORT {
+        return report.to_owned();
+    }
+    let end = report.floor_char_boundary(MAX_REPORT);
+    let kept = report.split_at(end).0;
+    let kept = kept.rsplit_once('\n').map_or(kept, |(whole, _)| whole);
+    let left = report.lines().count() - kept.lines().count();
+    format!("{kept}\n({left} more lines: `tidegate check` shows them)\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_report_is_cut_after_a_whole_line_and_says_so() {
+        assert_eq!(bounded("x.toml:1: wrong\n"), "x.toml:1: wrong\n");
+        let line = "gateway.toml:1: é is wrong; write e\n";
+        let long = bounded(&line.repeat(1000));
+        assert!(long.len() <= MAX_REPORT + 64, "{} bytes", long.len());
+        assert!(long.starts_with(&line.repeat(100)), "{long}");
+        let kept = long.lines().count() - 1;
+        let said = format!("\n({} more lines: `tidegate check` shows them)\n", 1000 - kept);
+        assert!(long.ends_with(&said), "{long}");
+        assert!(bounded(&"é".repeat(MAX_REPORT)).len() <= MAX_REPORT + 64);
     }
 }

@@ -4,13 +4,12 @@
 use std::time::Duration;
 
 use tokio::{sync::watch, time::Instant};
-use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{announce::Announcer, evaluate, systemd};
 use crate::{event::Epoch, forward, journal::Journal};
 
-/// How often the status line is renewed and the heartbeat looked at.
+/// How often the status line is renewed and the heartbeat looked at, unless the heartbeat is quicker.
 const EVERY: Duration = Duration::from_secs(5);
 
 /// How often it is said, while it goes on, that readings are refused.
@@ -27,17 +26,11 @@ pub(super) struct Beat {
 
 impl Beat {
     pub(super) async fn run(self) {
-        let never = CancellationToken::new();
-        let mut status = tokio::time::interval(EVERY);
-        let watchdog = async {
-            systemd::feed(|| self.pulses(), never).await;
-            std::future::pending::<()>().await;
-        };
-        let beat = self.beat(&mut status);
-        tokio::join!(watchdog, beat);
+        tokio::join!(systemd::feed(|| self.pulses()), self.beat());
     }
 
-    async fn beat(&self, ticks: &mut tokio::time::Interval) {
+    async fn beat(&self) {
+        let mut ticks = tokio::time::interval(self.heartbeat.map_or(EVERY, |every| every.min(EVERY)));
         let mut alive_at = self.heartbeat.map(|every| Instant::now() + every);
         let (mut refused, mut quiet_until) = (0, Instant::now());
         loop {
@@ -57,7 +50,8 @@ impl Beat {
                 // A full journal has no room for a sign of life; the status line gives one.
                 && !self.journal.health().borrow().parked
             {
-                alive_at = Some(due + every);
+                // From now, not from when it was due: after a full disk one is enough.
+                alive_at = Some(Instant::now() + every);
                 self.announcer
                     .alive(self.epoch, self.engine.borrow().active, self.backlog());
             }

@@ -11,7 +11,6 @@ use std::{collections::HashMap, time::Duration};
 
 use sd_notify::NotifyState;
 use tokio::time::{MissedTickBehavior, interval};
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info};
 
 /// Checks in one period of the manager's watchdog: one that comes late is not the end.
@@ -49,22 +48,24 @@ pub fn watchdog_period() -> Option<Duration> {
 /// A pulse: a stage's name, and a number that moves while it lives.
 pub type Pulse = (String, u64);
 
-/// Feeds the manager's watchdog until `stop`, as long as all that `pulses` reads keeps moving. Returns at once
-/// if the manager does not watch.
-pub async fn feed(pulses: impl Fn() -> Vec<Pulse>, stop: CancellationToken) {
-    let Some(period) = watchdog_period() else { return };
+/// Feeds the manager's watchdog as long as all that `pulses` reads keeps moving. Returns at once if the manager
+/// does not watch, else never.
+pub async fn feed(pulses: impl Fn() -> Vec<Pulse>) {
+    if let Some(period) = watchdog_period() {
+        feed_every(period, pulses, || send(&[NotifyState::Watchdog])).await;
+    }
+}
+
+async fn feed_every(period: Duration, pulses: impl Fn() -> Vec<Pulse>, mut feed: impl FnMut()) {
     let mut ticks = interval(period / CHECKS_PER_PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut watchdog = Watchdog::default();
     let mut told = false;
     loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
+        ticks.tick().await;
         match watchdog.check(&pulses()) {
             Verdict::Feed => {
-                send(&[NotifyState::Watchdog]);
+                feed();
                 if std::mem::take(&mut told) {
                     info!("all stages move again");
                 }
@@ -207,6 +208,34 @@ mod tests {
         watchdog.check(&pulses(1, 1, 1)[..2]);
         assert_eq!(watchdog.check(&pulses(2, 2, 1)), Verdict::Feed);
         assert_eq!(watchdog.check(&pulses(3, 3, 1)[..2]), Verdict::Feed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stage_that_hangs_keeps_the_food_away_until_it_moves_again() {
+        use std::cell::Cell;
+        let (turn, hangs, fed) = (Cell::new(0), Cell::new(false), Cell::new(0));
+        let period = Duration::from_secs(30);
+        let read = || {
+            turn.set(turn.get() + 1);
+            pulses(
+                turn.get(),
+                if hangs.get() { 7 } else { turn.get() + 100 },
+                turn.get(),
+            )
+        };
+        let mut feeding = std::pin::pin!(feed_every(period, read, || fed.set(fed.get() + 1)));
+        // What was fed within ten periods.
+        let mut within = async |engine_hangs| {
+            hangs.set(engine_hangs);
+            fed.set(0);
+            drop(tokio::time::timeout(period * 10, &mut feeding).await);
+            fed.get()
+        };
+        assert!(within(false).await >= 40);
+        // Its new pulse counts once.
+        assert!(within(true).await <= 1);
+        assert_eq!(within(true).await, 0);
+        assert!(within(false).await >= 39);
     }
 
     #[test]

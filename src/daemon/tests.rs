@@ -136,7 +136,7 @@ async fn a_heartbeat_is_recorded_when_there_is_room_and_not_while_the_journal_is
     let beat = || pulse::Beat {
         journal: journal.clone(),
         announcer: Announcer::new(journal.clone(), Clock::system(), "gw".into(), &[]),
-        engine: Arc::default(),
+        engine: watch::channel(evaluate::Status::default()).1,
         uplinks: Vec::new(),
         epoch: recovered.epoch,
         heartbeat: Some(Duration::from_millis(1)),
@@ -203,8 +203,8 @@ async fn a_flood_of_late_readings_holds_no_deadline_back() {
     }
 
     let (intake, deliveries) = mpsc::channel(INTAKE_LEN);
-    let counters: Arc<evaluate::Counters> = Arc::default();
-    let evaluation = evaluate::evaluate(engine, deliveries, journal.clone(), clock, Arc::clone(&counters));
+    let (status, _) = watch::channel(evaluate::Status::default());
+    let evaluation = evaluate::evaluate(engine, deliveries, journal.clone(), clock, status);
     let mut evaluation = pin!(tokio::task::unconstrained(evaluation));
     for millis in 1..50 {
         let late = EngineTime(began.0 - 1000 * millis);
@@ -226,7 +226,7 @@ async fn a_flood_of_late_readings_holds_no_deadline_back() {
 async fn a_stop_waits_for_all_that_was_decided_even_if_it_says_nothing_itself() {
     for off in ["[events]\noff = [\"GatewayStopped\"]\n", ""] {
         let folder = tempfile::tempdir().unwrap();
-        let gateway = Gateway::build(&config(folder.path(), off), None).await.unwrap();
+        let (gateway, _) = Gateway::build(&config(folder.path(), off), None).await.unwrap();
         let durable = gateway.journal.durable();
         for _ in 0..20 {
             let decided = gateway.journal.append(event(10));
@@ -242,7 +242,7 @@ async fn an_orderly_stop_is_clean_and_one_in_which_the_engine_panics_is_a_failur
     for panics in [false, true] {
         let folder = tempfile::tempdir().unwrap();
         let config = config(folder.path(), "");
-        let mut gateway = Gateway::build(&config, None).await.unwrap();
+        let (mut gateway, _) = Gateway::build(&config, None).await.unwrap();
         if panics {
             gateway.engine = JoinSet::new();
             gateway.engine.spawn(async { panic!("a bug") });
@@ -265,7 +265,7 @@ async fn a_start_that_fails_records_nothing() {
         assert_eq!(reopened(&failing).await.last, Sequence(0));
     }
     drop(taken);
-    let gateway = Gateway::build(&failing, None).await.unwrap();
+    let (gateway, _) = Gateway::build(&failing, None).await.unwrap();
     gateway.stop().await.unwrap();
     assert_eq!(reopened(&failing).await.last, Sequence(2), "started and stopped");
 }

@@ -8,7 +8,6 @@
 //! wrong password file is a reason why a connection failed, because it is read again for each one.
 
 use std::{
-    fmt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -26,6 +25,8 @@ use crate::{
 mod connection;
 mod link;
 mod tls;
+
+pub use tls::Tls;
 
 #[cfg(test)]
 mod broker;
@@ -92,13 +93,13 @@ pub enum Version {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file cannot be used.
-    #[error("could not load {what} from {}: {reason}", path.display())]
+    #[error("could not load {key} from {}: {reason}", path.display())]
     File {
-        /// What it should hold.
-        what: &'static str,
+        /// The key that names it: `ca`, `cert` or `key`.
+        key: &'static str,
         /// Which.
         path: PathBuf,
-        /// Why not.
+        /// Why not, and what to do.
         reason: String,
     },
     /// Only one of `cert` and `key`.
@@ -113,11 +114,20 @@ pub enum Error {
 }
 
 impl Error {
-    fn file(what: &'static str, path: &Path, reason: &dyn fmt::Display) -> Self {
+    fn file(key: &'static str, path: &Path, reason: String) -> Self {
         Self::File {
-            what,
+            key,
             path: path.to_owned(),
-            reason: reason.to_string(),
+            reason,
+        }
+    }
+
+    /// The key of `[[sink.mqtt]]` that it is about, if it is one.
+    #[must_use]
+    pub fn key(&self) -> Option<&'static str> {
+        match self {
+            Self::File { key, .. } => Some(key),
+            _ => None,
         }
     }
 }
@@ -132,12 +142,9 @@ pub struct Uplink<L = Journal> {
 }
 
 impl<L: Log> Uplink<L> {
-    /// An uplink as `settings` say, not yet connecting. Blocking: reads the certificates (a start may).
-    ///
-    /// # Errors
-    ///
-    /// A certificate or key that cannot be used, named.
-    pub fn new(settings: Settings, log: L, origin: Arc<Origin>, epoch: Epoch) -> Result<Self, Error> {
+    /// An uplink as `settings` say, with what [`Tls::load`] loaded for them; not yet connecting.
+    #[must_use]
+    pub fn new(settings: Settings, tls: Tls, log: L, origin: Arc<Origin>, epoch: Epoch) -> Self {
         let pace = Pace {
             base: BACKOFF_BASE,
             cap: BACKOFF_CAP,
@@ -145,12 +152,12 @@ impl<L: Log> Uplink<L> {
             max_attempts: settings.max_attempts,
         };
         let name = settings.name.clone();
-        Ok(Self {
+        Self {
             name,
-            broker: link::Broker::new(settings, origin, epoch)?,
+            broker: link::Broker::new(settings, tls, origin, epoch),
             log,
             pace,
-        })
+        }
     }
 
     /// With other waits: for tests that need hundreds of connections.

@@ -12,7 +12,13 @@ use super::{
     parts::{Cable, Gateway, Mosquitto, Site},
 };
 
-const KILLS: u32 = 30;
+fn kills() -> u32 {
+    if std::env::var_os("TIDEGATE_LONG").is_some() {
+        300
+    } else {
+        30
+    }
+}
 
 /// Raises and clears, each under its own number, until told to stop; returns how many were acknowledged.
 ///
@@ -60,7 +66,7 @@ async fn whatever_was_acknowledged_before_a_kill_is_in_the_cloud_once_and_in_ord
         devices.spawn(async move { (name, live(device, stop).await) });
     }
 
-    for kill in 0..KILLS {
+    for kill in 0..kills() {
         if kill % 2 == 0 {
             cable.cut();
         } else {

@@ -6,6 +6,7 @@ mod cloud;
 mod device;
 mod kill;
 mod parts;
+mod service;
 
 use std::time::Duration;
 

@@ -167,6 +167,11 @@ impl Site {
         self
     }
 
+    pub(crate) fn heartbeat(mut self, every: &str) -> Self {
+        _ = writeln!(self.tables, "[events]\nheartbeat = \"{every}\"");
+        self
+    }
+
     pub(crate) fn serial(mut self, port: &std::path::Path) -> Self {
         _ = write!(
             self.tables,
@@ -243,12 +248,21 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     pub(crate) async fn start(site: &Site) -> Self {
+        Self::start_in(site, &[]).await
+    }
+
+    /// With more in its environment.
+    pub(crate) async fn start_in(site: &Site, environment: &[(&str, &str)]) -> Self {
         if site.door.get().is_none() {
             site.door.set(free_port().await).expect("set once");
             std::fs::write(site.config(), site.text()).expect("written");
         }
         let door = *site.door.get().expect("set above");
-        let mut process = site.command().spawn().expect("it starts");
+        let mut command = site.command();
+        let mut process = command
+            .envs(environment.iter().copied())
+            .spawn()
+            .expect("it starts");
         open(door, &mut process).await;
         Self { door, process }
     }

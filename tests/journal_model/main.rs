@@ -240,8 +240,16 @@ impl Model {
     }
 }
 
+fn cases() -> u32 {
+    if std::env::var_os("TIDEGATE_LONG").is_some() {
+        2400
+    } else {
+        120
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 120, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_journal_agrees_with_a_list_through_any_crash(acts in acts(), refuse in any::<bool>()) {

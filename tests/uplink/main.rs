@@ -18,7 +18,7 @@ use tidegate::{
     event::{Data, Draft, Epoch, Origin, Position, Sequence, Severity},
     forward::{
         Pace, Status,
-        mqtt::{Settings, Uplink, Version},
+        mqtt::{Settings, Tls, Uplink, Version},
     },
     journal::{self, Journal, Owner, Recovered, SinkPlan, WhenFull, storage::simulated::Simulated},
     rule::state::Outcome,
@@ -171,7 +171,8 @@ impl Running {
             ack_timeout: settings.ack_timeout,
             max_attempts: settings.max_attempts,
         };
-        let uplink = Uplink::new(settings, log.journal.clone(), origin(), log.epoch).unwrap();
+        let tls = Tls::load(&settings).unwrap();
+        let uplink = Uplink::new(settings, tls, log.journal.clone(), origin(), log.epoch);
         let (sender, status) = watch::channel(Status::default());
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();

@@ -11,9 +11,8 @@ use serde::Serialize;
 use tokio::time::timeout;
 
 use super::{
-    Error, Settings,
+    Settings, Tls,
     connection::{Connection, MAX_PACKET, Plan, Signal},
-    tls,
 };
 use crate::{
     event::{Entry, Epoch, Origin, Position, Sequence, cloudevents},
@@ -57,19 +56,14 @@ struct PresenceBody<'a> {
 }
 
 impl Broker {
-    pub fn new(settings: Settings, origin: Arc<Origin>, epoch: Epoch) -> Result<Self, Error> {
-        let tls = if settings.tls {
-            Some(tls::configure(&settings)?)
-        } else {
-            None
-        };
-        Ok(Self {
+    pub fn new(settings: Settings, tls: Tls, origin: Arc<Origin>, epoch: Epoch) -> Self {
+        Self {
             settings,
-            tls,
+            tls: tls.0,
             origin,
             epoch,
             birth_refused: false,
-        })
+        }
     }
 
     fn presence(&self) -> Option<Presence> {

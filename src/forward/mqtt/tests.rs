@@ -40,8 +40,8 @@ struct Running {
 }
 
 fn run(settings: Settings, log: &MemoryLog) -> Running {
-    let uplink = Uplink::new(settings, log.clone(), origin(), Epoch(7)).unwrap();
-    let uplink = uplink.with_pace(pace());
+    let tls = Tls::load(&settings).unwrap();
+    let uplink = Uplink::new(settings, tls, log.clone(), origin(), Epoch(7)).with_pace(pace());
     let (sender, status) = watch::channel(Status::default());
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
@@ -370,27 +370,76 @@ async fn events_go_over_tls_to_a_broker_with_its_own_ca_that_wants_our_certifica
 }
 
 #[test]
-fn a_wrong_certificate_file_is_an_error_that_names_it() {
+fn a_certificate_or_key_that_cannot_be_used_is_an_error_that_names_it_and_says_what_to_do() {
     let files = tempfile::tempdir().unwrap();
-    let path = files.path().join("empty.pem");
-    std::fs::write(&path, "no certificate").unwrap();
-    let with = |ca: Option<PathBuf>, cert: Option<PathBuf>| {
+    let write = |name: &str, text: &str| {
+        let path = files.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let issue = || rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let (ours, other) = (issue(), issue());
+    let cert = write("cert.pem", &ours.cert.pem());
+    let key = write("key.pem", &ours.key_pair.serialize_pem());
+    let other_key = write("other.pem", &other.key_pair.serialize_pem());
+    let empty = write("empty.pem", "no certificate");
+    let torn = write(
+        "torn.pem",
+        &ours.cert.pem().replace("-----END CERTIFICATE-----", ""),
+    );
+    let absent = files.path().join("absent.pem");
+    let with = |ca: &PathBuf, cert: Option<&PathBuf>, key: Option<&PathBuf>| {
         let settings = Settings {
             tls: true,
-            ca,
-            cert,
+            ca: Some(ca.clone()),
+            cert: cert.cloned(),
+            key: key.cloned(),
             ..settings(1, Version::V5)
         };
-        let uplink = Uplink::new(settings, MemoryLog::with_events(0), origin(), Epoch(7));
-        uplink.err().expect("this cannot be used").to_string()
+        let mistakes = Tls::mistakes(&settings);
+        assert_eq!(Tls::load(&settings).is_err(), !mistakes.is_empty());
+        let shown = mistakes.iter().map(ToString::to_string);
+        shown.collect::<Vec<_>>().join("\n")
     };
-    assert!(with(Some(path.clone()), None).contains("empty.pem"));
-    assert!(with(Some(files.path().join("absent.pem")), None).contains("absent.pem"));
-    let good = files.path().join("ca.pem");
-    let certificate = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    std::fs::write(&good, certificate.cert.pem()).unwrap();
-    assert_eq!(
-        with(Some(good), Some(path)),
-        "a client certificate needs both `cert` and `key`"
-    );
+    assert_eq!(with(&cert, Some(&cert), Some(&key)), "");
+    for (got, wanted) in [
+        (
+            with(&absent, None, None),
+            "ca from {dir}/absent.pem: there is no such file; put it",
+        ),
+        (
+            with(&empty, None, None),
+            "ca from {dir}/empty.pem: there is no -----BEGIN CERTIFICATE-----",
+        ),
+        (
+            with(&torn, None, None),
+            "ca from {dir}/torn.pem: it is not whole PEM; ",
+        ),
+        (
+            with(&cert, Some(&key), Some(&key)),
+            "cert from {dir}/key.pem: there is no -----BEGIN CERT",
+        ),
+        (
+            with(&cert, Some(&cert), Some(&cert)),
+            "key from {dir}/cert.pem: there is no -----BEGIN PRIV",
+        ),
+        (
+            with(&cert, Some(&cert), Some(&other_key)),
+            "cert from {dir}/cert.pem: the key is another",
+        ),
+        (
+            with(&files.path().to_owned(), None, None),
+            "ca from {dir}: it is a directory; name the file",
+        ),
+    ] {
+        let wanted = format!(
+            "could not load {}",
+            wanted.replace("{dir}", &files.path().display().to_string())
+        );
+        assert!(got.starts_with(&wanted), "{got}\nwanted {wanted}");
+    }
+    let all = with(&absent, Some(&absent), Some(&absent));
+    assert_eq!(all.lines().count(), 3, "each file is told: {all}");
+    let half = with(&cert, Some(&cert), None);
+    assert_eq!(half, "a client certificate needs both `cert` and `key`");
 }

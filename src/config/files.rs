@@ -1,0 +1,59 @@
+//! The files and directories that a configuration names, looked at as a start would. Nothing is changed.
+
+use std::path::Path;
+
+use super::{Config, check::Checker, raw, uplink};
+use crate::forward::mqtt::Tls;
+
+pub(super) fn check(file: &raw::File, config: &Config, checker: &mut Checker<'_>) {
+    journal(file, &config.journal.dir, checker);
+    for sink in &config.sinks {
+        let Some(table) = uplink::table(&file.sink.mqtt, sink) else {
+            continue;
+        };
+        let raw = table.get_ref();
+        let who = format!("sink \"{}\"", sink.name);
+        // Keys that do not go together are told as such already.
+        if raw.cert.is_some() == raw.key.is_some() {
+            for mistake in Tls::mistakes(sink) {
+                let place = match mistake.key() {
+                    Some("ca") => &raw.ca,
+                    Some("cert") => &raw.cert,
+                    Some("key") => &raw.key,
+                    _ => &raw.url,
+                };
+                let span = place.as_ref().map_or_else(|| table.span(), toml::Spanned::span);
+                checker.wrong(span, format!("{who}: {mistake}"));
+            }
+        }
+        if let (Some(written), Some(path)) = (&raw.password_file, &sink.password_file)
+            && let Err(error) = std::fs::read_to_string(path)
+        {
+            let until = "the uplink connects only when it can be read: it is read for every connection";
+            checker.warn(
+                written.span(),
+                format!(
+                    "{who}: could not read password-file {}: {error}; {until}",
+                    path.display()
+                ),
+            );
+        }
+    }
+}
+
+/// A directory that is not there is made at the start; a file in its place is not moved away.
+fn journal(file: &raw::File, dir: &Path, checker: &mut Checker<'_>) {
+    let Some(nearest) = dir.ancestors().find(|ancestor| ancestor.exists()) else {
+        return;
+    };
+    if !nearest.is_dir() {
+        let message = format!(
+            "[journal]: dir: {} is a file; name a directory, which is made if it is not there",
+            nearest.display()
+        );
+        match &file.journal.dir {
+            Some(written) => checker.wrong(written.span(), message),
+            None => checker.wrong_file(&message),
+        }
+    }
+}
