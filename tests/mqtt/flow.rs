@@ -70,6 +70,30 @@ async fn the_door_sends_whole_topics_to_those_who_would_take_aliases() {
     }
 }
 
+/// 5 §3.1.2.11.4: what is larger than a client takes is not sent to it, as if it had been; the last byte counts.
+#[tokio::test]
+async fn a_message_over_the_clients_maximum_packet_size_is_not_sent() {
+    let rig = Rig::open().await;
+    let mut talker = rig.client(V5, "talker").await;
+    // A length of 126 fits one byte, one of 200 needs two.
+    for size in [128_u32, 203] {
+        let hello = Hello {
+            properties: vec![(property::MAX_PACKET, size.to_be_bytes().to_vec())],
+            ..hello(V5, "listener")
+        };
+        let (mut listener, _, _) = rig.enter(&hello).await;
+        listener.subscribe(&[("t", 2)]).await;
+        for qos in 0..=2 {
+            let empty = publish(V5, &message("t", "", qos)).len() + usize::from(size > 128);
+            let room = usize::try_from(size).unwrap() - empty;
+            talker.publish(message("t", "y".repeat(room + 1), qos)).await;
+            talker.publish(message("t", "x".repeat(room), qos)).await;
+            assert_eq!(payloads(&listener.messages().await), ["x".repeat(room)]);
+        }
+    }
+    assert_eq!(rig.counters.too_large_for_subscriber.load(Ordering::Relaxed), 6);
+}
+
 /// 5 §3.2.2.3.6, §4.13: what is larger than the door takes ends the connection, on sight of its length.
 /// 3.1.1 §4.8: so it does there.
 #[tokio::test]
