@@ -80,6 +80,22 @@ async fn a_goodbye_takes_the_will_along() {
     }
 }
 
+/// 5 §3.1.2.5, §3.14.2.1: only a normal goodbye takes the will along: every other reason publishes it.
+#[tokio::test]
+async fn a_goodbye_for_another_reason_leaves_the_will() {
+    let rig = Rig::open().await;
+    let mut listener = rig.client(V5, "listener").await;
+    listener.subscribe(&[("will", 0)]).await;
+    for goodbye in [&b"\x04"[..], b"\x04\0", b"\x80", b"\x93\0", b"\x83"] {
+        let hello = willing(V5, "one", message("will", goodbye, 0));
+        rig.enter(&hello).await.0.leave(goodbye).await;
+        assert_eq!(listener.message().await.payload, goodbye);
+    }
+    let hello = willing(V5, "one", message("will", "bye", 0));
+    rig.enter(&hello).await.0.leave(&[0, 0]).await;
+    assert!(listener.messages().await.is_empty());
+}
+
 /// 3.1.1 §3.1.2.7; 5 §3.1.2.7: a will may be retained.
 #[tokio::test]
 async fn a_retained_will_meets_later_subscribers() {

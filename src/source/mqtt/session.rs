@@ -99,7 +99,7 @@ pub enum Counted {
 pub enum End {
     /// The client said so.
     Goodbye,
-    /// It said so and wants its will published.
+    /// It said so for a reason that is no normal end: its will is published.
     GoodbyeWithWill,
     /// CONNECT was refused with this reason.
     Refused(u8),
@@ -478,11 +478,10 @@ impl Session {
                     }
                     self.client.session_expiry = seconds;
                 }
-                let with_will = why == reason::DISCONNECT_WITH_WILL;
-                self.end(if with_will {
-                    End::GoodbyeWithWill
-                } else {
+                self.end(if why == reason::SUCCESS {
                     End::Goodbye
+                } else {
+                    End::GoodbyeWithWill
                 });
             }
         }

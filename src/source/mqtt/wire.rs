@@ -20,7 +20,6 @@ mod strict;
 pub mod reason {
     #![expect(missing_docs, reason = "the names are the standard's")]
     pub const SUCCESS: u8 = 0x00;
-    pub const DISCONNECT_WITH_WILL: u8 = 0x04;
     pub const NO_SUBSCRIPTION_EXISTED: u8 = 0x11;
     pub const UNSPECIFIED: u8 = 0x80;
     pub const MALFORMED: u8 = 0x81;
@@ -113,7 +112,7 @@ pub enum Packet {
     PingReq,
     /// The last.
     Disconnect {
-        /// 0x04: publish the will nevertheless.
+        /// Any but 0: publish the will nevertheless.
         reason: u8,
         /// Another session expiry, in seconds.
         expiry: Option<u32>,
