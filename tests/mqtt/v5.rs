@@ -84,6 +84,26 @@ async fn a_request_is_answered() {
     assert_eq!(the(&answer.properties, property::CORRELATION), Some(correlation));
 }
 
+/// 5 §3.3.2.3.5: a response topic is the name of one.
+#[tokio::test]
+async fn a_response_topic_with_a_wildcard_is_refused() {
+    let rig = Rig::open().await;
+    for topic in ["a/+", "#"] {
+        let properties = vec![(property::RESPONSE_TOPIC, topic.as_bytes().to_vec())];
+        let mut client = rig.client(V5, "one").await;
+        client.publish_only(described(properties.clone())).await;
+        assert_eq!(client.ending().await, Some(0x90));
+        let willing = Hello {
+            will: Some(described(properties)),
+            ..hello(V5, "one")
+        };
+        let Packet::Connack { code, .. } = rig.knock(&willing).await.next().await else {
+            panic!("no CONNACK");
+        };
+        assert_eq!(code, 0x90);
+    }
+}
+
 /// 5 §3.3.2.3.8: only a server says by which subscription a message comes.
 #[tokio::test]
 async fn a_client_may_not_publish_with_a_subscription_identifier() {

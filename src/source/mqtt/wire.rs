@@ -270,15 +270,14 @@ fn check(packet: &Packet, version: Version) -> Result<(), Violation> {
             if connect.receive_maximum == 0 || connect.max_packet == Some(0) {
                 return Err(protocol_error("a maximum of 0 in CONNECT"));
             }
-            if connect
-                .will
-                .as_ref()
-                .is_some_and(|will| bad_topic(&will.publish.topic))
-            {
-                return Err(Violation {
-                    reason: reason::TOPIC_INVALID,
-                    why: "an invalid will topic",
-                });
+            if let Some(will) = &connect.will {
+                if bad_topic(&will.publish.topic) {
+                    return Err(Violation {
+                        reason: reason::TOPIC_INVALID,
+                        why: "an invalid will topic",
+                    });
+                }
+                answerable(&will.publish)?;
             }
         }
         Packet::Publish(publish) => {
@@ -298,6 +297,7 @@ fn check(packet: &Packet, version: Version) -> Result<(), Violation> {
                     why: "an invalid topic",
                 });
             }
+            answerable(publish)?;
         }
         Packet::Subscribe {
             id,
@@ -327,6 +327,22 @@ fn check(packet: &Packet, version: Version) -> Result<(), Violation> {
         Packet::PingReq | Packet::Disconnect { .. } => {}
     }
     Ok(())
+}
+
+/// Where to answer is a topic that can be published to, or nowhere.
+fn answerable(publish: &Publish) -> Result<(), Violation> {
+    let topic = publish
+        .properties
+        .as_ref()
+        .and_then(|properties| properties.response_topic.as_deref());
+    if topic.is_none_or(topics::is_topic) {
+        Ok(())
+    } else {
+        Err(Violation {
+            reason: reason::TOPIC_INVALID,
+            why: "an invalid response topic",
+        })
+    }
 }
 
 fn text(bytes: &Bytes) -> Result<String, Violation> {
