@@ -419,8 +419,12 @@ impl Attachment {
         let Some(session) = sessions.get_mut(&self.id) else {
             return false;
         };
-        tree.remove(filter, self.id);
-        session.filters.remove(filter).is_some()
+        // Only what was granted is in the tree: to it, `#/x` would be `#`.
+        let held = session.filters.remove(filter).is_some();
+        if held {
+            tree.remove(filter, self.id);
+        }
+        held
     }
 
     /// The connection has ended; the session waits for `absence` (at most [`MAX_ABSENCE`]). A will whose

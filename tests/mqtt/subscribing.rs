@@ -63,6 +63,21 @@ async fn unsubscribing_ends_that_subscription_and_no_other() {
     }
 }
 
+/// 3.1.1 §3.10.4; 5 §3.10.4: filters are compared as text; one that could never be granted ends none.
+#[tokio::test]
+async fn unsubscribing_from_what_is_no_filter_ends_no_subscription() {
+    for version in BOTH {
+        let rig = Rig::open().await;
+        let mut client = rig.client(version, "one").await;
+        client.subscribe(&[("#", 1)]).await;
+        let codes = client.unsubscribe(&["#/x"]).await;
+        let told: &[u8] = if version == V5 { &[0x11] } else { &[] };
+        assert_eq!(codes, told);
+        client.publish(message("a", "x", 1)).await;
+        assert_eq!(payloads(&client.messages().await), ["x"]);
+    }
+}
+
 /// 3.1.1 §3.9.3, §4.7.1; 5 §3.9.3, §4.7.1: an invalid filter fails for itself; the others are granted.
 #[tokio::test]
 async fn an_invalid_filter_is_refused_and_the_others_are_granted() {
