@@ -51,6 +51,21 @@ async fn a_topic_alias_ends_with_its_connection() {
     assert_eq!(again.ending().await, Some(0x82));
 }
 
+/// 5 §3.3.2.1, §3.3.2.3.4: 0 and what is beyond the maximum are no aliases, and without one a topic is due.
+#[tokio::test]
+async fn an_alias_out_of_range_ends_the_connection() {
+    let rig = Rig::open().await;
+    for (publish, reason) in [
+        (aliased("a", 0), 0x94),
+        (aliased("a", 17), 0x94),
+        (message("", "x", 1), 0x82),
+    ] {
+        let mut client = rig.client(V5, "one").await;
+        client.publish_only(publish).await;
+        assert_eq!(client.ending().await, Some(reason));
+    }
+}
+
 /// 5 §3.1.2.11.5, §3.3.2.3.4: the door uses no aliases, whatever the client would take.
 #[tokio::test]
 async fn the_door_sends_whole_topics_to_those_who_would_take_aliases() {

@@ -108,6 +108,28 @@ async fn shared_subscriptions_are_not_offered_and_refused() {
     assert!(new.messages().await.is_empty() && old.messages().await.is_empty());
 }
 
+/// 5 §3.8.3, §3.8.3.1, §3.10.3: what no SUBSCRIBE or UNSUBSCRIBE may say ends the connection with the right reason.
+#[tokio::test]
+async fn a_subscribe_against_the_standard_ends_the_connection_with_its_reason() {
+    let protocol_error: &[(u8, &[u8])] = &[
+        (0x82, b"\0\x01\0\0\x01a\x03"),
+        (0x82, b"\0\x01\0\0\x01a\x30"),
+        (0x82, b"\0\x01\0"),
+        (0x82, b"\0\x01\x02\x0B\0\0\x01a\0"),
+        (0x82, b"\0\0\0\0\x01a\0"),
+        (0xA2, b"\0\x01\0"),
+    ];
+    let malformed: &[(u8, &[u8])] = &[(0x82, b"\0\x01\0\0\x01a\x40"), (0x82, b"\0\x01\0\0\x01a\x80")];
+    let rig = Rig::open().await;
+    for (bodies, reason) in [(protocol_error, 0x82), (malformed, 0x81)] {
+        for (first, body) in bodies {
+            let mut client = rig.client(V5, "one").await;
+            client.say(*first, body).await;
+            assert_eq!(client.ending().await, Some(reason), "{body:?}");
+        }
+    }
+}
+
 /// 5 §3.8.3.1, No Local: not what the client itself publishes; by another filter it may still come.
 #[tokio::test]
 async fn no_local_keeps_a_clients_own_messages_from_it() {

@@ -290,7 +290,10 @@ fn check(packet: &Packet, version: Version) -> Result<(), Violation> {
             if publish.qos == 0 && publish.dup {
                 return Err(malformed("DUP with QoS 0"));
             }
-            let aliased = version == Version::V5 && publish.topic.is_empty() && publish.alias.is_some();
+            let aliased = version == Version::V5 && publish.topic.is_empty();
+            if aliased && publish.alias.is_none() {
+                return Err(protocol_error("neither a topic nor an alias"));
+            }
             if !aliased && bad_topic(&publish.topic) {
                 return Err(Violation {
                     reason: reason::TOPIC_INVALID,
@@ -307,19 +310,15 @@ fn check(packet: &Packet, version: Version) -> Result<(), Violation> {
             if *id == 0 || *identifier == Some(0) {
                 return Err(protocol_error("packet id or subscription identifier 0"));
             }
-            if filters.is_empty() || filters.iter().any(|filter| filter.filter.contains('\0')) {
-                return Err(malformed("no filter, or NUL in one"));
+            if filters.iter().any(|filter| filter.filter.contains('\0')) {
+                return Err(malformed("NUL in a filter"));
             }
         }
-        Packet::Unsubscribe { id, filters } => {
-            if *id == 0 {
-                return Err(protocol_error("packet id 0"));
-            }
-            if filters.is_empty() {
-                return Err(protocol_error("UNSUBSCRIBE without a filter"));
-            }
-        }
-        Packet::PubAck(id) | Packet::PubRec(id, _) | Packet::PubRel(id) | Packet::PubComp(id) => {
+        Packet::Unsubscribe { id, .. }
+        | Packet::PubAck(id)
+        | Packet::PubRec(id, _)
+        | Packet::PubRel(id)
+        | Packet::PubComp(id) => {
             if *id == 0 {
                 return Err(protocol_error("packet id 0"));
             }
