@@ -75,16 +75,18 @@ impl Message {
     #[must_use]
     pub fn size(&self) -> usize {
         let properties = self.properties.as_ref().map_or(0, |properties| {
-            let user: usize = properties
-                .user
-                .iter()
-                .map(|(key, value)| key.len().saturating_add(value.len()))
-                .sum();
-            properties
-                .correlation
-                .as_ref()
-                .map_or(0, Bytes::len)
-                .saturating_add(user)
+            let texts = [&properties.content_type, &properties.response_topic];
+            let texts = texts.into_iter().flatten().map(String::len);
+            let correlation = properties.correlation.as_ref().map_or(0, Bytes::len);
+            // A pair of empty texts costs five bytes on the wire, and here its place.
+            let pairs = properties.user.iter().map(|(key, value)| {
+                size_of::<(String, String)>()
+                    .saturating_add(key.len())
+                    .saturating_add(value.len())
+            });
+            texts
+                .chain(pairs)
+                .fold(correlation, |sum, size| sum.saturating_add(size))
         });
         self.topic
             .len()

@@ -54,6 +54,32 @@ async fn retained_messages_beyond_their_number_are_delivered_and_not_kept() {
 }
 
 #[tokio::test]
+async fn retained_messages_are_bounded_by_all_their_bytes() {
+    let bulky: [Properties; 3] = [
+        vec![],
+        vec![(property::CONTENT_TYPE, vec![b'x'; 60_000])],
+        vec![(property::USER, b"=".to_vec()); 12_000],
+    ];
+    for properties in bulky {
+        let rig = Rig::open().await;
+        let mut client = rig.client(V5, "one").await;
+        let payload = if properties.is_empty() {
+            vec![b'x'; 60_000]
+        } else {
+            vec![b'x']
+        };
+        for number in 0..=MAX_RETAINED_BYTES / 60_000 {
+            let message = Message {
+                properties: properties.clone(),
+                ..retained(&format!("t/{number}"), payload.clone())
+            };
+            client.publish(message).await;
+        }
+        assert!(refused(&rig) > 0, "{:?}", properties.first());
+    }
+}
+
+#[tokio::test]
 async fn a_session_has_so_many_subscriptions_and_no_more() {
     for version in BOTH {
         let rig = Rig::open().await;
