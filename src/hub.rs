@@ -324,7 +324,7 @@ impl Hub {
         session.connection = Some(connection.clone());
         session.ends = None;
         session.will = None;
-        session.mailbox.set_present(true);
+        session.mailbox.open();
         Attach::Attached(Attachment {
             id,
             connection,
@@ -450,8 +450,13 @@ impl Attachment {
             } else {
                 session.kept = kept;
                 session.ends = Some(now + absence);
-                session.mailbox.set_present(false);
+                let dropped = session.mailbox.close();
                 state.bound_absent();
+                self.hub
+                    .shared
+                    .counters
+                    .absent_dropped
+                    .fetch_add(dropped, Ordering::Relaxed);
             }
         }
         drop(state);

@@ -173,6 +173,31 @@ async fn so_many_messages_wait_for_a_client_that_is_away() {
     }
 }
 
+/// What a client leaves unread when it goes is cut to the same bound, and counted.
+#[tokio::test]
+async fn what_waited_for_a_client_that_goes_is_cut_to_what_may_wait() {
+    let rig = Rig::open().await;
+    let narrow = Hello {
+        properties: [
+            staying(V5, "listener").properties,
+            vec![(property::RECEIVE_MAXIMUM, vec![0, 1])],
+        ]
+        .concat(),
+        ..staying(V5, "listener")
+    };
+    let (mut listener, _, _) = rig.enter(&narrow).await;
+    listener.subscribe(&[("a", 1)]).await;
+    let mut talker = rig.client(V5, "talker").await;
+    // One is on its way; the others wait.
+    for number in 0..=mailbox::MAX_ABSENT + 5 {
+        talker.publish(message("a", number.to_string(), 1)).await;
+    }
+    listener.vanish().await;
+    assert_eq!(rig.hub.counters().absent_dropped.load(Ordering::Relaxed), 5);
+    let (mut listener, _, _) = rig.enter(&narrow).await;
+    assert_eq!(listener.messages().await.len(), 1 + mailbox::MAX_ABSENT);
+}
+
 #[tokio::test]
 async fn names_are_at_most_256_bytes() {
     let rig = Rig::open().await;

@@ -109,6 +109,27 @@ async fn what_was_not_acknowledged_is_sent_again_after_a_reconnect() {
     }
 }
 
+/// 3.1.1 §4.1; 5 §4.1: what waits to be sent belongs to the session, also what was retained.
+#[tokio::test]
+async fn retained_messages_that_were_not_sent_yet_wait_for_the_next_connection() {
+    let rig = Rig::open().await;
+    let mut talker = rig.client(V5, "talker").await;
+    for topic in ["a/1", "a/2", "a/3"] {
+        talker.publish(retained(topic, topic)).await;
+    }
+    let mut narrow = staying(V5, "listener");
+    narrow.properties.push((property::RECEIVE_MAXIMUM, vec![0, 1]));
+    let (mut listener, _, _) = rig.enter(&narrow).await;
+    listener.subscribe(&[("a/+", 1)]).await;
+    assert_eq!(listener.unacknowledged().await.len(), 1);
+    listener.vanish().await;
+    let (mut listener, _, _) = rig.enter(&narrow).await;
+    let mut heard = listener.messages().await;
+    heard.sort_by(|one, other| one.topic.cmp(&other.topic));
+    assert_eq!(payloads(&heard), ["a/1", "a/2", "a/3"]);
+    assert!(heard.iter().all(|message| message.retain));
+}
+
 /// 3.1.1 §4.3.3, §4.4; 5 §4.3.3, §4.4: a quality 2 publish that is sent again after a reconnect is not published again.
 #[tokio::test]
 async fn a_quality_2_publish_that_comes_again_after_a_reconnect_is_published_once() {
