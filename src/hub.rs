@@ -126,6 +126,8 @@ pub struct Outgoing {
     pub id: u16,
     /// The message; none once a `QoS` 2 message was received and only its release is left.
     pub arrival: Option<Arrival>,
+    /// Seconds it was worth reading when the connection began or, later, when it was sent.
+    pub expiry: Option<u32>,
 }
 
 /// A client's last words: published when its connection ends abnormally.
@@ -325,13 +327,19 @@ impl Hub {
         session.ends = None;
         session.will = None;
         session.mailbox.open();
+        let mut kept = std::mem::take(&mut session.kept);
+        let now = Instant::now();
+        for outgoing in &mut kept.outgoing {
+            let arrival = outgoing.arrival.as_ref();
+            outgoing.expiry = arrival.and_then(|arrival| arrival.remaining(now));
+        }
         Attach::Attached(Attachment {
             id,
             connection,
             left: false,
             present: kept_id.is_some(),
             mailbox: Arc::clone(&session.mailbox),
-            kept: std::mem::take(&mut session.kept),
+            kept,
             hub: self.clone(),
         })
     }

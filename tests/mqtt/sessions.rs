@@ -284,6 +284,24 @@ async fn a_message_that_did_not_wait_comes_with_its_whole_expiry() {
     assert!(left(&client.message().await).expect("an expiry") > 90);
 }
 
+/// 5 §3.3.2.3.3, §4.4: what is sent again after a reconnect says what is left now.
+#[tokio::test]
+async fn a_message_that_is_sent_again_says_what_is_left() {
+    let rig = Rig::open().await;
+    let (mut listener, _, _) = rig.enter(&staying(V5, "listener")).await;
+    listener.subscribe(&[("a", 1)]).await;
+    let mut talker = rig.client(V5, "talker").await;
+    talker.publish(expiring(message("a", "x", 1), 100)).await;
+    assert_eq!(listener.unacknowledged().await.len(), 1);
+    listener.vanish().await;
+    talker.publish(expiring(retained("marker", "x"), 1)).await;
+    until_forgotten(&rig, V5, "marker").await;
+    let (mut listener, _, _) = rig.enter(&staying(V5, "listener")).await;
+    let again = listener.message().await;
+    assert!(again.dup);
+    assert!(left(&again).expect("an expiry") < 100);
+}
+
 /// 5 §3.3.2.3.3: a retained message is forgotten when its time is over.
 #[tokio::test]
 async fn a_retained_message_expires() {

@@ -291,13 +291,7 @@ impl Session {
         {
             match &outgoing.arrival {
                 Some(arrival) => {
-                    // No less time than it was published with: the session knows no clock.
-                    let expiry = arrival
-                        .message
-                        .properties
-                        .as_ref()
-                        .and_then(|properties| properties.expiry);
-                    if !self.write(version, arrival, outgoing.id, true, expiry) {
+                    if !self.write(version, arrival, outgoing.id, true, outgoing.expiry) {
                         continue;
                     }
                 }
@@ -387,6 +381,7 @@ impl Session {
             self.outgoing.push_back(Outgoing {
                 id,
                 arrival: Some(arrival),
+                expiry,
             });
         }
     }
