@@ -1,6 +1,8 @@
 //! What both versions share: messages at each quality, retained ones, names of topics and clients, keep-alive.
 
-use crate::rig::{BOTH, Hello, Packet, Rig, V5, V311, hello, message, payloads, property, retained, the};
+use crate::rig::{
+    BOTH, Hello, Packet, Rig, V5, V311, Version, hello, message, packet, payloads, property, retained, the,
+};
 
 /// 3.1.1 §4.3, §4.6; 5 §4.3, §4.6: each publish comes with its quality, in the publisher's order.
 #[tokio::test]
@@ -222,5 +224,27 @@ async fn a_client_that_pings_is_kept_beyond_its_keep_alive() {
         assert_eq!(silent.ending().await, Some(0x8D));
         old.ping().await;
         new.publish(message("a", "x", 1)).await;
+    }
+}
+
+/// 3.1.1 §3.1.2.2; 5 §3.1.2.2: another version is refused in words that it understands, or that 5 would.
+#[tokio::test]
+async fn another_version_is_refused_in_its_own_words() {
+    let rig = Rig::open().await;
+    let old = |code| Packet::Connack {
+        present: false,
+        code,
+        properties: Vec::new(),
+    };
+    let connects: [(Version, &[u8], u8); 4] = [
+        (V311, b"\0\x06MQIsdp\x03\x02\0\0\0\x01a", 1),
+        (V311, b"\0\x04MQTT\x03\x02\0\0\0\x01a", 1),
+        (V5, b"\0\x04MQTT\x06\x02\0\0\0\0\x01a", 0x84),
+        (V311, b"\0\x04HTTP\x05\x02\0\0\0\0\x01a", 1),
+    ];
+    for (version, connect, code) in connects {
+        let mut client = rig.bytes(version, &packet(0x10, connect)).await;
+        assert_eq!(client.next().await, old(code), "{connect:?}");
+        assert_eq!(client.next().await, Packet::Closed);
     }
 }

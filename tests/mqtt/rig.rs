@@ -220,14 +220,19 @@ impl Rig {
 
     /// Says CONNECT; what is said to it is still to be read.
     pub async fn knock(&self, hello: &Hello) -> Client {
+        self.bytes(hello.version, &connect(hello)).await
+    }
+
+    /// A connection that begins with these bytes; the door's are read as this version's.
+    pub async fn bytes(&self, version: Version, bytes: &[u8]) -> Client {
         let stream = TcpStream::connect(self.address).await.expect("the door");
         let mut client = Client {
             stream,
-            version: hello.version,
+            version,
             last_id: 0,
             heard: VecDeque::new(),
         };
-        client.send(&connect(hello)).await;
+        client.send(bytes).await;
         client
     }
 

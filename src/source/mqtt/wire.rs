@@ -195,7 +195,8 @@ pub struct Filter {
 #[must_use]
 pub fn announced_version(input: &[u8]) -> Option<Version> {
     let (header, _) = strict::header(input).ok()??;
-    match input.get(header.checked_add(6)?)? {
+    // Another name, as version 3.1 has it, is as long as it likes.
+    match input.get(header..)?.strip_prefix(b"\0\x04MQTT")?.first()? {
         4 => Some(Version::V311),
         5.. => Some(Version::V5),
         _ => None,
