@@ -84,9 +84,7 @@ impl Message {
                     .saturating_add(key.len())
                     .saturating_add(value.len())
             });
-            texts
-                .chain(pairs)
-                .fold(correlation, |sum, size| sum.saturating_add(size))
+            texts.chain(pairs).fold(correlation, usize::saturating_add)
         });
         self.topic
             .len()
