@@ -75,16 +75,16 @@ impl Message {
     #[must_use]
     pub fn size(&self) -> usize {
         let properties = self.properties.as_ref().map_or(0, |properties| {
-            let user: usize = properties
-                .user
-                .iter()
-                .map(|(key, value)| key.len().saturating_add(value.len()))
-                .sum();
-            properties
-                .correlation
-                .as_ref()
-                .map_or(0, Bytes::len)
-                .saturating_add(user)
+            let texts = [&properties.content_type, &properties.response_topic];
+            let texts = texts.into_iter().flatten().map(String::len);
+            let correlation = properties.correlation.as_ref().map_or(0, Bytes::len);
+            // A pair of empty texts costs five bytes on the wire, and here its place.
+            let pairs = properties.user.iter().map(|(key, value)| {
+                size_of::<(String, String)>()
+                    .saturating_add(key.len())
+                    .saturating_add(value.len())
+            });
+            texts.chain(pairs).fold(correlation, usize::saturating_add)
         });
         self.topic
             .len()
@@ -124,6 +124,8 @@ pub struct Outgoing {
     pub id: u16,
     /// The message; none once a `QoS` 2 message was received and only its release is left.
     pub arrival: Option<Arrival>,
+    /// Seconds it was worth reading when the connection began or, later, when it was sent.
+    pub expiry: Option<u32>,
 }
 
 /// A client's last words: published when its connection ends abnormally.
@@ -322,14 +324,20 @@ impl Hub {
         session.connection = Some(connection.clone());
         session.ends = None;
         session.will = None;
-        session.mailbox.set_present(true);
+        session.mailbox.open();
+        let mut kept = std::mem::take(&mut session.kept);
+        let now = Instant::now();
+        for outgoing in &mut kept.outgoing {
+            let arrival = outgoing.arrival.as_ref();
+            outgoing.expiry = arrival.and_then(|arrival| arrival.remaining(now));
+        }
         Attach::Attached(Attachment {
             id,
             connection,
             left: false,
             present: kept_id.is_some(),
             mailbox: Arc::clone(&session.mailbox),
-            kept: std::mem::take(&mut session.kept),
+            kept,
             hub: self.clone(),
         })
     }
@@ -419,8 +427,12 @@ impl Attachment {
         let Some(session) = sessions.get_mut(&self.id) else {
             return false;
         };
-        tree.remove(filter, self.id);
-        session.filters.remove(filter).is_some()
+        // Only what was granted is in the tree: to it, `#/x` would be `#`.
+        let held = session.filters.remove(filter).is_some();
+        if held {
+            tree.remove(filter, self.id);
+        }
+        held
     }
 
     /// The connection has ended; the session waits for `absence` (at most [`MAX_ABSENCE`]). A will whose
@@ -444,8 +456,13 @@ impl Attachment {
             } else {
                 session.kept = kept;
                 session.ends = Some(now + absence);
-                session.mailbox.set_present(false);
+                let dropped = session.mailbox.close();
                 state.bound_absent();
+                self.hub
+                    .shared
+                    .counters
+                    .absent_dropped
+                    .fetch_add(dropped, Ordering::Relaxed);
             }
         }
         drop(state);

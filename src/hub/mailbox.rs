@@ -93,15 +93,7 @@ impl Mailbox {
         let mut waiting = self.waiting();
         let size = arrival.message.size();
         if !waiting.present {
-            let room =
-                waiting.queue.len() < MAX_ABSENT && waiting.bytes.saturating_add(size) <= MAX_WAITING_BYTES;
-            if arrival.qos == 0 || !room {
-                return if arrival.qos == 0 {
-                    Put::Taken
-                } else {
-                    Put::Dropped
-                };
-            }
+            return waiting.keep(arrival);
         } else if waiting.overflowed {
             return Put::Dropped;
         } else if waiting.queue.len() >= MAX_WAITING || waiting.bytes.saturating_add(size) > MAX_WAITING_BYTES
@@ -128,20 +120,45 @@ impl Mailbox {
         self.signal.notify_one();
     }
 
-    pub(super) fn set_present(&self, present: bool) {
+    /// Its subscriber has come.
+    pub(super) fn open(&self) {
         let mut waiting = self.waiting();
-        waiting.present = present;
+        waiting.present = true;
         waiting.overflowed = false;
-        if !present {
-            waiting.replay.clear();
-            waiting.queue.retain(|arrival| arrival.qos > 0);
-            waiting.queue.truncate(MAX_ABSENT);
-            waiting.bytes = waiting.queue.iter().map(|arrival| arrival.message.size()).sum();
-        }
         self.signal.notify_one();
+    }
+
+    /// Its subscriber has gone. What waits is cut to what may wait for an absent one; returns how many messages
+    /// were dropped, without those of `QoS` 0.
+    pub(super) fn close(&self) -> u64 {
+        let mut waiting = self.waiting();
+        waiting.present = false;
+        waiting.bytes = 0;
+        let mut left = std::mem::take(&mut waiting.replay);
+        left.append(&mut waiting.queue);
+        let dropped = left
+            .into_iter()
+            .map(|arrival| u64::from(waiting.keep(arrival) == Put::Dropped));
+        dropped.sum()
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    /// Puts a message by for an absent subscriber, if there is room. `QoS` 0 is not for the absent: no loss.
+    fn keep(&mut self, arrival: Arrival) -> Put {
+        let bytes = self.bytes.saturating_add(arrival.message.size());
+        if arrival.qos == 0 {
+            return Put::Taken;
+        }
+        if self.queue.len() >= MAX_ABSENT || bytes > MAX_WAITING_BYTES {
+            return Put::Dropped;
+        }
+        self.bytes = bytes;
+        self.queue.push_back(arrival);
+        Put::Taken
     }
 }

@@ -99,7 +99,7 @@ pub enum Counted {
 pub enum End {
     /// The client said so.
     Goodbye,
-    /// It said so and wants its will published.
+    /// It said so for a reason that is no normal end: its will is published.
     GoodbyeWithWill,
     /// CONNECT was refused with this reason.
     Refused(u8),
@@ -291,13 +291,7 @@ impl Session {
         {
             match &outgoing.arrival {
                 Some(arrival) => {
-                    // No less time than it was published with: the session knows no clock.
-                    let expiry = arrival
-                        .message
-                        .properties
-                        .as_ref()
-                        .and_then(|properties| properties.expiry);
-                    if !self.write(version, arrival, outgoing.id, true, expiry) {
+                    if !self.write(version, arrival, outgoing.id, true, outgoing.expiry) {
                         continue;
                     }
                 }
@@ -387,6 +381,7 @@ impl Session {
             self.outgoing.push_back(Outgoing {
                 id,
                 arrival: Some(arrival),
+                expiry,
             });
         }
     }
@@ -478,11 +473,10 @@ impl Session {
                     }
                     self.client.session_expiry = seconds;
                 }
-                let with_will = why == reason::DISCONNECT_WITH_WILL;
-                self.end(if with_will {
-                    End::GoodbyeWithWill
-                } else {
+                self.end(if why == reason::SUCCESS {
                     End::Goodbye
+                } else {
+                    End::GoodbyeWithWill
                 });
             }
         }

@@ -20,7 +20,6 @@ mod strict;
 pub mod reason {
     #![expect(missing_docs, reason = "the names are the standard's")]
     pub const SUCCESS: u8 = 0x00;
-    pub const DISCONNECT_WITH_WILL: u8 = 0x04;
     pub const NO_SUBSCRIPTION_EXISTED: u8 = 0x11;
     pub const UNSPECIFIED: u8 = 0x80;
     pub const MALFORMED: u8 = 0x81;
@@ -113,7 +112,7 @@ pub enum Packet {
     PingReq,
     /// The last.
     Disconnect {
-        /// 0x04: publish the will nevertheless.
+        /// Any but 0: publish the will nevertheless.
         reason: u8,
         /// Another session expiry, in seconds.
         expiry: Option<u32>,
@@ -196,7 +195,8 @@ pub struct Filter {
 #[must_use]
 pub fn announced_version(input: &[u8]) -> Option<Version> {
     let (header, _) = strict::header(input).ok()??;
-    match input.get(header.checked_add(6)?)? {
+    // Another name, as version 3.1 has it, is as long as it likes.
+    match input.get(header..)?.strip_prefix(b"\0\x04MQTT")?.first()? {
         4 => Some(Version::V311),
         5.. => Some(Version::V5),
         _ => None,
@@ -271,15 +271,14 @@ fn check(packet: &Packet, version: Version) -> Result<(), Violation> {
             if connect.receive_maximum == 0 || connect.max_packet == Some(0) {
                 return Err(protocol_error("a maximum of 0 in CONNECT"));
             }
-            if connect
-                .will
-                .as_ref()
-                .is_some_and(|will| bad_topic(&will.publish.topic))
-            {
-                return Err(Violation {
-                    reason: reason::TOPIC_INVALID,
-                    why: "an invalid will topic",
-                });
+            if let Some(will) = &connect.will {
+                if bad_topic(&will.publish.topic) {
+                    return Err(Violation {
+                        reason: reason::TOPIC_INVALID,
+                        why: "an invalid will topic",
+                    });
+                }
+                answerable(&will.publish)?;
             }
         }
         Packet::Publish(publish) => {
@@ -292,13 +291,17 @@ fn check(packet: &Packet, version: Version) -> Result<(), Violation> {
             if publish.qos == 0 && publish.dup {
                 return Err(malformed("DUP with QoS 0"));
             }
-            let aliased = version == Version::V5 && publish.topic.is_empty() && publish.alias.is_some();
+            let aliased = version == Version::V5 && publish.topic.is_empty();
+            if aliased && publish.alias.is_none() {
+                return Err(protocol_error("neither a topic nor an alias"));
+            }
             if !aliased && bad_topic(&publish.topic) {
                 return Err(Violation {
                     reason: reason::TOPIC_INVALID,
                     why: "an invalid topic",
                 });
             }
+            answerable(publish)?;
         }
         Packet::Subscribe {
             id,
@@ -308,19 +311,15 @@ fn check(packet: &Packet, version: Version) -> Result<(), Violation> {
             if *id == 0 || *identifier == Some(0) {
                 return Err(protocol_error("packet id or subscription identifier 0"));
             }
-            if filters.is_empty() || filters.iter().any(|filter| filter.filter.contains('\0')) {
-                return Err(malformed("no filter, or NUL in one"));
+            if filters.iter().any(|filter| filter.filter.contains('\0')) {
+                return Err(malformed("NUL in a filter"));
             }
         }
-        Packet::Unsubscribe { id, filters } => {
-            if *id == 0 {
-                return Err(protocol_error("packet id 0"));
-            }
-            if filters.is_empty() {
-                return Err(protocol_error("UNSUBSCRIBE without a filter"));
-            }
-        }
-        Packet::PubAck(id) | Packet::PubRec(id, _) | Packet::PubRel(id) | Packet::PubComp(id) => {
+        Packet::Unsubscribe { id, .. }
+        | Packet::PubAck(id)
+        | Packet::PubRec(id, _)
+        | Packet::PubRel(id)
+        | Packet::PubComp(id) => {
             if *id == 0 {
                 return Err(protocol_error("packet id 0"));
             }
@@ -328,6 +327,22 @@ fn check(packet: &Packet, version: Version) -> Result<(), Violation> {
         Packet::PingReq | Packet::Disconnect { .. } => {}
     }
     Ok(())
+}
+
+/// Where to answer is a topic that can be published to, or nowhere.
+fn answerable(publish: &Publish) -> Result<(), Violation> {
+    let topic = publish
+        .properties
+        .as_ref()
+        .and_then(|properties| properties.response_topic.as_deref());
+    if topic.is_none_or(topics::is_topic) {
+        Ok(())
+    } else {
+        Err(Violation {
+            reason: reason::TOPIC_INVALID,
+            why: "an invalid response topic",
+        })
+    }
 }
 
 fn text(bytes: &Bytes) -> Result<String, Violation> {

@@ -172,13 +172,15 @@ pub fn publish(out: &mut BytesMut, version: Version, delivery: &Delivery<'_>, li
         block(&mut body, &properties);
     }
     body.put_slice(&message.payload);
-    let whole = body.len().saturating_add(5);
-    if limit.is_some_and(|limit| whole > usize::try_from(limit).unwrap_or(usize::MAX)) {
-        return false;
-    }
+    let before = out.len();
     let flags = u8::from(delivery.dup) << 3 | (delivery.qos & 3) << 1 | u8::from(delivery.retain);
     frame(out, 0x30 | flags, &body);
-    true
+    let size = out.len().saturating_sub(before);
+    let fits = limit.is_none_or(|limit| size <= usize::try_from(limit).unwrap_or(usize::MAX));
+    if !fits {
+        out.truncate(before);
+    }
+    fits
 }
 
 fn describe(out: &mut BytesMut, properties: Option<&Properties>, delivery: &Delivery<'_>) {

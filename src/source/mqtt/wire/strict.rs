@@ -120,11 +120,16 @@ pub(super) fn body(first: u8, body: &[u8], version: Version) -> Result<(), Viola
             if v5 {
                 rest.properties(SUBSCRIBE)?;
             }
+            rest.not_empty()?;
             let reserved = if v5 { 0xC0 } else { 0xFC };
             while !rest.0.is_empty() {
                 rest.bytes()?;
-                if rest.byte()? & reserved != 0 {
+                let options = rest.byte()?;
+                if options & reserved != 0 {
                     return Err(malformed("reserved subscription options"));
+                }
+                if options & 0x03 == 0x03 || options & 0x30 == 0x30 {
+                    return Err(protocol_error("a subscription option that has no meaning"));
                 }
             }
             Ok(())
@@ -134,6 +139,7 @@ pub(super) fn body(first: u8, body: &[u8], version: Version) -> Result<(), Viola
             if v5 {
                 rest.properties(UNSUBSCRIBE)?;
             }
+            rest.not_empty()?;
             while !rest.0.is_empty() {
                 rest.bytes()?;
             }
@@ -217,6 +223,14 @@ impl<'a> Rest<'a> {
         match std::str::from_utf8(self.bytes()?) {
             Ok(text) if !text.contains('\0') => Ok(()),
             _ => Err(malformed("text that is not UTF-8, or has NUL")),
+        }
+    }
+
+    fn not_empty(&self) -> Result<(), Violation> {
+        if self.0.is_empty() {
+            Err(protocol_error("a packet that names no filter"))
+        } else {
+            Ok(())
         }
     }
 

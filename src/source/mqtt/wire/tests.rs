@@ -102,7 +102,7 @@ fn topics_of_publishes_name_one_topic() {
     assert_eq!(why(b"\x30\x03\0\0x", Version::V311), reason::TOPIC_INVALID);
     assert_eq!(
         why(b"\x30\x03\0\0\0", Version::V5),
-        reason::TOPIC_INVALID,
+        reason::PROTOCOL_ERROR,
         "empty without an alias"
     );
 }
