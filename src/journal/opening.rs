@@ -154,7 +154,14 @@ fn load(storage: &dyn Storage, dir: &Path) -> Result<Found, Error> {
             "its format is version {version}, this is version {VERSION}"
         )));
     }
-    let image = recover(storage, dir, identity.after)?;
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    let strayed = name
+        .strip_prefix("epoch-")
+        .is_some_and(|epoch| !epoch.starts_with(&identity.epoch.to_string()));
+    if strayed {
+        return Err(unreadable("it is another epoch's".to_owned()));
+    }
+    let image = recover(storage, dir, identity.epoch, identity.after)?;
     Ok(Found { identity, image })
 }
 
@@ -210,7 +217,7 @@ fn found_epoch(
     identity
         .write(storage, &new)
         .map_err(at("write the identity of", &new))?;
-    let mut opened = Slots::open(storage, &new).map_err(at("make the snapshots of", &new))?;
+    let mut opened = Slots::open(storage, &new, identity.epoch).map_err(at("make the snapshots of", &new))?;
     opened
         .slots
         .prepare()
@@ -218,7 +225,7 @@ fn found_epoch(
     storage.sync_dir(&new).map_err(at("flush", &new))?;
     storage.rename(&new, &current).map_err(at("rename", &new))?;
     storage.sync_dir(root).map_err(at("flush", root))?;
-    let image = recover(storage, &current, identity.after)?;
+    let image = recover(storage, &current, identity.epoch, identity.after)?;
     Ok(Found { identity, image })
 }
 

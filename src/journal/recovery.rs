@@ -15,7 +15,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::event::{Position, Sequence, SinkName};
+use crate::event::{Epoch, Position, Sequence, SinkName};
 
 use super::{
     Cursor, Error,
@@ -88,13 +88,19 @@ pub(super) fn at<'a>(act: &'static str, path: &'a Path) -> impl Fn(io::Error) ->
 }
 
 /// Reads a directory, cuts a torn tail, and puts on the disk what is believed.
-pub(super) fn recover(storage: &dyn Storage, dir: &Path, after: Position) -> Result<Image, Error> {
-    let opened = Slots::open(storage, dir).map_err(at("read the snapshots of", dir))?;
+pub(super) fn recover(
+    storage: &dyn Storage,
+    dir: &Path,
+    epoch: Epoch,
+    after: Position,
+) -> Result<Image, Error> {
+    let opened = Slots::open(storage, dir, epoch).map_err(at("read the snapshots of", dir))?;
     let Opened {
         slots,
         newest: snapshot,
         bad,
         gone,
+        stray,
     } = opened;
     let mut image = Image {
         dir: dir.to_owned(),
@@ -115,14 +121,14 @@ pub(super) fn recover(storage: &dyn Storage, dir: &Path, after: Position) -> Res
         damages: Vec::new(),
         findings: Vec::new(),
     };
-    let headers = image.find_segments(storage)?;
+    let headers = image.find_segments(storage, epoch)?;
     image.link(headers)?;
     let whole = image
         .segments
         .first()
         .is_none_or(|first| first.header.number <= 1);
     let (known, no_snapshot) = (image.known(), snapshot.is_none());
-    image.replay(snapshot.unwrap_or_default())?;
+    image.replay(snapshot.unwrap_or_default(), stray)?;
     image.miss_oldest();
     let missing = image.damages.iter().filter(|damage| damage.to == 0);
     let missing: Vec<String> = missing
@@ -149,9 +155,10 @@ pub(super) fn recover(storage: &dyn Storage, dir: &Path, after: Position) -> Res
     } else if bad {
         image.say("a snapshot slot did not verify: the other one was used".to_owned());
     }
-    if image.segments.is_empty() && gone && no_snapshot {
-        image.unprovable = true;
-        image.miss("all segments and snapshots".to_owned(), (BOTH_SLOTS, known), None);
+    let nothing = image.segments.is_empty() && no_snapshot && (bad || gone);
+    if nothing {
+        let nothing = io::Error::new(io::ErrorKind::InvalidData, "nothing in it verifies");
+        return Err(at("read", dir)(nothing));
     }
     image.cursors_lost |= !image.damages.is_empty();
     Ok(image)
@@ -167,7 +174,7 @@ struct Found {
 
 impl Image {
     /// All segment files; those that hold nothing of worth become spares.
-    fn find_segments(&mut self, storage: &dyn Storage) -> Result<Vec<Found>, Error> {
+    fn find_segments(&mut self, storage: &dyn Storage, epoch: Epoch) -> Result<Vec<Found>, Error> {
         let mut found: Vec<Found> = Vec::new();
         for name in storage.list(&self.dir).map_err(at("list", &self.dir))? {
             if Path::new(&name)
@@ -181,7 +188,10 @@ impl Image {
             let size = usize::try_from(file.size().map_err(at("measure", &path))?).unwrap_or(0);
             let header = SegmentHeader::read(&*file, size).map_err(at("read", &path))?;
             match header {
-                Some(header) if found.iter().all(|other| other.header.number != header.number) => {
+                Some(header)
+                    if header.epoch == epoch.0
+                        && found.iter().all(|other| other.header.number != header.number) =>
+                {
                     found.push(Found {
                         name,
                         file,
@@ -311,8 +321,9 @@ impl Image {
     }
 
     /// Applies the snapshot and every frame after it.
-    fn replay(&mut self, snapshot: Snapshot) -> Result<(), Error> {
+    fn replay(&mut self, snapshot: Snapshot, stray: u64) -> Result<(), Error> {
         let Snapshot {
+            epoch: _,
             segment,
             offset,
             position,
@@ -363,15 +374,24 @@ impl Image {
                 self.replay_sealed(current, start, last)?
             };
         }
-        self.settle(&segments, newest, (segment, sequence));
-        Ok(())
+        self.settle(&segments, newest, (segment.max(stray), sequence))
     }
 
     /// Numbers go on above everything that anybody may claim.
-    fn settle(&mut self, segments: &[Arc<Segment>], newest: Header, (segment, snapshot): (u64, Sequence)) {
+    fn settle(
+        &mut self,
+        segments: &[Arc<Segment>],
+        newest: Header,
+        (segment, snapshot): (u64, Sequence),
+    ) -> Result<(), Error> {
         let last = segments.last();
+        let is_gone = last.map_or(0, |last| last.header.number) < segment;
+        if is_gone && let Some(last) = last {
+            // It was not replayed.
+            self.walk_to_the_end(last)?;
+        }
         let kept = last.map_or(Sequence(0), |last| last.filled().2);
-        if last.map_or(0, |last| last.header.number) < segment {
+        if is_gone {
             let largest = segments.iter().map(|segment| segment.size);
             let largest = largest.chain(self.spares.iter().map(|spare| spare.size)).max();
             self.end_unprovable(segment, 0, kept, snapshot, largest.unwrap_or(FRAMES));
@@ -390,6 +410,7 @@ impl Image {
         } else {
             self.group
         };
+        Ok(())
     }
 
     /// The newest events are gone, and with them the proof of which numbers they had: `room` bytes held them.
@@ -524,8 +545,8 @@ impl Image {
             }
         }
         self.clean = !tail && !segment.is_cut() && newest.kind == Kind::CLOSED;
-        let (cut, newest) =
-            rewrite(segment, start, cut, tail, newest, skipped).map_err(at("rewrite the tail of", &path))?;
+        let (cut, newest) = rewrite(segment, start, cut, tail && !self.unprovable, newest, skipped)
+            .map_err(at("rewrite the tail of", &path))?;
         segment.extend(cut, newest.position, newest.sequence);
         Ok(newest)
     }

@@ -140,6 +140,7 @@ impl Writer {
             oldest_after: kept
                 .get(give_up.len())
                 .map_or(self.sequence, |segment| segment.header.after_sequence),
+            epoch: self.catalog.epoch.0,
         };
         let mut batch = self.batch_in(spare, header, give_up);
         for note in notes {

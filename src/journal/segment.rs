@@ -1,9 +1,9 @@
 //! A segment: a file of a fixed length, written with zeros once, filled front to back, used again.
 //!
 //! ```text
-//!    0  header, 92 bytes: magic, number, salt, position and sequence before it, oldest segment kept,
+//!    0  header, 100 bytes: magic, number, salt, position and sequence before it, oldest segment kept,
 //!       up to where all that is gone was delivered or told, when it was begun, where the one before it
-//!       ends, last write group before it, the file's length, sequence before the oldest kept, crc32c
+//!       ends, last write group before it, the file's length, sequence before the oldest kept, epoch, crc32c
 //!  128  frames, without gaps
 //!  end  the last 128 bytes: the header once more
 //! ```
@@ -29,7 +29,7 @@ use super::{
 pub(super) const FRAMES: usize = 128;
 /// What the second header takes at the end.
 pub(super) const TRAILER: usize = 128;
-const LENGTH: usize = 92;
+const LENGTH: usize = 100;
 const MAGIC: &[u8; 8] = b"TGSEG\x01\0\0";
 /// How far apart the marks of the sparse index are: 16 bytes per 64 KiB.
 const MARK_EVERY: usize = 64 * 1024;
@@ -61,6 +61,8 @@ pub(super) struct SegmentHeader {
     pub size: usize,
     /// The last sequence before the oldest segment kept: so that it is known what a file held that vanished.
     pub oldest_after: Sequence,
+    /// Whose it is: a file that strayed from another epoch's directory is not this one's.
+    pub epoch: u64,
 }
 
 impl SegmentHeader {
@@ -83,6 +85,7 @@ impl SegmentHeader {
         bytes.extend_from_slice(&self.group.to_le_bytes());
         bytes.extend_from_slice(&u32::try_from(self.size).unwrap_or(0).to_le_bytes());
         bytes.extend_from_slice(&self.oldest_after.0.to_le_bytes());
+        bytes.extend_from_slice(&self.epoch.to_le_bytes());
         bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
         bytes.try_into().expect("the fields above add up to LENGTH")
     }
@@ -107,6 +110,7 @@ impl SegmentHeader {
             group: u32::from_le_bytes(body.get(72..76)?.try_into().ok()?),
             size: u32::from_le_bytes(body.get(76..80)?.try_into().ok()?) as usize,
             oldest_after: Sequence(number(80)?),
+            epoch: number(88)?,
         })
     }
 
@@ -335,6 +339,11 @@ impl Walk<'_> {
         let mut newest = *last;
         let mut at = 0;
         while at + frame::HEADER <= rest.len() {
+            if at > 0 && rest.get(at + 7) == Some(&0) {
+                // No kind: most of what is searched is zeros.
+                at += 1;
+                continue;
+            }
             let bytes = rest.get(at..).unwrap_or_default();
             if let Some(header) = Header::parse(bytes).filter(|header| follows(header, &newest)) {
                 if frame::verified(bytes, self.salt).is_some() {

@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, io, path::Path, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Position, Sequence};
+use crate::event::{Epoch, Position, Sequence};
 
 use super::{
     frame::{self, Blob, Move, Skipped, Told},
+    segment::SegmentHeader,
     storage::{File, Storage},
 };
 
@@ -23,6 +24,8 @@ const MAX: usize = 1 << 30;
 /// The state as of a point in the log.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Snapshot {
+    /// Whose it is.
+    pub epoch: u64,
     /// The segment that held the point.
     pub segment: u64,
     /// The point: replay begins there.
@@ -61,6 +64,8 @@ pub(super) struct Opened {
     pub bad: bool,
     /// A slot that must have been there is not.
     pub gone: bool,
+    /// A segment stands in a slot's place: the highest number of such.
+    pub stray: u64,
 }
 
 /// What a slot held.
@@ -72,7 +77,7 @@ enum Content {
 
 impl Slots {
     /// Opens the slots, and makes anew a file that is missing.
-    pub fn open(storage: &dyn Storage, dir: &Path) -> io::Result<Opened> {
+    pub fn open(storage: &dyn Storage, dir: &Path, epoch: Epoch) -> io::Result<Opened> {
         let there = storage.list(dir)?;
         let mut gone = NAMES.iter().any(|name| !there.iter().any(|it| it == name));
         let files = [
@@ -89,7 +94,7 @@ impl Slots {
             begins: [None; 2],
         };
         let mut newest: Option<(u64, Snapshot)> = None;
-        let (mut bad, mut never) = (false, false);
+        let (mut bad, mut never, mut stray) = (false, false, 0);
         for (index, file) in slots.files.iter().enumerate() {
             let size = usize::try_from(file.size()?).unwrap_or(MAX).min(MAX);
             if let Some(place) = slots.sizes.get_mut(index) {
@@ -98,7 +103,15 @@ impl Slots {
             gone |= size < STEP;
             match read(&**file, size)? {
                 Content::Never => never = true,
-                Content::Bad => bad = true,
+                Content::Good(_, snapshot) if snapshot.epoch != epoch.0 => (bad, gone) = (true, true),
+                Content::Bad => {
+                    bad = true;
+                    if let Some(header) = SegmentHeader::read(&**file, size)?
+                        && header.epoch == epoch.0
+                    {
+                        stray = header.number.max(stray);
+                    }
+                }
                 Content::Good(generation, snapshot) => {
                     if let Some(place) = slots.begins.get_mut(index) {
                         *place = Some(snapshot.segment);
@@ -117,6 +130,7 @@ impl Slots {
             newest,
             bad,
             gone,
+            stray,
         })
     }
 

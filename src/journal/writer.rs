@@ -475,6 +475,7 @@ impl Writer {
         };
         self.known.retain(is_kept);
         let snapshot = Snapshot {
+            epoch,
             segment,
             offset: offset as u64,
             position: at_point.position,

@@ -12,18 +12,6 @@ fn ids(entries: &[Entry]) -> BTreeSet<(u64, u64)> {
         .collect()
 }
 
-/// All that is to be read, old epochs too.
-fn everything(open: &Open) -> Vec<Entry> {
-    let mut all: Vec<Entry> = Vec::new();
-    loop {
-        let more = open.read(all.last().map(cursor_at).unwrap_or_default());
-        if more.is_empty() {
-            return all;
-        }
-        all.extend(more);
-    }
-}
-
 fn named(entries: &[Entry], name: &str) -> usize {
     entries
         .iter()

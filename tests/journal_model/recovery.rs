@@ -236,7 +236,8 @@ fn a_vanished_or_shortened_file_is_told() {
         for shortened in [false, true] {
             let copy = disk.copy();
             let bytes = copy.content(&path).unwrap();
-            if !bytes.starts_with(b"TGSEG") {
+            // The newest one ends the epoch: loss.rs.
+            if !bytes.starts_with(b"TGSEG") || path == newest_segment(&disk) {
                 continue;
             }
             copy.put_content(&path, shortened.then(|| bytes[..5000].to_vec()));

@@ -55,24 +55,28 @@ impl Act {
 }
 
 impl Names {
-    /// Does it; what hangs on a directory that is not there does not happen.
     fn act(&mut self, act: &Act) {
-        let there =
-            |dirs: &BTreeSet<PathBuf>, path: &Path| path.parent().is_none_or(|dir| dirs.contains(dir));
         match act {
-            Act::MakeDir(path) if there(&self.dirs, path) => {
+            Act::MakeDir(path) => {
                 self.dirs.insert(path.clone());
             }
-            Act::Make(path, content) if there(&self.dirs, path) => {
+            Act::Make(path, content) => {
                 self.files.insert(path.clone(), Arc::clone(content));
             }
-            Act::Rename(from, to) if there(&self.dirs, to) => self.rename(from, to),
+            Act::Rename(from, to) => self.rename(from, to),
             Act::Remove(path) => {
                 self.files.retain(|file, _| !file.starts_with(path));
                 self.dirs.retain(|dir| !dir.starts_with(path));
             }
-            Act::MakeDir(_) | Act::Make(..) | Act::Rename(..) => {}
         }
+    }
+
+    /// What lies in a directory that is not there cannot be reached.
+    fn drop_lost(&mut self) {
+        let dirs = self.dirs.clone();
+        let reached = |path: &Path| path.ancestors().skip(1).all(|dir| dirs.contains(dir));
+        self.files.retain(|path, _| reached(path));
+        self.dirs.retain(|path| reached(path));
     }
 
     fn rename(&mut self, from: &Path, to: &Path) {
@@ -161,6 +165,7 @@ impl Simulated {
                 inner.durable.act(&act);
             }
         }
+        inner.durable.drop_lost();
         inner.seen = inner.durable.clone();
         for content in inner.seen.files.values() {
             let content = &mut *locked(content);
