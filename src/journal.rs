@@ -26,7 +26,7 @@ use std::{
     any::Any,
     collections::{BTreeMap, VecDeque},
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock},
     time::Duration,
 };
@@ -39,7 +39,7 @@ use crate::{
     time::{Clock, EngineTime},
 };
 
-use self::{read::Catalog, storage::Storage};
+use self::{read::Catalog, room::Room, storage::Storage};
 
 mod frame;
 mod identity;
@@ -47,6 +47,7 @@ mod opening;
 mod read;
 mod recovery;
 mod retention;
+mod room;
 mod segment;
 mod snapshot;
 #[doc(hidden)]
@@ -152,6 +153,8 @@ pub struct Health {
     pub undelivered_bytes: u64,
     /// Bytes in the directory.
     pub used_bytes: u64,
+    /// Commits that were refused because the journal is too small for them.
+    pub refused: u64,
 }
 
 /// A failure to open the journal. Each names the act and the thing.
@@ -230,7 +233,7 @@ impl Journal {
         clock: Clock,
     ) -> Result<(Self, Recovered, Running), Error> {
         let dir = &settings.dir;
-        storage.create_dir(dir).map_err(recovery::at("make", dir))?;
+        make(&*storage, dir).map_err(recovery::at("make", dir))?;
         let lock = lock(&*storage, settings)?;
         let (mut writer, recovered) = opening::open(storage, settings, owner, clock)?;
         writer.lock = Some(writer::Lock::new(lock));
@@ -255,7 +258,9 @@ impl Journal {
     }
 
     /// Hands over one commit, all or nothing; returns its position at once. Never blocks, never fails for lack
-    /// of room. After the thread has ended the position never becomes durable.
+    /// of room. After the thread has ended the position never becomes durable. Nor does the position of a commit
+    /// that no journal of this size can hold, or that would take the state over its quarter: it is refused, alone,
+    /// logged and counted ([`Health::refused`]), and whoever waits for it waits until the gateway starts anew.
     pub fn append(&self, outcome: Outcome) -> Position {
         self.0.shared.append(outcome)
     }
@@ -351,6 +356,20 @@ impl Journal {
     }
 }
 
+/// Makes a directory whose name, and its parents' names, survive a power cut.
+fn make(storage: &dyn Storage, dir: &Path) -> io::Result<()> {
+    let made = dir.ancestors().take_while(|dir| !storage.is_dir(dir));
+    let made: Vec<&Path> = made.filter(|dir| !dir.as_os_str().is_empty()).collect();
+    storage.create_dir(dir)?;
+    for name in made.iter().rev() {
+        let parent = name.parent().filter(|parent| !parent.as_os_str().is_empty());
+        storage.sync_dir(parent.unwrap_or(Path::new(".")))?;
+    }
+    // A start before this one may have made it and not got so far.
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+    storage.sync_dir(parent.unwrap_or(Path::new(".")))
+}
+
 fn lock(storage: &dyn Storage, settings: &Settings) -> Result<Box<dyn Any + Send>, Error> {
     let path = settings.dir.join("lock");
     storage.lock(&path).map_err(|error| match error.kind() {
@@ -409,7 +428,12 @@ struct Queue {
     moved_since: Option<EngineTime>,
     moves: u64,
     parked: bool,
+    room: Room,
+    refused: u64,
 }
+
+/// The position of what is refused.
+const NEVER: Position = Position(u64::MAX);
 
 /// Why the thread shall end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -455,10 +479,17 @@ impl Shared {
     }
 
     fn append(&self, outcome: Outcome) -> Position {
+        let bytes = room::size(&outcome, &self.origin);
         let mut queue = self.queue();
         let events = outcome.events.len() as u64;
         if events == 0 && outcome.state.is_empty() {
             return queue.newest;
+        }
+        if let Err(refusal) = queue.room.take(bytes, &outcome.state) {
+            queue.refused += 1;
+            drop(queue);
+            tracing::error!("a commit is refused: {refusal}");
+            return NEVER;
         }
         queue.ticket += 1;
         let before = Position(queue.ticket << 16);

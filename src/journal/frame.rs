@@ -38,6 +38,10 @@ impl Kind {
     pub const DISCARD: Self = Self(6);
     /// A clean stop. Empty.
     pub const CLOSED: Self = Self(7);
+    /// Damage that is told ([`Told`]), in one commit with the event that tells it.
+    pub const TOLD: Self = Self(8);
+    /// Numbers that a torn tail took back and that are not told yet ([`Skipped`]). Stands where it was cut.
+    pub const SKIPPED: Self = Self(9);
 }
 
 /// A frame's header.
@@ -64,12 +68,14 @@ impl Header {
     /// What stands there, unverified. None if it cannot be a frame's header.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let flags = *bytes.get(7)?;
-        let kind = Kind(flags & KIND);
-        if kind.0 == 0 || flags & 0x20 != 0 {
-            return None;
-        }
+        Self::fields(bytes).filter(|header| header.kind.0 != 0 && flags & 0x20 == 0)
+    }
+
+    /// What stands there, whether it can be a frame's header or not.
+    pub fn fields(bytes: &[u8]) -> Option<Self> {
+        let flags = *bytes.get(7)?;
         Some(Self {
-            kind,
+            kind: Kind(flags & KIND),
             ends_commit: flags & ENDS_COMMIT != 0,
             ends_group: flags & ENDS_GROUP != 0,
             length: (u32_at(bytes, 4)? & 0x00ff_ffff) as usize,
@@ -192,6 +198,17 @@ pub(super) struct Change(pub Blob, pub Option<Blob>);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Move(pub SinkName, pub Position, pub Sequence);
 
+/// Damage that is told: the epoch, the segment's number (0: the snapshots), where in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct Told(pub u64, pub u64, pub u64);
+
+/// From and to, both skipped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Skipped(pub u64, pub u64);
+
+/// The reason of a note that tells [`Skipped`] numbers.
+pub(super) const TORN_TAIL: &str = "torn-tail";
+
 /// What will not come, and to whom. Stands right before the `EventsDiscarded` that says so.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Note {
@@ -201,7 +218,7 @@ pub(super) struct Note {
     pub sinks: Vec<SinkName>,
     /// From and to, both lost.
     pub ranges: Vec<(u64, u64)>,
-    /// `journal-full`, `torn-tail` or `damaged`.
+    /// `journal-full`, `max-age`, `torn-tail` or `damaged`.
     pub reason: String,
 }
 

@@ -5,12 +5,13 @@
 //! current/        this epoch: identity, a.snap, b.snap, *.seg
 //! epoch-<epoch>/  an epoch before, until its events are delivered
 //! unreadable/     what could not be read, the last of it
+//! gone/           an epoch that is delivered, while it is removed
 //! damaged-*       a copy of the first damaged file
 //! ```
 //! A directory becomes `current` by one rename: there is never half an epoch.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, RwLock},
@@ -24,17 +25,20 @@ use crate::{
 };
 
 use super::{
-    Archive, Cursor, Error, Owner, Queue, Recovered, Settings, Shared,
+    Archive, Cursor, Error, Owner, Queue, Recovered, Room, Settings, Shared,
+    frame::{TORN_TAIL, Told},
     identity::Identity,
     read::Catalog,
     recovery::{Damage, Image, at, recover},
     retention::segment_size,
     snapshot::Slots,
     storage::{self, Storage},
-    writer::{Active, Writer},
+    writer::{Active, Tells, Writer},
 };
 
 const VERSION: u32 = 1;
+/// An epoch's directory is renamed before it is removed: a power cut never leaves half of it under its name.
+const GONE: &str = "gone";
 
 /// A directory that was read: whose it is, and what it holds.
 struct Found {
@@ -73,6 +77,11 @@ pub(super) fn open(
     let mut found = None;
     if disk.is_dir(&root.join("current")) {
         match load(disk, &root.join("current")) {
+            Ok(current) if current.image.unprovable => {
+                findings.extend(current.image.findings.iter().cloned());
+                findings.push("which numbers were given out cannot be proved: a new epoch".to_owned());
+                archives.push(archive(disk, &root, current)?);
+            }
             Ok(current) if current.identity.is_of(&owner) => found = Some(current),
             Ok(current) => {
                 findings.push("another machine, board or gateway: a new epoch".to_owned());
@@ -94,6 +103,7 @@ pub(super) fn open(
     };
     findings.append(&mut found.image.findings);
     let whole = |file| Damage {
+        place: None,
         file,
         from: 0,
         to: 0,
@@ -119,9 +129,10 @@ fn names(storage: &dyn Storage, dir: &Path) -> Result<Vec<String>, Error> {
 
 /// Removes what an earlier opening left half done.
 fn clear(storage: &dyn Storage, root: &Path) -> Result<(), Error> {
-    let half = root.join("current.new");
-    if storage.is_dir(&half) {
-        storage.remove_dir(&half).map_err(at("remove", &half))?;
+    for half in ["current.new", GONE].map(|name| root.join(name)) {
+        if storage.is_dir(&half) {
+            storage.remove_dir(&half).map_err(at("remove", &half))?;
+        }
     }
     Ok(())
 }
@@ -134,10 +145,23 @@ fn is_passing(error: &Error) -> bool {
 
 fn load(storage: &dyn Storage, dir: &Path) -> Result<Found, Error> {
     let identity = Identity::read(storage, dir).map_err(at("read the identity of", dir))?;
-    let identity = identity.filter(|identity| identity.version == VERSION);
-    let unreadable = || at("read the identity of", dir)(io::Error::from(io::ErrorKind::InvalidData));
-    let identity = identity.ok_or_else(unreadable)?;
-    let image = recover(storage, dir, identity.after)?;
+    let unreadable =
+        |why: String| at("read the identity of", dir)(io::Error::new(io::ErrorKind::InvalidData, why));
+    let identity = identity.ok_or_else(|| unreadable("it is missing or damaged".to_owned()))?;
+    if identity.version != VERSION {
+        let version = identity.version;
+        return Err(unreadable(format!(
+            "its format is version {version}, this is version {VERSION}"
+        )));
+    }
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    let strayed = name
+        .strip_prefix("epoch-")
+        .is_some_and(|epoch| !epoch.starts_with(&identity.epoch.to_string()));
+    if strayed {
+        return Err(unreadable("it is another epoch's".to_owned()));
+    }
+    let image = recover(storage, dir, identity.epoch, identity.after)?;
     Ok(Found { identity, image })
 }
 
@@ -193,12 +217,15 @@ fn found_epoch(
     identity
         .write(storage, &new)
         .map_err(at("write the identity of", &new))?;
-    let (mut slots, _, _) = Slots::open(storage, &new).map_err(at("make the snapshots of", &new))?;
-    slots.prepare().map_err(at("make the snapshots of", &new))?;
+    let mut opened = Slots::open(storage, &new, identity.epoch).map_err(at("make the snapshots of", &new))?;
+    opened
+        .slots
+        .prepare()
+        .map_err(at("make the snapshots of", &new))?;
     storage.sync_dir(&new).map_err(at("flush", &new))?;
     storage.rename(&new, &current).map_err(at("rename", &new))?;
     storage.sync_dir(root).map_err(at("flush", root))?;
-    let image = recover(storage, &current, identity.after)?;
+    let image = recover(storage, &current, identity.epoch, identity.after)?;
     Ok(Found { identity, image })
 }
 
@@ -224,9 +251,11 @@ fn places(owner: &Owner, archives: &[Found], found: &Found) -> BTreeMap<SinkName
         .first()
         .map_or(found.identity.after, |first| first.header.after);
     for plan in &owner.sinks {
-        let start = if is_new && archives.is_empty() {
+        // Where a cursor may have been lost, duplicates are better than a loss.
+        let lost = archives.iter().any(|old| old.image.cursors_lost);
+        let start = if is_new && (archives.is_empty() || lost) {
             Position(0)
-        } else if is_new || plan.from_oldest {
+        } else if is_new || plan.from_oldest || image.cursors_lost {
             oldest
         } else {
             image.last
@@ -253,30 +282,35 @@ fn assemble(
     let first = segments
         .first()
         .map_or(Sequence(1), |first| Sequence(first.header.after_sequence.0 + 1));
-    let untold = untold(&owner, &segments, &cursors, image.settled.max(identity.after));
     let active = segments.last().map(|segment| Active {
         segment: Arc::clone(segment),
         end: segment.filled().0,
+        sealed: segment.is_cut(),
     });
     let newest = segments
         .last()
         .map_or(0, |segment| segment.header.number)
         .max(image.slots.newest_from());
     let catalog = Arc::new(Catalog::new(identity.epoch, segments));
-    let old = archives.iter().flat_map(|old: &Found| {
-        old.image
-            .damages
-            .iter()
-            .map(|it| (it.clone(), old.identity.epoch))
-    });
-    let old_damages: Vec<(Damage, Epoch)> = old.collect();
+    let told = &image.told;
+    let mut untold = Vec::new();
+    for old in &archives {
+        untold.push(Untold::of(&old.image, old.identity.epoch, told));
+    }
+    let own = Untold::of(image, identity.epoch, told);
     let archives = archives
         .into_iter()
-        .map(|old| Archive {
-            dir: old.image.dir,
-            catalog: Arc::new(Catalog::new(old.identity.epoch, old.image.segments)),
+        .map(|old| {
+            let epoch = old.identity.epoch;
+            let catalog = Arc::new(Catalog::new(epoch, old.image.segments));
+            know(&catalog, told, &old.image.damages);
+            Archive {
+                dir: old.image.dir,
+                catalog,
+            }
         })
         .collect();
+    know(&catalog, told, &image.damages);
     let shared = Arc::new(Shared {
         origin: owner.origin,
         clock,
@@ -288,6 +322,7 @@ fn assemble(
         queue: Mutex::new(Queue {
             ticket: image.last.0 >> 16,
             newest: image.last,
+            room: Room::new(settings.max_bytes, &image.state),
             ..Queue::default()
         }),
         wake: Condvar::new(),
@@ -312,8 +347,8 @@ fn assemble(
         settled: image.settled,
         told: None,
         told_at: Position(0),
-        since_snapshot: 0,
-        snapshot_size: 0,
+        known: image.told.clone(),
+        skipped: image.torn.clone(),
         aside: 0,
         segment_size: segment_size(settings.max_bytes),
         newest_number: newest,
@@ -324,37 +359,72 @@ fn assemble(
     if writer.spares.is_empty() && writer.total() + writer.segment_size as u64 <= writer.settings.max_bytes {
         writer.make_spare(writer.segment_size)?;
     }
-    for damage in &image.damages {
+    writer.certify_active()?;
+    for damage in &own.damages {
         writer.set_copy_aside(&damage.file);
-        writer.tell_damage(damage, identity.epoch);
     }
-    for (damage, epoch) in old_damages {
-        writer.tell_damage(&damage, epoch);
-    }
-    if let Some(torn) = image.torn {
-        writer.tell_lost(torn, identity.epoch, "torn-tail", Position(0));
-    }
-    if let Some((lost, through)) = untold {
-        writer.tell_lost(lost, identity.epoch, "damaged", through);
+    for found in untold.into_iter().chain([own]) {
+        let epoch = found.epoch;
+        for damage in &found.damages {
+            writer.tell_damage(damage, epoch);
+        }
+        if found.torn.is_empty() {
+            continue;
+        }
+        // An old epoch's log takes no more notes: that it is told stands in this one's.
+        let tells = if epoch == identity.epoch {
+            Tells::Skipped
+        } else {
+            Tells::Damage(found.torn_told())
+        };
+        writer.tell_lost(found.torn, epoch, TORN_TAIL, tells);
     }
     Ok((writer, first))
 }
 
-/// What is gone before the oldest segment without having been delivered or told: its files vanished.
-fn untold(
-    owner: &Owner,
-    segments: &[Arc<super::segment::Segment>],
-    cursors: &BTreeMap<SinkName, Cursor>,
-    settled: Position,
-) -> Option<((u64, u64), Position)> {
-    let first = segments.first()?.header;
-    let slowest = owner
-        .sinks
-        .iter()
-        .filter_map(|plan| cursors.get(&plan.name))
-        .min()?;
-    let lost = (slowest.sequence.0 + 1, first.after_sequence.0);
-    (first.after > settled.max(slowest.position) && lost.0 <= lost.1).then_some((lost, first.after))
+/// The place by which an old epoch's torn tail is known.
+const TORN: u64 = u64::MAX - 1;
+
+/// What recovery found in an epoch and nobody has told yet.
+#[derive(Debug)]
+struct Untold {
+    epoch: Epoch,
+    damages: Vec<Damage>,
+    torn: Vec<(u64, u64)>,
+}
+
+impl Untold {
+    fn of(image: &Image, epoch: Epoch, told: &BTreeSet<Told>) -> Self {
+        let is_told = |(segment, from)| told.contains(&Told(epoch.0, segment, from));
+        let damages = image
+            .damages
+            .iter()
+            .filter(|damage| !damage.place.is_some_and(is_told));
+        let mut untold = Self {
+            epoch,
+            damages: damages.cloned().collect(),
+            torn: image.torn.clone(),
+        };
+        if told.contains(&untold.torn_told()) {
+            untold.torn.clear();
+        }
+        untold
+    }
+
+    fn torn_told(&self) -> Told {
+        Told(self.epoch.0, TORN, self.torn.last().map_or(0, |(_, to)| *to))
+    }
+}
+
+/// What is told, or is about to be, is not told again by who reads there.
+fn know(catalog: &Catalog, told: &BTreeSet<Told>, damages: &[Damage]) {
+    let epoch = catalog.epoch.0;
+    for Told(_, segment, from) in told.iter().filter(|told| told.0 == epoch) {
+        catalog.know(*segment, *from);
+    }
+    for (segment, from) in damages.iter().filter_map(|damage| damage.place) {
+        catalog.know(segment, from);
+    }
 }
 
 impl Writer {
@@ -409,7 +479,15 @@ impl Writer {
             }
             if !owed {
                 self.shared.forget_archive(catalog.epoch);
-                self.storage.remove_dir(&dir).map_err(at("remove", &dir))?;
+                let gone = self.root.join(GONE);
+                self.storage.rename(&dir, &gone).map_err(at("rename", &dir))?;
+                self.storage
+                    .sync_dir(&self.root)
+                    .map_err(at("flush", &self.root))?;
+                self.storage.remove_dir(&gone).map_err(at("remove", &gone))?;
+                self.storage
+                    .sync_dir(&self.root)
+                    .map_err(at("flush", &self.root))?;
                 self.measure_aside();
             }
         }

@@ -31,7 +31,7 @@ pub(super) struct Catalog {
     pub epoch: Epoch,
     segments: RwLock<Vec<Arc<Segment>>>,
     hints: Mutex<Vec<Hint>>,
-    known: Mutex<Vec<(u64, usize)>>,
+    known: Mutex<Vec<(u64, u64)>>,
     found: Mutex<Vec<Damage>>,
 }
 
@@ -77,6 +77,12 @@ impl Catalog {
     pub fn newest(&self) -> u64 {
         let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
         segments.last().map_or(0, |segment| segment.header.number)
+    }
+
+    /// The number of the oldest segment; 0 if there is none.
+    pub fn oldest(&self) -> u64 {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        segments.first().map_or(0, |segment| segment.header.number)
     }
 
     /// A segment is given up. From now on no reader begins to read it.
@@ -157,7 +163,7 @@ impl Catalog {
     }
 
     /// Damage that is told already is not told again.
-    pub fn know(&self, segment: u64, offset: usize) -> bool {
+    pub fn know(&self, segment: u64, offset: u64) -> bool {
         let mut known = locked(&self.known);
         if known.contains(&(segment, offset)) || known.len() >= DAMAGES {
             return false;
@@ -259,7 +265,7 @@ impl Catalog {
         next: Option<(usize, Header)>,
         end: usize,
     ) {
-        if !self.know(segment.header.number, from) {
+        if !self.know(segment.header.number, from as u64) {
             return;
         }
         let first = last.unwrap_or(segment.header.after_sequence.0) + 1;
@@ -270,6 +276,7 @@ impl Catalog {
         };
         let gone = (first <= lost_to).then_some((first, lost_to));
         locked(&self.found).push(Damage {
+            place: Some((segment.header.number, from as u64)),
             file: segment.name.clone(),
             from,
             to,

@@ -3,21 +3,25 @@
 //! A bad byte is *damage* if a good frame of a later write group stands behind it (group n+1 is written only
 //! after group n is on the disk), or a `closed` frame does; else the tail is *torn*, and nobody was ever told
 //! of what it held. No bytes found here make it panic. A sealed segment without replay is not read at all.
+//!
+//! Nothing is said durable in a segment before a snapshot names that segment, and segments say how long they
+//! are and which is the oldest kept: so a file that vanished or was cut is missed. If it is the newest, nobody
+//! knows which numbers it gave out, and the epoch ends ([`Image::unprovable`]).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use crate::event::{Position, Sequence, SinkName};
+use crate::event::{Epoch, Position, Sequence, SinkName};
 
 use super::{
     Cursor, Error,
-    frame::{self, Blob, Change, Header, Kind, Move, Note},
+    frame::{self, Blob, Change, Header, Kind, Move, Note, Skipped, TORN_TAIL, Told},
     segment::{FRAMES, Segment, SegmentHeader, Step, TRAILER},
-    snapshot::{Slots, Snapshot},
+    snapshot::{Opened, Slots, Snapshot},
     storage::{File, Storage},
 };
 
@@ -29,9 +33,17 @@ pub(super) struct Spare {
     pub size: usize,
 }
 
-/// A stretch of a file that does not verify.
+/// The newest events are gone, and nobody knows how many: no event takes less than this.
+const LEAST_EVENT: u64 = 128;
+/// The place of damage in the snapshots, as a segment's number: one of them, or both.
+const ONE_SLOT: u64 = 0;
+const BOTH_SLOTS: u64 = u64::MAX;
+
+/// A stretch of a file that does not verify, or a file that is missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Damage {
+    /// Segment and offset, by which it is known again; none for what is moved aside and not met again.
+    pub place: Option<(u64, u64)>,
     pub file: String,
     pub from: usize,
     pub to: usize,
@@ -54,8 +66,14 @@ pub(super) struct Image {
     pub settled: Position,
     /// The last frame says that the journal was closed, or there is none.
     pub clean: bool,
-    /// The sequences that a torn tail took back.
-    pub torn: Option<(u64, u64)>,
+    /// The sequences that torn tails took back and that are not told.
+    pub torn: Vec<(u64, u64)>,
+    /// Damage that is told, here and in older epochs.
+    pub told: BTreeSet<Told>,
+    /// The newest events are missing: which numbers they had cannot be proved.
+    pub unprovable: bool,
+    /// A sink without a cursor may have had one.
+    pub cursors_lost: bool,
     pub damages: Vec<Damage>,
     pub findings: Vec<String>,
 }
@@ -70,8 +88,20 @@ pub(super) fn at<'a>(act: &'static str, path: &'a Path) -> impl Fn(io::Error) ->
 }
 
 /// Reads a directory, cuts a torn tail, and puts on the disk what is believed.
-pub(super) fn recover(storage: &dyn Storage, dir: &Path, after: Position) -> Result<Image, Error> {
-    let (slots, snapshot, bad_slot) = Slots::open(storage, dir).map_err(at("read the snapshots of", dir))?;
+pub(super) fn recover(
+    storage: &dyn Storage,
+    dir: &Path,
+    epoch: Epoch,
+    after: Position,
+) -> Result<Image, Error> {
+    let opened = Slots::open(storage, dir, epoch).map_err(at("read the snapshots of", dir))?;
+    let Opened {
+        slots,
+        newest: snapshot,
+        bad,
+        gone,
+        stray,
+    } = opened;
     let mut image = Image {
         dir: dir.to_owned(),
         segments: Vec::new(),
@@ -84,33 +114,53 @@ pub(super) fn recover(storage: &dyn Storage, dir: &Path, after: Position) -> Res
         group: 0,
         settled: Position(0),
         clean: true,
-        torn: None,
+        torn: Vec::new(),
+        told: BTreeSet::new(),
+        unprovable: false,
+        cursors_lost: false,
         damages: Vec::new(),
         findings: Vec::new(),
     };
-    let headers = image.find_segments(storage)?;
+    let headers = image.find_segments(storage, epoch)?;
     image.link(headers)?;
-    if bad_slot {
-        image
-            .findings
-            .push("a snapshot slot did not verify: the other one was used".to_owned());
-    }
     let whole = image
         .segments
         .first()
         .is_none_or(|first| first.header.number <= 1);
-    if snapshot.is_none() && !whole {
-        image
-            .findings
-            .push("no snapshot could be read: rule state older than the journal's events is lost".to_owned());
-        image.damages.push(Damage {
-            file: "a.snap, b.snap".to_owned(),
-            from: 0,
-            to: 0,
-            lost: None,
-        });
+    let (known, no_snapshot) = (image.known(), snapshot.is_none());
+    image.replay(snapshot.unwrap_or_default(), stray)?;
+    image.miss_oldest();
+    let missing = image.damages.iter().filter(|damage| damage.to == 0);
+    let missing: Vec<String> = missing
+        .map(|damage| format!("missing: {}", damage.file))
+        .collect();
+    image.findings.extend(missing);
+    // Torn by a crash is no damage: the other one was whole before this one was begun.
+    let never_made = image.segments.is_empty() || (whole && image.group <= 1);
+    if no_snapshot && !never_made {
+        image.cursors_lost = !whole;
+        let lost = if whole {
+            "nothing is"
+        } else {
+            "rule state older than the journal's events is"
+        };
+        image.say(format!("no snapshot could be read: {lost} lost"));
+        image.miss("a.snap, b.snap".to_owned(), (BOTH_SLOTS, known), None);
+    } else if gone || (bad && image.clean) {
+        let generation = image.slots.generation();
+        image.say("a snapshot slot is damaged: the other one was used".to_owned());
+        if !never_made {
+            image.miss("a.snap or b.snap".to_owned(), (ONE_SLOT, generation), None);
+        }
+    } else if bad {
+        image.say("a snapshot slot did not verify: the other one was used".to_owned());
     }
-    image.replay(snapshot.unwrap_or_default())?;
+    let nothing = image.segments.is_empty() && no_snapshot && (bad || gone);
+    if nothing {
+        let nothing = io::Error::new(io::ErrorKind::InvalidData, "nothing in it verifies");
+        return Err(at("read", dir)(nothing));
+    }
+    image.cursors_lost |= !image.damages.is_empty();
     Ok(image)
 }
 
@@ -124,7 +174,7 @@ struct Found {
 
 impl Image {
     /// All segment files; those that hold nothing of worth become spares.
-    fn find_segments(&mut self, storage: &dyn Storage) -> Result<Vec<Found>, Error> {
+    fn find_segments(&mut self, storage: &dyn Storage, epoch: Epoch) -> Result<Vec<Found>, Error> {
         let mut found: Vec<Found> = Vec::new();
         for name in storage.list(&self.dir).map_err(at("list", &self.dir))? {
             if Path::new(&name)
@@ -138,7 +188,10 @@ impl Image {
             let size = usize::try_from(file.size().map_err(at("measure", &path))?).unwrap_or(0);
             let header = SegmentHeader::read(&*file, size).map_err(at("read", &path))?;
             match header {
-                Some(header) if found.iter().all(|other| other.header.number != header.number) => {
+                Some(header)
+                    if header.epoch == epoch.0
+                        && found.iter().all(|other| other.header.number != header.number) =>
+                {
                     found.push(Found {
                         name,
                         file,
@@ -172,20 +225,25 @@ impl Image {
             let segment = Segment::new(name, file, size, header, FRAMES);
             match found.peek().map(|next| next.header) {
                 Some(next) if next.number == header.number + 1 => {
-                    // A file cut short still says where its frames ended: reading on finds what is missing.
+                    if size < next.previous_end {
+                        let newest = self.walk_to_the_end(&segment)?;
+                        let from = segment.filled().0;
+                        self.damaged(
+                            &segment,
+                            from,
+                            next.previous_end,
+                            newest.sequence,
+                            next.after_sequence,
+                        );
+                    }
                     segment.extend(next.previous_end, next.after, next.after_sequence);
                 }
                 Some(next) => {
                     let newest = self.walk_to_the_end(&segment)?;
                     let gone = (newest.sequence.0 + 1, next.after_sequence.0);
-                    self.damages.push(Damage {
-                        file: format!("between {} and its successor", segment.name),
-                        from: 0,
-                        to: 0,
-                        lost: (gone.0 <= gone.1).then_some(gone),
-                    });
-                    self.findings
-                        .push(format!("a segment after {} is missing", segment.name));
+                    let (from, to) = (header.number + 1, next.number - 1);
+                    let lost = (gone.0 <= gone.1).then_some(gone);
+                    self.miss(format!("segments {from} to {to}"), (from, 0), lost);
                 }
                 None => {}
             }
@@ -194,10 +252,66 @@ impl Image {
         Ok(())
     }
 
+    fn say(&mut self, finding: String) {
+        self.findings.push(finding);
+    }
+
+    /// A file is missing.
+    fn miss(&mut self, file: String, place: (u64, u64), lost: Option<(u64, u64)>) {
+        self.damages.push(Damage {
+            place: Some(place),
+            file,
+            from: 0,
+            to: 0,
+            lost,
+        });
+    }
+
+    /// The newest segment that is known of.
+    fn known(&self) -> u64 {
+        let newest = self.segments.last().map_or(0, |segment| segment.header.number);
+        newest.max(self.slots.newest_from())
+    }
+
+    /// The oldest segments that the newest one says are kept, and that are missing; and those that are still
+    /// there though it was told that they go: the power went in between.
+    fn miss_oldest(&mut self) {
+        let Some(newest) = self.segments.last().map(|newest| newest.header) else {
+            return;
+        };
+        let settled = self.settled;
+        let followers = self.segments.iter().skip(1);
+        let kept = followers
+            .take_while(|next| settled > Position(0) && next.header.after <= settled)
+            .count();
+        for gone in self.segments.drain(..kept) {
+            self.spares.push(Spare {
+                name: gone.name.clone(),
+                file: Arc::clone(&gone.file),
+                size: gone.size,
+            });
+        }
+        let Some(first) = self.segments.first().map(|first| first.header) else {
+            return;
+        };
+        self.damages.retain(|damage| {
+            damage
+                .place
+                .is_none_or(|(segment, _)| kept == 0 || segment >= first.number)
+        });
+        if first.number <= newest.oldest || first.after <= settled {
+            return;
+        }
+        let lost = (newest.oldest_after.0 + 1, first.after_sequence.0);
+        let (from, to) = (newest.oldest, first.number - 1);
+        let lost = (lost.0 <= lost.1).then_some(lost);
+        self.miss(format!("segments {from} to {to}"), (to, 0), lost);
+    }
+
     /// A segment whose successor is missing: its frames end at the first bad one.
     fn walk_to_the_end(&self, segment: &Segment) -> Result<Header, Error> {
         let path = self.dir.join(&segment.name);
-        let mut walk = segment.walk(FRAMES, segment.size.saturating_sub(TRAILER));
+        let mut walk = segment.walk(FRAMES, segment.limit());
         let mut last = before(&segment.header);
         while let Step::Frame(_, header) = walk.next().map_err(at("read", &path))? {
             last = header;
@@ -207,8 +321,9 @@ impl Image {
     }
 
     /// Applies the snapshot and every frame after it.
-    fn replay(&mut self, snapshot: Snapshot) -> Result<(), Error> {
+    fn replay(&mut self, snapshot: Snapshot, stray: u64) -> Result<(), Error> {
         let Snapshot {
+            epoch: _,
             segment,
             offset,
             position,
@@ -217,7 +332,11 @@ impl Image {
             settled,
             cursors,
             state,
+            told,
+            skipped,
         } = snapshot;
+        self.told = told.into_iter().collect();
+        self.torn = skipped.into_iter().map(|Skipped(from, to)| (from, to)).collect();
         self.state = state
             .into_iter()
             .map(|(Blob(key), Blob(value))| (key, value))
@@ -255,24 +374,27 @@ impl Image {
                 self.replay_sealed(current, start, last)?
             };
         }
-        self.settle(&segments, newest, sequence);
-        Ok(())
+        self.settle(&segments, newest, (segment.max(stray), sequence))
     }
 
     /// Numbers go on above everything that anybody may claim.
-    fn settle(&mut self, segments: &[Arc<Segment>], newest: Header, snapshot: Sequence) {
-        let kept = segments.last().map_or(newest.sequence, |last| last.filled().2);
-        if kept < snapshot {
-            self.findings.push(format!(
-                "the newest segment is missing: events {} to {snapshot} are lost",
-                kept.0 + 1
-            ));
-            self.damages.push(Damage {
-                file: "the newest segment".to_owned(),
-                from: 0,
-                to: 0,
-                lost: Some((kept.0 + 1, snapshot.0)),
-            });
+    fn settle(
+        &mut self,
+        segments: &[Arc<Segment>],
+        newest: Header,
+        (segment, snapshot): (u64, Sequence),
+    ) -> Result<(), Error> {
+        let last = segments.last();
+        let is_gone = last.map_or(0, |last| last.header.number) < segment;
+        if is_gone && let Some(last) = last {
+            // It was not replayed.
+            self.walk_to_the_end(last)?;
+        }
+        let kept = last.map_or(Sequence(0), |last| last.filled().2);
+        if is_gone {
+            let largest = segments.iter().map(|segment| segment.size);
+            let largest = largest.chain(self.spares.iter().map(|spare| spare.size)).max();
+            self.end_unprovable(segment, 0, kept, snapshot, largest.unwrap_or(FRAMES));
         }
         self.sequence = self.sequence.max(newest.sequence).max(kept);
         self.last = self.last.max(newest.position);
@@ -280,14 +402,33 @@ impl Image {
             self.sequence = self.sequence.max(cursor.sequence);
             self.last = self.last.max(cursor.position);
         }
-        if let Some((_, to)) = self.torn {
-            self.sequence = self.sequence.max(Sequence(to));
+        for (_, to) in &self.torn {
+            self.sequence = self.sequence.max(Sequence(*to));
         }
         self.group = if frame::later(newest.group, self.group) {
             newest.group
         } else {
             self.group
         };
+        Ok(())
+    }
+
+    /// The newest events are gone, and with them the proof of which numbers they had: `room` bytes held them.
+    fn end_unprovable(&mut self, segment: u64, from: usize, kept: Sequence, claimed: Sequence, room: usize) {
+        let most = kept.max(claimed).0 + room as u64 / LEAST_EVENT;
+        self.say(format!(
+            "the newest events are missing: those after {}, at most up to {most}, are lost",
+            kept.0
+        ));
+        self.unprovable = true;
+        self.clean = false;
+        self.damages.push(Damage {
+            place: Some((segment, from as u64)),
+            file: format!("segment {segment}"),
+            from,
+            to: from,
+            lost: Some((kept.0 + 1, most)),
+        });
     }
 
     /// A segment that another one follows: what is bad in it is damaged.
@@ -322,13 +463,15 @@ impl Image {
     /// The segment that was being written: its tail may be torn.
     fn replay_last(&mut self, segment: &Segment, start: usize, mut last: Header) -> Result<Header, Error> {
         let path = self.dir.join(&segment.name);
-        let end = segment.size.saturating_sub(TRAILER);
+        let end = segment.limit();
         let mut walk = segment.walk(start, end);
         // What stands behind the last whole commit waits here until its commit is whole, too.
         let mut waiting: Vec<(Header, Vec<u8>)> = Vec::new();
         let mut cut = start;
         let mut newest = last;
         let mut rest = None;
+        // Frames went on where the file now ends.
+        let mut cut_off = segment.is_cut();
         loop {
             match walk.next().map_err(at("read", &path))? {
                 Step::Frame(_, header) => {
@@ -357,6 +500,7 @@ impl Image {
                             walk.go_to(*to);
                         }
                         _ => {
+                            cut_off &= walk.reaches_the_end(bad).map_err(at("read", &path))?;
                             rest = Some(survivors);
                             break;
                         }
@@ -380,29 +524,43 @@ impl Image {
                 .fold(claimed, Sequence::max);
             tail |= rest.begun || !rest.good.is_empty();
         }
-        if tail {
+        if segment.is_cut() {
+            let to = segment.header.size;
+            if cut_off {
+                let number = segment.header.number;
+                self.end_unprovable(number, cut, newest.sequence, claimed, to - cut);
+            } else {
+                self.damaged(segment, segment.size, to, newest.sequence, newest.sequence);
+            }
+        }
+        let mut skipped = None;
+        if tail && !self.unprovable {
             self.findings.push(format!(
                 "the tail of {} was torn at byte {cut}: cut there",
                 segment.name
             ));
             if claimed > newest.sequence {
-                self.torn = Some((newest.sequence.0 + 1, claimed.0));
+                self.torn.push((newest.sequence.0 + 1, claimed.0));
+                skipped = Some(Skipped(newest.sequence.0 + 1, claimed.0));
             }
         }
-        self.clean = !tail && newest.kind == Kind::CLOSED;
+        self.clean = !tail && !segment.is_cut() && newest.kind == Kind::CLOSED;
+        let (cut, newest) = rewrite(segment, start, cut, tail && !self.unprovable, newest, skipped)
+            .map_err(at("rewrite the tail of", &path))?;
         segment.extend(cut, newest.position, newest.sequence);
-        rewrite(segment, start, cut, tail, newest).map_err(at("rewrite the tail of", &path))?;
-        Ok(Header {
-            ends_group: true,
-            ..newest
-        })
+        Ok(newest)
     }
 
     fn damaged(&mut self, segment: &Segment, from: usize, to: usize, last: Sequence, lost_to: Sequence) {
+        let place = Some((segment.header.number, from as u64));
+        if self.damages.iter().any(|damage| damage.place == place) {
+            return;
+        }
         let gone = (last < lost_to).then_some((last.0 + 1, lost_to.0));
         self.findings
             .push(format!("{} is damaged from byte {from} to {to}", segment.name));
         self.damages.push(Damage {
+            place,
             file: segment.name.clone(),
             from,
             to,
@@ -432,6 +590,18 @@ impl Image {
             && let Some(note) = frame::decode::<Note>(payload)
         {
             self.settled = self.settled.max(note.through);
+            if note.reason == TORN_TAIL {
+                // All that were skipped before it are in it.
+                self.torn.clear();
+            }
+        } else if header.kind == Kind::TOLD
+            && let Some(told) = frame::decode::<Told>(payload)
+        {
+            self.told.insert(told);
+        } else if header.kind == Kind::SKIPPED
+            && let Some(Skipped(from, to)) = frame::decode(payload)
+        {
+            self.torn.push((from, to));
         }
     }
 
@@ -464,27 +634,61 @@ pub(super) fn before(header: &SegmentHeader) -> Header {
 }
 
 /// Puts on the disk what was read, since it may have come from the page cache only; and takes care that
-/// nothing behind the cut can ever line up with new frames.
-fn rewrite(segment: &Segment, start: usize, cut: usize, tail: bool, newest: Header) -> io::Result<()> {
+/// nothing behind the cut can ever line up with new frames. The numbers that the tail took back are noted where
+/// it was cut: the next start knows them even if this one gets no further. Answers where frames end now.
+fn rewrite(
+    segment: &Segment,
+    start: usize,
+    cut: usize,
+    tail: bool,
+    newest: Header,
+    skipped: Option<Skipped>,
+) -> io::Result<(usize, Header)> {
     let mut used = vec![0; cut - start];
     let count = segment.file.read_at(&mut used, start as u64)?;
     if count < used.len() {
         return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
     }
+    let salt = segment.header.salt;
     if !newest.ends_group {
         // The rest of its group was cut away.
         let from = used.len().saturating_sub(newest.whole());
-        frame::end_group(used.get_mut(from..).unwrap_or_default(), segment.header.salt);
+        frame::end_group(used.get_mut(from..).unwrap_or_default(), salt);
+    }
+    let mut newest = Header {
+        ends_group: true,
+        ..newest
+    };
+    let mut end = cut;
+    if let Some(skipped) = skipped {
+        let payload = frame::encode(&skipped);
+        let header = Header {
+            kind: Kind::SKIPPED,
+            ends_commit: true,
+            ends_group: true,
+            length: payload.len(),
+            group: newest.group.wrapping_add(1),
+            position: newest.position,
+            sequence: Sequence(skipped.1),
+        };
+        if cut + header.whole() <= segment.limit() {
+            frame::push(&mut used, salt, &header, &payload);
+            end = cut + header.whole();
+            newest = header;
+        }
+    }
+    if tail {
+        let zeros = segment.limit().saturating_sub(end);
+        used.resize(used.len() + zeros, 0);
     }
     segment.file.write_all_at(&used, start as u64)?;
-    segment.file.write_all_at(&segment.header.encode(), 0)?;
-    segment.file.write_all_at(
-        &segment.header.encode(),
-        segment.size.saturating_sub(TRAILER) as u64,
-    )?;
-    if tail {
-        let zeros = vec![0; segment.size.saturating_sub(TRAILER).saturating_sub(cut)];
-        segment.file.write_all_at(&zeros, cut as u64)?;
+    let header = segment.header.encode();
+    segment.file.write_all_at(&header, 0)?;
+    if !segment.is_cut() {
+        segment
+            .file
+            .write_all_at(&header, segment.size.saturating_sub(TRAILER) as u64)?;
     }
-    segment.file.sync_data()
+    segment.file.sync_data()?;
+    Ok((end, newest))
 }

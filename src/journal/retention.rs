@@ -13,7 +13,7 @@ use super::{
     frame::{self, Kind, Note},
     recovery::{Spare, at},
     segment::{FRAMES, Segment, SegmentHeader, TRAILER},
-    writer::{Batch, Commit, RESERVE, Writer},
+    writer::{Batch, Commit, RESERVE, Tells, Writer},
 };
 
 /// The smallest and the largest segment that is made, an oversized commit aside.
@@ -24,12 +24,25 @@ const LEAST: u64 = 8 * 1024 * 1024;
 const SMALL_FILES: u64 = 8192;
 /// Zeros are written in pieces of this size.
 const ZEROS: usize = 256 * 1024;
+/// What a note takes that tells nobody anything.
+const SETTLED: usize = 256;
 /// What a note and its event take, ranges aside.
 const NOTE: usize = 8192;
 
 /// How large segments are made under this bound.
 pub(super) fn segment_size(max_bytes: u64) -> usize {
     usize::try_from((max_bytes / 32).clamp(SEGMENT.0, SEGMENT.1) / 4096 * 4096).unwrap_or(FRAMES)
+}
+
+/// Why a segment shall go.
+#[derive(Clone, Copy, Debug)]
+enum Why {
+    /// Its room is wanted, if all of it is delivered.
+    Room,
+    /// The journal is full: `when-full` says what may go.
+    Full,
+    /// It is older than `max-age`: delivered or not.
+    Expired,
 }
 
 /// What goes to make room.
@@ -68,6 +81,9 @@ impl Writer {
             let Some(plan) = self.plan(self.segment_size, true)? else {
                 return Ok(None);
             };
+            if plan.note.is_none() && !self.settle_here(&plan.give_up)? {
+                return Ok(None);
+            }
             notes.extend(plan.note);
             self.give_up(plan.give_up)?;
             if self.spares.is_empty() && !self.make_spare(self.segment_size)? {
@@ -120,6 +136,11 @@ impl Writer {
             begun: self.shared.clock.moment().wall,
             previous_end: active.map_or(0, |active| active.end),
             group: self.group,
+            size: spare.size,
+            oldest_after: kept
+                .get(give_up.len())
+                .map_or(self.sequence, |segment| segment.header.after_sequence),
+            epoch: self.catalog.epoch.0,
         };
         let mut batch = self.batch_in(spare, header, give_up);
         for note in notes {
@@ -149,7 +170,8 @@ impl Writer {
             if Some(segment.header.number) == active || !self.unpin(segment.header.number)? {
                 return Ok(None);
             }
-            if !self.may_go(&segment, may_drop, &mut plan.note)? {
+            let why = if may_drop { Why::Full } else { Why::Room };
+            if !self.may_go(&segment, why, &mut plan.note)? {
                 return Ok(None);
             }
             freed += segment.size as u64;
@@ -183,7 +205,7 @@ impl Writer {
     }
 
     /// Whether a segment may go; what is lost with it is added to the note.
-    fn may_go(&self, segment: &Segment, may_drop: bool, note: &mut Option<Note>) -> Result<bool, Error> {
+    fn may_go(&self, segment: &Segment, why: Why, note: &mut Option<Note>) -> Result<bool, Error> {
         let path = self.dir.join(&segment.name);
         let cursors = self.shared.cursors().clone();
         for plan in self.shared.plans() {
@@ -193,14 +215,17 @@ impl Writer {
                 .contents(segment, cursor.position)
                 .map_err(at("read", &path))?;
             let Some(events) = contents.events else { continue };
-            if !may_drop || (self.settings.when_full == WhenFull::Refuse && plan.required) {
-                return Ok(false);
-            }
+            let refuses = self.settings.when_full == WhenFull::Refuse && plan.required;
+            let reason = match why {
+                Why::Expired => "max-age",
+                Why::Full if !refuses => "journal-full",
+                Why::Full | Why::Room => return Ok(false),
+            };
             let note = note.get_or_insert_with(|| Note {
                 through: Position(0),
                 sinks: Vec::new(),
                 ranges: Vec::new(),
-                reason: "journal-full".to_owned(),
+                reason: reason.to_owned(),
             });
             note.through = note.through.max(segment.filled().1);
             if !note.sinks.contains(&plan.name) {
@@ -317,10 +342,25 @@ impl Writer {
             if !self.flush(batch)? {
                 return Ok(false);
             }
-        } else {
+        } else if self.settle_here(&plan.give_up)? {
             self.give_up(plan.give_up)?;
+        } else {
+            return Ok(false);
         }
         self.make_spare(size)
+    }
+
+    /// Says on the disk, in what commits leave free, that all that goes was delivered: else it would be missed
+    /// after a crash. `Ok(false)`: the disk is full.
+    fn settle_here(&mut self, give_up: &[Arc<Segment>]) -> Result<bool, Error> {
+        let Some(through) = give_up.last().map(|segment| segment.filled().1) else {
+            return Ok(true);
+        };
+        let Some(mut batch) = self.batch_here(0).filter(|batch| batch.takes(SETTLED)) else {
+            return Ok(true);
+        };
+        batch.push_settled(through, "room");
+        self.flush(batch)
     }
 
     /// Spares of another size than is made now are of no use.
@@ -336,40 +376,54 @@ impl Writer {
         Ok(())
     }
 
-    /// Delivered segments older than `max-age` go. That they were delivered is on the disk first.
+    /// Segments whose newest event is older than `max-age` go, delivered or not. What is lost is told, and that
+    /// it is told is on the disk first. One that is being filled for so long is sealed: its events live twice
+    /// as long at most.
     pub fn expire(&mut self, max_age: Duration) -> Result<(), Error> {
         let now = self.shared.clock.moment().wall;
         let age = i64::try_from(max_age.as_micros()).unwrap_or(i64::MAX);
         let limit = Timestamp(now.0.saturating_sub(age));
         let segments = self.catalog.segments();
         let mut old = Vec::new();
+        let mut note = None;
         for (segment, next) in segments.iter().zip(segments.iter().skip(1)) {
-            if next.header.begun > limit || !self.may_go(segment, false, &mut None)? {
+            if next.header.begun > limit || !self.unpin(segment.header.number)? {
                 break;
             }
-            if !self.unpin(segment.header.number)? {
-                break;
-            }
+            self.may_go(segment, Why::Expired, &mut note)?;
             old.push(Arc::clone(segment));
+        }
+        if let Some(active) = &mut self.active
+            && active.segment.header.begun <= limit
+        {
+            active.sealed = true;
         }
         let Some(through) = old.last().map(|segment| segment.filled().1) else {
             return Ok(());
         };
-        let note = Note {
+        let mut note = note.unwrap_or_else(|| Note {
             through,
             sinks: Vec::new(),
             ranges: Vec::new(),
             reason: "max-age".to_owned(),
-        };
-        let frames = vec![(Kind::DISCARD, frame::encode(&note))];
+        });
+        note.through = through;
+        let mut frames = vec![(Kind::DISCARD, frame::encode(&note))];
+        if !note.ranges.is_empty() {
+            let event = self.discarded(&note, self.catalog.epoch);
+            frames.push((Kind::EVENT, frame::encode(&event)));
+        }
         self.pending.push_back(Commit {
             ticket: Position(0),
             frames,
             state: Vec::new(),
+            tells: Tells::Nothing,
         });
         if self.write(true)? {
             self.settled = self.settled.max(through);
-            self.give_up(old)?;
+            let kept = self.catalog.segments();
+            let still_kept = |old: &Arc<Segment>| kept.iter().any(|it| Arc::ptr_eq(it, old));
+            self.give_up(old.into_iter().filter(still_kept).collect())?;
         }
         Ok(())
     }

@@ -1,9 +1,9 @@
 //! A segment: a file of a fixed length, written with zeros once, filled front to back, used again.
 //!
 //! ```text
-//!    0  header, 84 bytes: magic, number, salt, position and sequence before it, oldest segment kept,
+//!    0  header, 100 bytes: magic, number, salt, position and sequence before it, oldest segment kept,
 //!       up to where all that is gone was delivered or told, when it was begun, where the one before it
-//!       ends, last write group before it, crc32c
+//!       ends, last write group before it, the file's length, sequence before the oldest kept, epoch, crc32c
 //!  128  frames, without gaps
 //!  end  the last 128 bytes: the header once more
 //! ```
@@ -29,7 +29,7 @@ use super::{
 pub(super) const FRAMES: usize = 128;
 /// What the second header takes at the end.
 pub(super) const TRAILER: usize = 128;
-const LENGTH: usize = 84;
+const LENGTH: usize = 100;
 const MAGIC: &[u8; 8] = b"TGSEG\x01\0\0";
 /// How far apart the marks of the sparse index are: 16 bytes per 64 KiB.
 const MARK_EVERY: usize = 64 * 1024;
@@ -57,6 +57,12 @@ pub(super) struct SegmentHeader {
     pub previous_end: usize,
     /// The last write group before it.
     pub group: u32,
+    /// How long the file was made: a shorter one was cut.
+    pub size: usize,
+    /// The last sequence before the oldest segment kept: so that it is known what a file held that vanished.
+    pub oldest_after: Sequence,
+    /// Whose it is: a file that strayed from another epoch's directory is not this one's.
+    pub epoch: u64,
 }
 
 impl SegmentHeader {
@@ -77,7 +83,9 @@ impl SegmentHeader {
         bytes.extend_from_slice(&self.begun.0.to_le_bytes());
         bytes.extend_from_slice(&(self.previous_end as u64).to_le_bytes());
         bytes.extend_from_slice(&self.group.to_le_bytes());
-        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(&u32::try_from(self.size).unwrap_or(0).to_le_bytes());
+        bytes.extend_from_slice(&self.oldest_after.0.to_le_bytes());
+        bytes.extend_from_slice(&self.epoch.to_le_bytes());
         bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
         bytes.try_into().expect("the fields above add up to LENGTH")
     }
@@ -100,6 +108,9 @@ impl SegmentHeader {
             begun: Timestamp(number(56)?.cast_signed()),
             previous_end: usize::try_from(number(64)?).ok()?,
             group: u32::from_le_bytes(body.get(72..76)?.try_into().ok()?),
+            size: u32::from_le_bytes(body.get(76..80)?.try_into().ok()?) as usize,
+            oldest_after: Sequence(number(80)?),
+            epoch: number(88)?,
         })
     }
 
@@ -204,6 +215,20 @@ impl Segment {
             .map_or(FRAMES, |mark| mark.1 as usize)
     }
 
+    /// Whether the file is shorter than it was made.
+    pub fn is_cut(&self) -> bool {
+        self.size < self.header.size
+    }
+
+    /// Where frames must end: before the header's copy, or where a file that was cut ends.
+    pub fn limit(&self) -> usize {
+        if self.is_cut() {
+            self.size
+        } else {
+            self.size.saturating_sub(TRAILER)
+        }
+    }
+
     /// Walks its frames from `offset` to `end`.
     pub fn walk(&self, offset: usize, end: usize) -> Walk<'_> {
         Walk {
@@ -293,6 +318,17 @@ impl Walk<'_> {
         Ok(self.chunk.get(from..to).unwrap_or_default())
     }
 
+    /// Whether what stands at `bad` may be a frame that goes on behind the end of a file that was cut.
+    pub fn reaches_the_end(&mut self, bad: usize) -> io::Result<bool> {
+        self.offset = bad;
+        let end = self.end;
+        let bytes = self.bytes(frame::HEADER)?;
+        if bytes.len() < frame::HEADER {
+            return Ok(true);
+        }
+        Ok(Header::parse(bytes).is_some_and(|header| header.whole() > end - bad))
+    }
+
     /// The good frames behind a bad one at `bad`, after `last`; and the headers without a good frame that
     /// yet look as if the next write group had begun there.
     pub fn survivors(&mut self, bad: usize, last: &Header) -> io::Result<Survivors> {
@@ -303,6 +339,11 @@ impl Walk<'_> {
         let mut newest = *last;
         let mut at = 0;
         while at + frame::HEADER <= rest.len() {
+            if at > 0 && rest.get(at + 7) == Some(&0) {
+                // No kind: most of what is searched is zeros.
+                at += 1;
+                continue;
+            }
             let bytes = rest.get(at..).unwrap_or_default();
             if let Some(header) = Header::parse(bytes).filter(|header| follows(header, &newest)) {
                 if frame::verified(bytes, self.salt).is_some() {
@@ -312,6 +353,18 @@ impl Walk<'_> {
                     continue;
                 }
                 found.claimed = found.claimed.max(header.sequence);
+                found.begun = true;
+            } else if let Some(header) = Header::fields(bytes)
+                .filter(|header| (at == 0 || header.kind.0 != 0) && resembles(header, &newest))
+            {
+                // One of its fields is damaged. Its number may be: then it had the next one at least.
+                let next = Sequence(newest.sequence.0 + 1);
+                let claimed = if header.sequence.0 < next.0 + NEAR_SEQUENCE {
+                    header.sequence
+                } else {
+                    next
+                };
+                found.claimed = found.claimed.max(claimed.max(next));
                 found.begun = true;
             }
             at += 1;
@@ -327,6 +380,18 @@ fn follows(header: &Header, last: &Header) -> bool {
         || (frame::later(header.group, last.group) && header.group.wrapping_sub(last.group) < 1 << 20))
         && near(header.position.0, last.position.0, 1 << 40)
         && near(header.sequence.0, last.sequence.0, 1 << 24)
+}
+
+const NEAR_SEQUENCE: u64 = 1 << 16;
+
+/// Whether all but one of a header's fields are what may stand behind `last`. What an earlier use left has
+/// lower ones throughout.
+fn resembles(header: &Header, last: &Header) -> bool {
+    let above = |a: u64, b: u64, by: u64| a > b && a - b <= by;
+    let group = header.group == last.group.wrapping_add(1);
+    let position = above(header.position.0, last.position.0, 1 << 32);
+    let sequence = above(header.sequence.0, last.sequence.0, NEAR_SEQUENCE);
+    u8::from(group) + u8::from(position) + u8::from(sequence) >= 2
 }
 
 /// What stands behind bad bytes.

@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, io, path::Path, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Position, Sequence};
+use crate::event::{Epoch, Position, Sequence};
 
 use super::{
-    frame::{self, Blob, Move},
+    frame::{self, Blob, Move, Skipped, Told},
+    segment::SegmentHeader,
     storage::{File, Storage},
 };
 
@@ -23,6 +24,8 @@ const MAX: usize = 1 << 30;
 /// The state as of a point in the log.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Snapshot {
+    /// Whose it is.
+    pub epoch: u64,
     /// The segment that held the point.
     pub segment: u64,
     /// The point: replay begins there.
@@ -33,6 +36,12 @@ pub(super) struct Snapshot {
     pub settled: Position,
     pub cursors: Vec<Move>,
     pub state: Vec<(Blob, Blob)>,
+    /// Damage that is told.
+    #[serde(default)]
+    pub told: Vec<Told>,
+    /// Skipped numbers that are not told.
+    #[serde(default)]
+    pub skipped: Vec<Skipped>,
 }
 
 /// The two slots.
@@ -45,6 +54,20 @@ pub(super) struct Slots {
     begins: [Option<u64>; 2],
 }
 
+/// What opening the slots found.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub slots: Slots,
+    /// The newest good one.
+    pub newest: Option<Snapshot>,
+    /// A slot does not verify: torn by a crash, or damaged.
+    pub bad: bool,
+    /// A slot that must have been there is not.
+    pub gone: bool,
+    /// A segment stands in a slot's place: the highest number of such.
+    pub stray: u64,
+}
+
 /// What a slot held.
 enum Content {
     Never,
@@ -53,12 +76,17 @@ enum Content {
 }
 
 impl Slots {
-    /// Opens the slots; answers the newest good one, and whether the other one is damaged or torn.
-    pub fn open(storage: &dyn Storage, dir: &Path) -> io::Result<(Self, Option<Snapshot>, bool)> {
+    /// Opens the slots, and makes anew a file that is missing.
+    pub fn open(storage: &dyn Storage, dir: &Path, epoch: Epoch) -> io::Result<Opened> {
+        let there = storage.list(dir)?;
+        let mut gone = NAMES.iter().any(|name| !there.iter().any(|it| it == name));
         let files = [
             storage.open(&dir.join(NAMES[0]))?,
             storage.open(&dir.join(NAMES[1]))?,
         ];
+        if gone {
+            storage.sync_dir(dir)?;
+        }
         let mut slots = Self {
             files,
             sizes: [0; 2],
@@ -66,15 +94,24 @@ impl Slots {
             begins: [None; 2],
         };
         let mut newest: Option<(u64, Snapshot)> = None;
-        let mut bad = false;
+        let (mut bad, mut never, mut stray) = (false, false, 0);
         for (index, file) in slots.files.iter().enumerate() {
             let size = usize::try_from(file.size()?).unwrap_or(MAX).min(MAX);
             if let Some(place) = slots.sizes.get_mut(index) {
                 *place = size;
             }
+            gone |= size < STEP;
             match read(&**file, size)? {
-                Content::Never => {}
-                Content::Bad => bad = true,
+                Content::Never => never = true,
+                Content::Good(_, snapshot) if snapshot.epoch != epoch.0 => (bad, gone) = (true, true),
+                Content::Bad => {
+                    bad = true;
+                    if let Some(header) = SegmentHeader::read(&**file, size)?
+                        && header.epoch == epoch.0
+                    {
+                        stray = header.number.max(stray);
+                    }
+                }
                 Content::Good(generation, snapshot) => {
                     if let Some(place) = slots.begins.get_mut(index) {
                         *place = Some(snapshot.segment);
@@ -86,7 +123,20 @@ impl Slots {
             }
         }
         slots.generation = newest.as_ref().map_or(0, |(generation, _)| *generation);
-        Ok((slots, newest.map(|(_, snapshot)| snapshot), bad))
+        gone |= never && slots.generation > 1;
+        let newest = newest.map(|(_, snapshot)| snapshot);
+        Ok(Opened {
+            slots,
+            newest,
+            bad,
+            gone,
+            stray,
+        })
+    }
+
+    /// The number of the newest good one.
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// Segments from this number on are needed to replay from either slot.
@@ -118,8 +168,8 @@ impl Slots {
         self.sizes.iter().map(|size| *size as u64).sum()
     }
 
-    /// Overwrites the older slot, durably. Answers its size in bytes.
-    pub fn write(&mut self, snapshot: &Snapshot) -> io::Result<usize> {
+    /// Overwrites the older slot, durably.
+    pub fn write(&mut self, snapshot: &Snapshot) -> io::Result<()> {
         let payload = frame::encode(snapshot);
         let generation = self.generation + 1;
         let index = usize::from(generation.is_multiple_of(2));
@@ -134,7 +184,7 @@ impl Slots {
             self.sizes.get_mut(index),
             self.begins.get_mut(index),
         ) else {
-            return Ok(0);
+            return Ok(());
         };
         if bytes.len() > *size {
             let new = bytes.len().next_multiple_of(STEP);
@@ -148,7 +198,7 @@ impl Slots {
         file.sync_data()?;
         *begins = Some(snapshot.segment);
         self.generation = generation;
-        Ok(bytes.len())
+        Ok(())
     }
 }
 
@@ -165,7 +215,7 @@ fn read(file: &dyn File, size: usize) -> io::Result<Content> {
             .map_or(0, u64::from_le_bytes)
     };
     let length = usize::try_from(number(16)).unwrap_or(MAX);
-    if count < HEADER || !header.starts_with(MAGIC) || length > size - HEADER {
+    if count < HEADER || !header.starts_with(MAGIC) || length > size.saturating_sub(HEADER) {
         return Ok(Content::Bad);
     }
     let mut payload = vec![0; length];

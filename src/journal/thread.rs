@@ -164,6 +164,7 @@ impl Writer {
             last: Sequence(self.catalog.last_sequence()),
             undelivered_bytes: slowest.map_or(0, owed),
             used_bytes: self.total(),
+            refused: self.shared.queue().refused,
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::{
     any::Any,
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fmt, io,
     path::PathBuf,
     sync::Arc,
@@ -21,9 +21,9 @@ use crate::{
 
 use super::{
     Cursor, Error, Settings, Shared,
-    frame::{self, Blob, Change, Header, Kind, Move, Note},
+    frame::{self, Blob, Change, Header, Kind, Move, Note, Skipped, Told},
     read::Catalog,
-    recovery::{Damage, Spare, at},
+    recovery::{Damage, Spare, at, before},
     segment::{FRAMES, Segment, SegmentHeader, TRAILER},
     snapshot::{Slots, Snapshot, pack},
     storage::Storage,
@@ -40,6 +40,19 @@ pub(super) struct Commit {
     pub frames: Vec<(Kind, Vec<u8>)>,
     /// What it changes in the state, once it is on the disk.
     pub state: Vec<StateChange>,
+    pub tells: Tells,
+}
+
+/// What a commit tells, so that it is not told again.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) enum Tells {
+    /// Nothing of the journal's own.
+    #[default]
+    Nothing,
+    /// This damage.
+    Damage(Told),
+    /// All numbers that were skipped so far.
+    Skipped,
 }
 
 impl Commit {
@@ -60,6 +73,7 @@ impl Commit {
             ticket,
             frames,
             state,
+            tells: Tells::Nothing,
         }
     }
 
@@ -76,6 +90,8 @@ impl Commit {
 pub(super) struct Active {
     pub segment: Arc<Segment>,
     pub end: usize,
+    /// Commits go into another one.
+    pub sealed: bool,
 }
 
 /// Keeps other processes out.
@@ -122,9 +138,10 @@ pub(super) struct Writer {
     /// The newest note of what did not fit, and where it stands.
     pub told: Option<Note>,
     pub told_at: Position,
-    /// Bytes written since the last snapshot, and how large that was.
-    pub since_snapshot: usize,
-    pub snapshot_size: usize,
+    /// Damage that is told, durably.
+    pub known: BTreeSet<Told>,
+    /// Numbers that torn tails took back and that are not told, durably.
+    pub skipped: Vec<(u64, u64)>,
     /// What lies in the directory besides this epoch.
     pub aside: u64,
     pub segment_size: usize,
@@ -207,6 +224,18 @@ impl Batch {
         self.cursors.push(moved);
     }
 
+    /// A note that all up to there was delivered: nobody is told anything.
+    pub fn push_settled(&mut self, through: Position, reason: &str) {
+        let note = Note {
+            through,
+            sinks: Vec::new(),
+            ranges: Vec::new(),
+            reason: reason.to_owned(),
+        };
+        self.push(Kind::DISCARD, Position(0), true, &frame::encode(&note));
+        self.through = self.through.max(through);
+    }
+
     /// A note and the event that tells it: one commit.
     pub fn push_note(&mut self, note: &Note, event: &Event) {
         self.push(Kind::DISCARD, Position(0), false, &frame::encode(note));
@@ -261,6 +290,9 @@ impl Writer {
     /// A group behind what is there.
     pub fn batch_here(&self, reserve: usize) -> Option<Batch> {
         let active = self.active.as_ref()?;
+        if active.sealed && reserve > 0 {
+            return None;
+        }
         let limit = active.segment.size.saturating_sub(TRAILER + reserve);
         Some(self.batch(Target::Active, active.segment.header.salt, active.end, limit))
     }
@@ -332,6 +364,10 @@ impl Writer {
             return Err(at("write", &path)(error));
         }
         file.sync_data().map_err(at("flush", &path))?;
+        if let Target::Spare { header, .. } = &batch.target {
+            // Before anybody knows of what stands in it: if its file vanishes, it is missed.
+            self.write_snapshot(header.number, FRAMES, before(header))?;
+        }
         self.apply(batch, start)?;
         Ok(true)
     }
@@ -349,7 +385,11 @@ impl Writer {
         {
             let Spare { name, file, size } = spare;
             let segment = Arc::new(Segment::new(name, file, size, header, end));
-            self.active = Some(Active { segment, end });
+            self.active = Some(Active {
+                segment,
+                end,
+                sealed: false,
+            });
             given_up = give_up;
         }
         if let Some(active) = &mut self.active {
@@ -367,8 +407,14 @@ impl Writer {
         if batch.told.is_some() {
             (self.told, self.told_at) = (batch.told, last);
         }
-        self.since_snapshot += batch.buffer.len();
         for commit in self.pending.drain(..batch.taken) {
+            match commit.tells {
+                Tells::Nothing => {}
+                Tells::Damage(told) => {
+                    self.known.insert(told);
+                }
+                Tells::Skipped => self.skipped.clear(),
+            }
             for StateChange { key, value } in commit.state {
                 match value {
                     Some(value) => self.state.insert(key, value),
@@ -380,11 +426,7 @@ impl Writer {
             self.written.insert(sink, Cursor { position, sequence });
         }
         self.durable.send_replace(last);
-        self.give_up(given_up)?;
-        if self.since_snapshot >= self.segment_size.max(self.snapshot_size) {
-            self.snapshot()?;
-        }
-        Ok(())
+        self.give_up(given_up)
     }
 
     /// The cursors that have moved since they were last written.
@@ -401,12 +443,44 @@ impl Writer {
     /// Writes a snapshot as of now. On a full disk there is none: the older ones stay, and what they need.
     pub fn snapshot(&mut self) -> Result<(), Error> {
         let Some(active) = &self.active else { return Ok(()) };
-        let snapshot = Snapshot {
-            segment: active.segment.header.number,
-            offset: active.end as u64,
+        let (number, end) = (active.segment.header.number, active.end);
+        let now = Header {
+            group: self.group,
             position: self.last,
             sequence: self.sequence,
-            group: self.group,
+            ..before(&active.segment.header)
+        };
+        self.write_snapshot(number, end, now)
+    }
+
+    /// A crash may have come between a segment's first group and the snapshot that names it.
+    pub fn certify_active(&mut self) -> Result<(), Error> {
+        let Some(active) = &self.active else { return Ok(()) };
+        let header = active.segment.header;
+        if self.slots.newest_from() >= header.number {
+            return Ok(());
+        }
+        self.write_snapshot(header.number, FRAMES, before(&header))
+    }
+
+    /// From there on frames are applied to the state that is here now; those that are in it already change
+    /// nothing.
+    fn write_snapshot(&mut self, segment: u64, offset: usize, at_point: Header) -> Result<(), Error> {
+        let (epoch, oldest) = (self.catalog.epoch.0, self.catalog.oldest());
+        let archives = self.shared.archives();
+        let is_kept = |told: &Told| {
+            // What was told of a file that is gone is not met again.
+            (told.0 == epoch && (told.1 == 0 || told.1 >= oldest))
+                || archives.iter().any(|archive| archive.catalog.epoch.0 == told.0)
+        };
+        self.known.retain(is_kept);
+        let snapshot = Snapshot {
+            epoch,
+            segment,
+            offset: offset as u64,
+            position: at_point.position,
+            sequence: at_point.sequence,
+            group: at_point.group,
             settled: self.settled,
             cursors: self
                 .written
@@ -414,15 +488,18 @@ impl Writer {
                 .map(|(sink, at)| Move(sink.clone(), at.position, at.sequence))
                 .collect(),
             state: pack(&self.state),
+            told: self.known.iter().copied().collect(),
+            skipped: self
+                .skipped
+                .iter()
+                .map(|(from, to)| Skipped(*from, *to))
+                .collect(),
         };
         match self.slots.write(&snapshot) {
-            Ok(size) => {
-                self.snapshot_size = size;
-                self.since_snapshot = 0;
-                Ok(())
+            Err(error) if error.kind() != io::ErrorKind::StorageFull => {
+                Err(at("write a snapshot in", &self.dir)(error))
             }
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(()),
-            Err(error) => Err(at("write a snapshot in", &self.dir)(error)),
+            _ => Ok(()),
         }
     }
 
@@ -450,7 +527,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Tells what damage was found, and what was lost by it.
+    /// Tells what damage was found, and what was lost by it; and notes that it is told.
     pub fn tell_damage(&mut self, damage: &Damage, epoch: Epoch) {
         let mut data = serde_json::Map::new();
         data.insert("file".to_owned(), damage.file.clone().into());
@@ -458,26 +535,47 @@ impl Writer {
         data.insert("to".to_owned(), damage.to.into());
         let draft = self.draft("StorageDamaged", Severity::Critical, data);
         let event = self.stamp(draft);
-        self.pending
-            .push_back(Commit::new(Position(0), &[event], Vec::new()));
-        if let Some(lost) = damage.lost {
-            self.tell_lost(lost, epoch, "damaged", Position(0));
+        let mut commit = Commit::new(Position(0), &[event], Vec::new());
+        if let Some((segment, from)) = damage.place {
+            let told = Told(epoch.0, segment, from);
+            commit.frames.insert(0, (Kind::TOLD, frame::encode(&told)));
+            commit.tells = Tells::Damage(told);
         }
+        if let Some(lost) = damage.lost {
+            commit.frames.extend(self.loss(vec![lost], epoch, "damaged"));
+        }
+        self.pending.push_back(commit);
     }
 
-    /// Tells that a range of sequences will not come, to all sinks.
-    pub fn tell_lost(&mut self, lost: (u64, u64), epoch: Epoch, reason: &str, through: Position) {
+    /// Tells that ranges of sequences will not come, to all sinks.
+    pub fn tell_lost(&mut self, lost: Vec<(u64, u64)>, epoch: Epoch, reason: &str, tells: Tells) {
+        let mut frames = self.loss(lost, epoch, reason);
+        if let Tells::Damage(told) = tells {
+            frames.insert(0, (Kind::TOLD, frame::encode(&told)));
+        }
+        self.pending.push_back(Commit {
+            ticket: Position(0),
+            frames,
+            state: Vec::new(),
+            tells,
+        });
+    }
+
+    /// A note and its event.
+    fn loss(&self, lost: Vec<(u64, u64)>, epoch: Epoch, reason: &str) -> Vec<(Kind, Vec<u8>)> {
         let sinks = self.shared.plans().iter().map(|plan| plan.name.clone()).collect();
-        let note = Note {
-            through,
+        let mut note = Note {
+            through: Position(0),
             sinks,
-            ranges: vec![lost],
+            ranges: Vec::new(),
             reason: reason.to_owned(),
         };
+        note.add(lost);
         let event = self.discarded(&note, epoch);
-        let mut commit = Commit::new(Position(0), &[event], Vec::new());
-        commit.frames.insert(0, (Kind::DISCARD, frame::encode(&note)));
-        self.pending.push_back(commit);
+        vec![
+            (Kind::DISCARD, frame::encode(&note)),
+            (Kind::EVENT, frame::encode(&event)),
+        ]
     }
 
     /// The event that tells a note.

@@ -8,6 +8,8 @@
     reason = "a test that cannot go on fails"
 )]
 
+mod harm;
+mod loss;
 mod promises;
 mod recovery;
 mod rig;

@@ -145,6 +145,7 @@ fn the_numbers_of_a_segment_that_vanished_after_a_clean_stop_are_not_given_out_a
     let disk = Simulated::default();
     let open = Open::new(&disk);
     open.commit(&["a", "b", "c"], &[]);
+    let epoch = open.recovered.epoch;
     open.close();
     let path = newest_segment(&disk);
     disk.put_content(&path, Some(Vec::new()));
@@ -152,7 +153,11 @@ fn the_numbers_of_a_segment_that_vanished_after_a_clean_stop_are_not_given_out_a
     open.commit(&["d"], &[]);
     let later = open.read_all();
     let d = later.iter().find(|entry| text(entry) == "d").expect("it is read");
-    assert!(d.sequence > Sequence(3), "{} was given out before", d.sequence);
+    assert!(
+        d.epoch != epoch || d.sequence > Sequence(3),
+        "{} was given out before",
+        d.sequence
+    );
 }
 
 #[test]
@@ -231,7 +236,8 @@ fn a_vanished_or_shortened_file_is_told() {
         for shortened in [false, true] {
             let copy = disk.copy();
             let bytes = copy.content(&path).unwrap();
-            if !bytes.starts_with(b"TGSEG") {
+            // The newest one ends the epoch: loss.rs.
+            if !bytes.starts_with(b"TGSEG") || path == newest_segment(&disk) {
                 continue;
             }
             copy.put_content(&path, shortened.then(|| bytes[..5000].to_vec()));

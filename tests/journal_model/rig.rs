@@ -298,3 +298,15 @@ pub fn says(open: &Open, name: &str) -> Vec<Entry> {
         .filter(|entry| &*entry.event.draft.name == name)
         .collect()
 }
+
+/// All that is to be read, old epochs too.
+pub fn everything(open: &Open) -> Vec<Entry> {
+    let mut all: Vec<Entry> = Vec::new();
+    loop {
+        let more = open.read(all.last().map(cursor_at).unwrap_or_default());
+        if more.is_empty() {
+            return all;
+        }
+        all.extend(more);
+    }
+}

@@ -70,7 +70,15 @@ fn refuse_parks_and_goes_on_in_order_when_there_is_room() {
                 .append(outcome(&[&format!("{} {padding}", positions.len())], &[])),
         );
         assert!(positions.len() < 5000);
-        std::thread::yield_now();
+        // The thread keeps up: what counts is the room, not who is faster.
+        let newest = positions[positions.len() - 1];
+        block_on(async {
+            let (mut durable, mut health) = (open.journal.durable(), open.journal.health());
+            tokio::select! {
+                safe = durable.wait_for(|at| *at >= newest) => drop(safe),
+                parked = health.wait_for(|health| health.parked) => drop(parked),
+            }
+        });
     }
     let last = open.journal.append(outcome(&["the last"], &[]));
     assert!(*open.journal.durable().borrow() < last);
@@ -261,6 +269,96 @@ fn delivered_events_older_than_max_age_go() {
         open.recovered.findings
     );
     assert!(account(&open.read_all()).1.is_empty());
+}
+
+#[test]
+fn undelivered_events_older_than_max_age_go_too_and_are_named() {
+    let disk = Simulated::default();
+    let open = Open::on(&disk, &refuse(), owner(&["cloud"]));
+    fill(&open, 100);
+    open.close();
+    let young = Settings {
+        max_age: Some(Duration::ZERO),
+        ..refuse()
+    };
+    let open = Open::on(&disk, &young, owner(&["cloud"]));
+    let told = block_on(async {
+        let mut durable = open.journal.durable();
+        loop {
+            let told = says(&open, "EventsDiscarded");
+            if !told.is_empty() {
+                return told;
+            }
+            durable.changed().await.unwrap();
+        }
+    });
+    assert_eq!(data(&told[0])["reason"], "max-age");
+    assert_eq!(data(&told[0])["sinks"], serde_json::json!(["cloud"]));
+    open.health(|health| health.pulse > 2);
+    let owed = open.read(open.journal.cursor(&sink("cloud")));
+    assert!(owed[0].sequence > Sequence(80), "they go: {}", owed[0].sequence);
+    assert_eq!(account(&told).1, [(1, owed[0].sequence.0 - 1)]);
+    open.kill(&disk);
+    assert!(says(&Open::new(&disk), "StorageDamaged").is_empty());
+}
+
+#[test]
+fn a_commit_that_the_journal_cannot_hold_is_refused_alone() {
+    let disk = Simulated::default();
+    let open = Open::new(&disk);
+    open.commit(&["a"], &[]);
+    let large = "y".repeat(5_000_000);
+    let refused = open.journal.append(outcome(&[&large], &[("k", Some("1"))]));
+    open.commit(&["b"], &[]);
+    assert!(
+        *open.journal.durable().borrow() < refused,
+        "it is never said to be safe"
+    );
+    assert_eq!(texts(&open.read_all()), ["a", "b"]);
+    open.close();
+    assert!(Open::new(&disk).state().is_empty());
+}
+
+#[test]
+fn state_takes_a_quarter_of_the_journal_at_most() {
+    let disk = Simulated::default();
+    let open = Open::new(&disk);
+    let value = "v".repeat(4000);
+    let mut safe = 0;
+    let mut refused = Position(0);
+    for key in 0..1000 {
+        let position = open
+            .journal
+            .append(outcome(&[], &[(&format!("r/{key}"), Some(&value))]));
+        if key % 50 == 49 {
+            open.commit(&["x"], &[]);
+            if *open.journal.durable().borrow() >= position {
+                safe = key + 1;
+            } else {
+                refused = position;
+            }
+        }
+    }
+    assert!((150..270).contains(&safe), "{safe} values of 4 KB");
+    assert!(
+        *open.journal.durable().borrow() < refused,
+        "it is never said to be safe"
+    );
+    // What is there may change and go, and makes room.
+    open.commit(&[], &[("r/0", Some(&"w".repeat(4000)))]);
+    open.commit(&[], &[("r/0", None), ("r/1", None)]);
+    open.commit(&[], &[("r/2000", Some(&value))]);
+    open.close();
+    let snapshots: usize = ["a.snap", "b.snap"]
+        .iter()
+        .map(|slot| {
+            disk.content(&Path::new("/journal/current").join(slot))
+                .unwrap()
+                .len()
+        })
+        .sum();
+    assert!(snapshots <= 2 * 1024 * 1024, "{snapshots} bytes");
+    assert!(Open::new(&disk).recovered.state.len() >= 150);
 }
 
 #[test]

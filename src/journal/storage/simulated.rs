@@ -1,5 +1,6 @@
 //! A disk that can be cut from its power: for tests only. Writes that were not synced are kept, lost or torn
-//! at random when that happens; whoever had files open finds them dead.
+//! at random when that happens, and so is each name that was made, changed or removed in a directory that was
+//! not synced; whoever had files open finds them dead.
 
 use std::{
     any::Any,
@@ -17,15 +18,91 @@ pub struct Simulated(Arc<Mutex<Inner>>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    files: BTreeMap<PathBuf, Arc<Mutex<Content>>>,
-    dirs: BTreeSet<PathBuf>,
+    /// The names as a process sees them.
+    seen: Names,
+    /// The names that a power cut leaves for sure.
+    durable: Names,
+    /// What was done to names since their directory was synced, in order.
+    unsynced: Vec<Act>,
     generation: u64,
     full: bool,
     failing_sync: bool,
+    syncs_left: Option<u64>,
     read_bytes: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
+struct Names {
+    files: BTreeMap<PathBuf, Arc<Mutex<Content>>>,
+    dirs: BTreeSet<PathBuf>,
+}
+
+/// One change of a directory.
+#[derive(Clone, Debug)]
+enum Act {
+    MakeDir(PathBuf),
+    Make(PathBuf, Arc<Mutex<Content>>),
+    Rename(PathBuf, PathBuf),
+    Remove(PathBuf),
+}
+
+impl Act {
+    /// Whether syncing `dir` makes it durable.
+    fn is_in(&self, dir: &Path) -> bool {
+        let (Self::MakeDir(path) | Self::Make(path, _) | Self::Remove(path) | Self::Rename(_, path)) = self;
+        path.parent() == Some(dir)
+    }
+}
+
+impl Names {
+    fn act(&mut self, act: &Act) {
+        match act {
+            Act::MakeDir(path) => {
+                self.dirs.insert(path.clone());
+            }
+            Act::Make(path, content) => {
+                self.files.insert(path.clone(), Arc::clone(content));
+            }
+            Act::Rename(from, to) => self.rename(from, to),
+            Act::Remove(path) => {
+                self.files.retain(|file, _| !file.starts_with(path));
+                self.dirs.retain(|dir| !dir.starts_with(path));
+            }
+        }
+    }
+
+    /// What lies in a directory that is not there cannot be reached.
+    fn drop_lost(&mut self) {
+        let dirs = self.dirs.clone();
+        let reached = |path: &Path| path.ancestors().skip(1).all(|dir| dirs.contains(dir));
+        self.files.retain(|path, _| reached(path));
+        self.dirs.retain(|path| reached(path));
+    }
+
+    fn rename(&mut self, from: &Path, to: &Path) {
+        let moved = |path: PathBuf| match path.strip_prefix(from) {
+            Ok(rest) if rest.as_os_str().is_empty() => to.to_owned(),
+            Ok(rest) => to.join(rest),
+            Err(_) => path,
+        };
+        let files = std::mem::take(&mut self.files);
+        self.files = files
+            .into_iter()
+            .map(|(path, file)| (moved(path), file))
+            .collect();
+        let dirs = std::mem::take(&mut self.dirs);
+        self.dirs = dirs.into_iter().map(moved).collect();
+    }
+}
+
+impl Inner {
+    fn act(&mut self, act: Act) {
+        self.seen.act(&act);
+        self.unsynced.push(act);
+    }
+}
+
+#[derive(Clone, Debug, Default)]
 struct Content {
     durable: Vec<u8>,
     seen: Vec<u8>,
@@ -78,11 +155,19 @@ impl Simulated {
         }
     }
 
-    /// The power goes: each unsynced write is kept, lost or torn, as `random` says. Open files are dead.
+    /// The power goes: each unsynced write and each unsynced change of a directory is kept or lost, writes
+    /// also torn, as `random` says. Open files are dead.
     pub fn power_cut(&self, random: &mut fastrand::Rng) {
         let mut inner = locked(&self.0);
         inner.generation += 1;
-        for content in inner.files.values() {
+        for act in std::mem::take(&mut inner.unsynced) {
+            if random.bool() {
+                inner.durable.act(&act);
+            }
+        }
+        inner.durable.drop_lost();
+        inner.seen = inner.durable.clone();
+        for content in inner.seen.files.values() {
             let content = &mut *locked(content);
             for (offset, bytes) in std::mem::take(&mut content.unsynced) {
                 let (from, to) = match random.u8(0..4) {
@@ -113,7 +198,13 @@ impl Simulated {
 
     /// From now on every sync fails.
     pub fn set_failing_sync(&self, failing: bool) {
-        locked(&self.0).failing_sync = failing;
+        let mut inner = locked(&self.0);
+        (inner.failing_sync, inner.syncs_left) = (failing, None);
+    }
+
+    /// So many syncs of files succeed from now on; then every one fails.
+    pub fn fail_after_syncs(&self, count: u64) {
+        locked(&self.0).syncs_left = Some(count);
     }
 
     /// How many bytes have been read since the last question.
@@ -123,12 +214,13 @@ impl Simulated {
 
     /// The files, sorted.
     pub fn paths(&self) -> Vec<PathBuf> {
-        locked(&self.0).files.keys().cloned().collect()
+        locked(&self.0).seen.files.keys().cloned().collect()
     }
 
     /// What all files occupy.
     pub fn bytes(&self) -> u64 {
         locked(&self.0)
+            .seen
             .files
             .values()
             .map(|content| locked(content).seen.len() as u64)
@@ -138,6 +230,7 @@ impl Simulated {
     /// A file's bytes, as a reader sees them.
     pub fn content(&self, path: &Path) -> Option<Vec<u8>> {
         locked(&self.0)
+            .seen
             .files
             .get(path)
             .map(|content| locked(content).seen.clone())
@@ -146,35 +239,58 @@ impl Simulated {
     /// Replaces a file's bytes, durably; `None` removes it.
     pub fn put_content(&self, path: &Path, bytes: Option<Vec<u8>>) {
         let mut inner = locked(&self.0);
-        let Some(bytes) = bytes else {
-            inner.files.remove(path);
-            return;
-        };
-        let content = Content {
-            durable: bytes.clone(),
-            seen: bytes,
-            unsynced: Vec::new(),
-        };
-        inner.files.insert(path.to_owned(), Arc::new(Mutex::new(content)));
-    }
-
-    /// Another disk with the same durable content.
-    #[must_use]
-    pub fn copy(&self) -> Self {
-        let inner = locked(&self.0);
-        let copy = Self::default();
-        {
-            let mut new = locked(&copy.0);
-            new.dirs.clone_from(&inner.dirs);
-            for (path, content) in &inner.files {
-                let bytes = locked(content).durable.clone();
+        let act = match bytes {
+            None => Act::Remove(path.to_owned()),
+            Some(bytes) => {
                 let content = Content {
                     durable: bytes.clone(),
                     seen: bytes,
                     unsynced: Vec::new(),
                 };
-                new.files.insert(path.clone(), Arc::new(Mutex::new(content)));
+                for dir in path.ancestors().skip(1) {
+                    inner.seen.dirs.insert(dir.to_owned());
+                    inner.durable.dirs.insert(dir.to_owned());
+                }
+                Act::Make(path.to_owned(), Arc::new(Mutex::new(content)))
             }
+        };
+        inner.seen.act(&act);
+        inner.durable.act(&act);
+    }
+
+    /// Another disk with the same files, of each what is durable.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let inner = locked(&self.0);
+        let mut names = inner.seen.clone();
+        for content in names.files.values_mut() {
+            let durable = locked(content).durable.clone();
+            *content = Arc::new(Mutex::new(Content {
+                durable: durable.clone(),
+                seen: durable,
+                unsynced: Vec::new(),
+            }));
+        }
+        let copy = Self::default();
+        {
+            let mut new = locked(&copy.0);
+            (new.seen, new.durable) = (names.clone(), names);
+        }
+        copy
+    }
+
+    /// Another disk with the same files and what is not synced of them; all names durable.
+    #[must_use]
+    pub fn clone_with_unsynced(&self) -> Self {
+        let mut names = locked(&self.0).seen.clone();
+        for content in names.files.values_mut() {
+            let same = locked(content).clone();
+            *content = Arc::new(Mutex::new(same));
+        }
+        let copy = Self::default();
+        {
+            let mut new = locked(&copy.0);
+            (new.seen, new.durable) = (names.clone(), names);
         }
         copy
     }
@@ -200,6 +316,7 @@ impl File for Handle {
         if let (Some(into), Some(from)) = (buffer.get_mut(..count), there.get(..count)) {
             into.copy_from_slice(from);
         }
+        drop(content);
         locked(&self.disk.0).read_bytes += count as u64;
         Ok(count)
     }
@@ -219,8 +336,13 @@ impl File for Handle {
 
     fn sync_data(&self) -> io::Result<()> {
         self.alive()?;
-        if locked(&self.disk.0).failing_sync {
-            return Err(io::Error::other("the disk does not answer"));
+        {
+            let mut inner = locked(&self.disk.0);
+            inner.failing_sync |= inner.syncs_left == Some(0);
+            inner.syncs_left = inner.syncs_left.map(|left| left.saturating_sub(1));
+            if inner.failing_sync {
+                return Err(io::Error::other("the disk does not answer"));
+            }
         }
         let content = &mut *locked(&self.content);
         for (offset, bytes) in std::mem::take(&mut content.unsynced) {
@@ -238,12 +360,9 @@ impl File for Handle {
 impl Storage for Mount {
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let inner = self.disk.alive(self.generation)?;
-        let names = inner
-            .files
-            .keys()
-            .chain(inner.dirs.iter())
-            .filter(|path| path.parent() == Some(dir));
+        let names = inner.seen.files.keys().chain(inner.seen.dirs.iter());
         let mut names: Vec<String> = names
+            .filter(|path| path.parent() == Some(dir))
             .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
             .collect();
         names.sort();
@@ -251,23 +370,38 @@ impl Storage for Mount {
     }
 
     fn is_dir(&self, path: &Path) -> bool {
-        locked(&self.disk.0).dirs.contains(path)
+        path.parent().is_none() || locked(&self.disk.0).seen.dirs.contains(path)
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         let mut inner = self.disk.alive(self.generation)?;
-        for dir in path.ancestors() {
-            inner.dirs.insert(dir.to_owned());
+        // The root is always there.
+        for root in path.ancestors().filter(|dir| dir.parent().is_none()) {
+            inner.seen.dirs.insert(root.to_owned());
+            inner.durable.dirs.insert(root.to_owned());
+        }
+        let mut dirs: Vec<&Path> = path.ancestors().collect();
+        dirs.reverse();
+        for dir in dirs {
+            if !inner.seen.dirs.contains(dir) {
+                inner.act(Act::MakeDir(dir.to_owned()));
+            }
         }
         Ok(())
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let mut inner = self.disk.alive(self.generation)?;
-        if inner.full && !inner.files.contains_key(path) {
-            return Err(io::Error::from(io::ErrorKind::StorageFull));
-        }
-        let content = Arc::clone(inner.files.entry(path.to_owned()).or_default());
+        let there = inner.seen.files.get(path).map(Arc::clone);
+        let content = match there {
+            Some(content) => content,
+            None if inner.full => return Err(io::Error::from(io::ErrorKind::StorageFull)),
+            None => {
+                let content = Arc::default();
+                inner.act(Act::Make(path.to_owned(), Arc::clone(&content)));
+                content
+            }
+        };
         Ok(Arc::new(Handle {
             disk: self.disk.clone(),
             generation: inner.generation,
@@ -277,41 +411,38 @@ impl Storage for Mount {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut inner = self.disk.alive(self.generation)?;
-        let moved = |path: &Path| {
-            path.strip_prefix(from).ok().map(|rest| {
-                if rest.as_os_str().is_empty() {
-                    to.to_owned()
-                } else {
-                    to.join(rest)
-                }
-            })
-        };
-        let files = std::mem::take(&mut inner.files);
-        inner.files = files
-            .into_iter()
-            .map(|(path, file)| (moved(&path).unwrap_or(path), file))
-            .collect();
-        let dirs = std::mem::take(&mut inner.dirs);
-        inner.dirs = dirs
-            .into_iter()
-            .map(|path| moved(&path).unwrap_or(path))
-            .collect();
+        inner.act(Act::Rename(from.to_owned(), to.to_owned()));
         Ok(())
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.disk.alive(self.generation)?.files.remove(path);
+        let mut inner = self.disk.alive(self.generation)?;
+        inner.act(Act::Remove(path.to_owned()));
         Ok(())
     }
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
         let mut inner = self.disk.alive(self.generation)?;
-        inner.files.retain(|file, _| !file.starts_with(path));
-        inner.dirs.retain(|dir| !dir.starts_with(path));
+        // One name after the other: a power cut may leave any of them.
+        let files = inner.seen.files.keys().filter(|file| file.starts_with(path));
+        let files: Vec<PathBuf> = files.cloned().collect();
+        for file in files {
+            inner.act(Act::Remove(file));
+        }
+        inner.act(Act::Remove(path.to_owned()));
         Ok(())
     }
 
-    fn sync_dir(&self, _dir: &Path) -> io::Result<()> {
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut inner = self.disk.alive(self.generation)?;
+        let (now, later) = std::mem::take(&mut inner.unsynced)
+            .into_iter()
+            .partition(|act| act.is_in(dir));
+        inner.unsynced = later;
+        let now: Vec<Act> = now;
+        for act in now {
+            inner.durable.act(&act);
+        }
         Ok(())
     }
 
