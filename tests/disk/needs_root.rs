@@ -1,0 +1,3 @@
+//! The tests, under a name that `--skip` can name.
+
+mod journal;
