@@ -54,13 +54,13 @@ fn random() -> fastrand::Rng {
     fastrand::Rng::with_seed(seed)
 }
 
-/// Where to cut: half of the moments right after something was acknowledged, when least is on the disk that need
-/// not be; the others anywhere.
-fn moments(acknowledged: &[usize], end: usize, random: &mut fastrand::Rng) -> Vec<usize> {
+/// Where to cut: half of the moments right after something notable, an acknowledgement above all, when least is on
+/// the disk that need not be; the others anywhere.
+fn moments(notable: &[usize], span: std::ops::RangeInclusive<usize>, random: &mut fastrand::Rng) -> Vec<usize> {
     (0..cuts())
-        .map(|cut| match random.choice(acknowledged) {
+        .map(|cut| match random.choice(notable) {
             Some(moment) if cut % 2 == 0 => *moment,
-            _ => random.usize(..=end),
+            _ => random.usize(span.clone()),
         })
         .collect()
 }

@@ -1,3 +1,4 @@
 //! The tests, under a name that `--skip` can name.
 
+mod gateway;
 mod journal;

@@ -194,10 +194,11 @@ impl Recorder {
         self.state().mood = Mood::FailsAFlush(fastrand::Rng::with_seed(seed));
     }
 
-    /// When a flush failed.
-    pub(crate) fn failed(&self) -> Option<usize> {
+    /// How many flushes failed so.
+    pub(crate) fn failures(&self) -> usize {
         let state = self.state();
-        state.steps.iter().position(|step| matches!(step, Step::Failed(_)))
+        let failed = state.steps.iter().filter(|step| matches!(step, Step::Failed(_)));
+        failed.count()
     }
 
     /// From now on every write and flush answers EIO; or no more.

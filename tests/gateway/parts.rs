@@ -261,6 +261,14 @@ impl Gateway {
         *self = Self::start(site).await;
     }
 
+    /// Waits until it has ended by itself.
+    pub(crate) async fn ended(&mut self) -> std::process::ExitStatus {
+        timeout(PATIENCE, self.process.wait())
+            .await
+            .expect("it ends in time")
+            .expect("waited")
+    }
+
     /// SIGTERM; it must end with 0 within its grace period.
     pub(crate) async fn stop(mut self) {
         let pid =

@@ -226,7 +226,7 @@ async fn what_the_journal_called_durable_survives_a_power_cut() {
         }
     }
     let acknowledged: Vec<usize> = story.durable.iter().map(|(moment, _)| *moment).collect();
-    let moments = moments(&acknowledged, disk.now(), &mut random);
+    let moments = moments(&acknowledged, 0..=disk.now(), &mut random);
     let mut lossy = 0;
     for (number, cut) in disk.cuts(moments, random.fork()).enumerate() {
         eprintln!("cut {number} at step {}, {} writes unflushed", cut.moment, cut.unflushed);
