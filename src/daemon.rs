@@ -203,14 +203,8 @@ impl Gateway {
             forwarders: JoinSet::new(),
             others: JoinSet::new(),
         };
-        let counters = Arc::new(evaluate::Counters::default());
-        let evaluation = evaluate::evaluate(
-            engine,
-            deliveries,
-            journal.clone(),
-            clock.clone(),
-            Arc::clone(&counters),
-        );
+        let (status, engine_status) = watch::channel(evaluate::Status::default());
+        let evaluation = evaluate::evaluate(engine, deliveries, journal.clone(), clock.clone(), status);
         gateway.engine.spawn(named("engine", evaluation));
         let uplinks = gateway.start_uplinks(config, &origin, recovered.epoch)?;
         let hub = Hub::new();
@@ -222,7 +216,7 @@ impl Gateway {
         let beat = pulse::Beat {
             journal,
             announcer,
-            engine: counters,
+            engine: engine_status,
             uplinks,
             epoch: recovered.epoch,
             heartbeat,

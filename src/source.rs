@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicI64, Ordering},
     },
     time::Duration,
 };
@@ -116,7 +116,7 @@ impl Drop for Ticket {
 pub struct Stamps {
     clock: Clock,
     max_clock_skew: Duration,
-    last_arrival: AtomicU64,
+    last_arrival: AtomicI64,
 }
 
 impl Stamps {
@@ -126,7 +126,7 @@ impl Stamps {
         Self {
             clock,
             max_clock_skew,
-            last_arrival: AtomicU64::new(0),
+            last_arrival: AtomicI64::new(0),
         }
     }
 
@@ -145,12 +145,12 @@ impl Stamps {
         if moment.quality != ClockQuality::Synchronised || off >= self.max_clock_skew {
             return None;
         }
-        let age = moment.wall.0.saturating_sub(own.0).max(0).unsigned_abs();
-        Some(EngineTime(moment.boot.0.saturating_sub(age)))
+        let age = moment.wall.0.saturating_sub(own.0).max(0);
+        Some(moment.boot.shifted(-age))
     }
 
     fn arrival(&self, now: EngineTime) -> EngineTime {
-        let next = |last: u64| last.saturating_add(1).max(now.0);
+        let next = |last: i64| last.saturating_add(1).max(now.0);
         let last = self
             .last_arrival
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last)));

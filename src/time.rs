@@ -8,17 +8,18 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 
-/// A point on the boot clock, in microseconds since boot (suspended time counts). Never goes back.
+/// A point on the boot clock, in microseconds since boot (suspended time counts). Never goes back. What was
+/// before the boot, such as the start of an episode that outlived it, lies below zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct EngineTime(pub u64);
+pub struct EngineTime(pub i64);
 
 impl EngineTime {
     /// This time and `duration` more; saturates at the end of time.
@@ -30,13 +31,19 @@ impl EngineTime {
     /// The time from `earlier` until this one; zero if `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
-        Duration::from_micros(self.0.saturating_sub(earlier.0))
+        Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+
+    /// This time as a clock says it that is `by` microseconds ahead; saturates.
+    #[must_use]
+    pub fn shifted(self, by: i64) -> Self {
+        Self(self.0.saturating_add(by))
     }
 }
 
 /// Whole microseconds of a duration; saturates.
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// A point on the wall clock, in microseconds since 1970-01-01T00:00:00Z.
@@ -103,7 +110,7 @@ pub struct Clock {
 /// What the time daemon said last, and when it was asked: asking costs a system call.
 #[derive(Debug, Default)]
 struct Synchronised {
-    asked_at: AtomicU64,
+    asked_at: AtomicI64,
     answer: AtomicBool,
 }
 
@@ -133,9 +140,8 @@ impl Clock {
     #[must_use]
     pub fn now(&self) -> EngineTime {
         let read = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        let seconds = u64::try_from(read.tv_sec).unwrap_or(0);
-        let nanos = u64::try_from(read.tv_nsec).unwrap_or(0);
-        EngineTime(seconds.saturating_mul(1_000_000).saturating_add(nanos / 1_000))
+        let micros = read.tv_sec.saturating_mul(1_000_000);
+        EngineTime(micros.saturating_add(read.tv_nsec / 1_000))
     }
 
     /// Both clocks, now.

@@ -1,13 +1,6 @@
 //! The engine's task: readings and time in, commits out. It decides nothing and never waits for the disk.
 
-use std::{
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{pin::pin, time::Duration};
 
 use tokio::sync::{mpsc, watch};
 use tracing::info;
@@ -16,28 +9,22 @@ use crate::{
     event::Position,
     journal::{Health, Journal},
     rule::{
-        engine::{Engine, Skipped},
+        engine::{Counts, Engine, Skipped},
         state::Outcome,
     },
     source::{Answer, Delivery},
     time::{Clock, EngineTime},
 };
 
-/// Readings that were not evaluated, and why.
-#[derive(Debug, Default)]
-pub struct Counters {
+/// How the engine stands.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Status {
     /// Grows while the engine lives: the watchdog looks at it.
-    pub pulse: AtomicU64,
-    /// Readings evaluated.
-    pub evaluated: AtomicU64,
-    /// Earlier than the last one of their metric.
-    pub late: AtomicU64,
-    /// The same stamp and value again.
-    pub duplicate: AtomicU64,
-    /// Beyond `max-devices` or `max-metrics`.
-    pub over_limit: AtomicU64,
+    pub pulse: u64,
     /// Episodes active now.
-    pub active: AtomicUsize,
+    pub active: usize,
+    /// What it counted.
+    pub counts: Counts,
 }
 
 /// How often the pulse beats at rest.
@@ -51,13 +38,13 @@ pub async fn evaluate(
     mut intake: mpsc::Receiver<Delivery>,
     journal: Journal,
     clock: Clock,
-    counters: Arc<Counters>,
+    status: watch::Sender<Status>,
 ) {
     let mut health = journal.health();
     let mut batch = Vec::with_capacity(BATCH);
     loop {
-        beat(&counters, &engine);
-        if wait_while_parked(&mut health, &counters).await.is_err() {
+        beat(&status, &engine);
+        if wait_while_parked(&mut health, &status).await.is_err() {
             return; // The journal has stopped; dropping the intake answers every waiting ticket "never".
         }
         let now = clock.now();
@@ -80,7 +67,7 @@ pub async fn evaluate(
                 }
                 engine.set_moment(clock.moment());
                 for delivery in batch.drain(..) {
-                    take(&mut engine, delivery, &journal, &counters);
+                    take(&mut engine, delivery, &journal);
                 }
                 // The intake was emptied after `now` was read, so no earlier reading is still in it: a device
                 // that sends only late readings holds nobody's deadline back.
@@ -102,20 +89,13 @@ fn advance(engine: &mut Engine, now: EngineTime, journal: &Journal) {
     commit(engine, outcome, journal);
 }
 
-fn take(engine: &mut Engine, delivery: Delivery, journal: &Journal, counters: &Counters) {
+fn take(engine: &mut Engine, delivery: Delivery, journal: &Journal) {
     let mut outcome = Outcome::default();
     let mut refused = 0;
     for reading in &delivery.readings {
-        let counter = match engine.observe(reading, &mut outcome) {
-            Ok(()) => &counters.evaluated,
-            Err(Skipped::Late) => &counters.late,
-            Err(Skipped::Duplicate) => &counters.duplicate,
-            Err(Skipped::OverLimit) => {
-                refused += 1;
-                &counters.over_limit
-            }
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
+        if engine.observe(reading, &mut outcome) == Err(Skipped::OverLimit) {
+            refused += 1;
+        }
     }
     let depends_on = outcome.depends_on;
     let committed = commit(engine, outcome, journal);
@@ -140,18 +120,21 @@ pub(super) fn commit(engine: &mut Engine, outcome: Outcome, journal: &Journal) -
     Some(position)
 }
 
-fn beat(counters: &Counters, engine: &Engine) {
-    counters.pulse.fetch_add(1, Ordering::Relaxed);
-    counters.active.store(engine.active(), Ordering::Relaxed);
+fn beat(status: &watch::Sender<Status>, engine: &Engine) {
+    status.send_modify(|status| {
+        status.pulse = status.pulse.wrapping_add(1);
+        status.active = engine.active();
+        status.counts = engine.counts();
+    });
 }
 
 /// While anything is parked the engine takes no delivery and fires no timer.
 async fn wait_while_parked(
     health: &mut watch::Receiver<Health>,
-    counters: &Counters,
+    status: &watch::Sender<Status>,
 ) -> Result<(), watch::error::RecvError> {
     while health.borrow_and_update().parked {
-        counters.pulse.fetch_add(1, Ordering::Relaxed);
+        status.send_modify(|status| status.pulse = status.pulse.wrapping_add(1));
         health.changed().await?;
     }
     // An error: the journal has ended.

@@ -1,13 +1,11 @@
 //! The beat: feeds the watchdog while engine, journal and forwarders make progress, tells the service manager
 //! how things stand, and records `GatewayAlive`.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use super::{announce::Announcer, evaluate, systemd};
 use crate::{event::Epoch, forward, journal::Journal};
@@ -15,10 +13,13 @@ use crate::{event::Epoch, forward, journal::Journal};
 /// How often the status line is renewed and the heartbeat looked at.
 const EVERY: Duration = Duration::from_secs(5);
 
+/// How often it is said, while it goes on, that readings are refused.
+const REPEAT_AFTER: Duration = Duration::from_mins(1);
+
 pub(super) struct Beat {
     pub(super) journal: Journal,
     pub(super) announcer: Announcer,
-    pub(super) engine: Arc<evaluate::Counters>,
+    pub(super) engine: watch::Receiver<evaluate::Status>,
     pub(super) uplinks: Vec<watch::Receiver<forward::Status>>,
     pub(super) epoch: Epoch,
     pub(super) heartbeat: Option<Duration>,
@@ -38,20 +39,27 @@ impl Beat {
 
     async fn beat(&self, ticks: &mut tokio::time::Interval) {
         let mut alive_at = self.heartbeat.map(|every| Instant::now() + every);
+        let (mut refused, mut quiet_until) = (0, Instant::now());
         loop {
             ticks.tick().await;
             systemd::status(&self.line());
+            let over_limit = self.engine.borrow().counts.over_limit;
+            if over_limit > refused && Instant::now() >= quiet_until {
+                warn!(
+                    "{} readings were not evaluated: they name more devices or metrics than [mqtt] max-devices and \
+                     max-metrics allow; raise these, or find out who invents names",
+                    over_limit - refused
+                );
+                (refused, quiet_until) = (over_limit, Instant::now() + REPEAT_AFTER);
+            }
             if let (Some(due), Some(every)) = (alive_at, self.heartbeat)
                 && Instant::now() >= due
                 // A full journal has no room for a sign of life; the status line gives one.
                 && !self.journal.health().borrow().parked
             {
                 alive_at = Some(due + every);
-                self.announcer.alive(
-                    self.epoch,
-                    self.engine.active.load(Ordering::Relaxed),
-                    self.backlog(),
-                );
+                self.announcer
+                    .alive(self.epoch, self.engine.borrow().active, self.backlog());
             }
         }
     }
@@ -60,7 +68,7 @@ impl Beat {
         let journal = self.journal.health().borrow().pulse;
         let mut pulses = vec![
             ("journal".to_owned(), journal),
-            ("engine".to_owned(), self.engine.pulse.load(Ordering::Relaxed)),
+            ("engine".to_owned(), self.engine.borrow().pulse),
         ];
         pulses.extend(
             self.uplinks
@@ -94,7 +102,7 @@ impl Beat {
         format!(
             "{connected} of {} uplinks connected, {} alarms active, {} events to deliver{parked}",
             self.uplinks.len(),
-            self.engine.active.load(Ordering::Relaxed),
+            self.engine.borrow().active,
             self.backlog(),
         )
     }

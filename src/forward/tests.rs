@@ -117,14 +117,14 @@ fn entry(number: u64) -> Entry {
         subject: "gw".into(),
         about: "gw".into(),
         severity: Severity::Info,
-        at: EngineTime(number),
+        at: EngineTime(number.cast_signed()),
         transition: None,
         correlation: None,
         data: Data::Gateway(serde_json::Map::new()),
     };
     let recorded = Moment {
         boot_id: BootId(1),
-        boot: EngineTime(number),
+        boot: EngineTime(number.cast_signed()),
         wall: Timestamp(1_795_255_230_000_000),
         quality: ClockQuality::Synchronised,
     };

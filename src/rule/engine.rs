@@ -14,7 +14,7 @@ use std::{
 };
 
 use self::{
-    latch::{Effect, Slot, Tick},
+    latch::{Effect, Slot},
     plan::{About, Plan},
     saved::{COUNTER, SavedSlot, SavedStamp, encode, slot_key, stamp_key},
     speak::Report,
@@ -92,6 +92,8 @@ pub enum Skipped {
 /// What the engine counted since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
+    /// Readings evaluated.
+    pub evaluated: u64,
     /// Readings skipped as late.
     pub late: u64,
     /// Readings skipped as duplicates.
@@ -112,14 +114,14 @@ struct Known {
     /// Since when all that came was late.
     late_since: Option<EngineTime>,
     /// What is added to its stamps since its clock went back.
-    offset: u64,
+    offset: i64,
 }
 
 /// A metric that was seen.
 #[derive(Debug)]
 struct Watch {
     /// The newest stamp, and what it said.
-    stamp: Option<(Tick, Value)>,
+    stamp: Option<(EngineTime, Value)>,
     /// Who watches, in the order of the rules.
     slots: Arc<[usize]>,
 }
@@ -173,10 +175,11 @@ impl Engine {
             let Some(slot) = self.slots.get_mut(index) else {
                 continue;
             };
-            let effect = slot.reading(at.into(), &reading.value, reading.unit.as_ref(), id);
-            self.take_effect(index, &effect, at.into(), out);
+            let effect = slot.reading(at, &reading.value, reading.unit.as_ref(), id);
+            self.take_effect(index, &effect, at, out);
         }
         self.fire(|deadline| deadline <= at, out);
+        self.counts.evaluated = self.counts.evaluated.saturating_add(1);
         Ok(())
     }
 
@@ -221,7 +224,7 @@ impl Engine {
 
     /// All that a clean stop saves beyond what was committed: with it a restart changes no event.
     pub fn checkpoint(&mut self, out: &mut Outcome) {
-        let now = Tick::from(self.now);
+        let now = self.now;
         for index in 0..self.slots.len() {
             if self.slots.get(index).is_some_and(|slot| !slot.is_plain(now)) {
                 self.save(index, out);
@@ -264,11 +267,11 @@ impl Engine {
 
     /// Where on the boot clock the reading belongs.
     fn place(&mut self, reading: &Reading) -> Result<EngineTime, Skipped> {
-        let now = self.now.max(if reading.stamped {
-            EngineTime(0)
+        let now = if reading.stamped {
+            self.now
         } else {
-            reading.at
-        });
+            self.now.max(reading.at)
+        };
         let Some(known) = self.known.get_mut(&reading.device) else {
             return Ok(reading.at);
         };
@@ -279,29 +282,29 @@ impl Engine {
             known.late_since = None;
             return Ok(reading.at);
         }
-        let mut at = EngineTime(reading.at.0.saturating_add(known.offset));
+        let mut at = reading.at.shifted(known.offset);
         if known.offset > 0 && at > now {
             // The device's clock came forward again: its stamps must not run ahead of ours.
-            known.offset = now.0.saturating_sub(reading.at.0);
-            at = EngineTime(reading.at.0.saturating_add(known.offset));
+            known.offset = now.0.saturating_sub(reading.at.0).max(0);
+            at = reading.at.shifted(known.offset);
         }
         if let Some((last, value)) = &watch.stamp {
-            if Tick::from(at) < *last {
+            if at < *last {
                 let since = *known.late_since.get_or_insert(now);
                 if now.since(since) < REANCHOR_AFTER {
                     self.counts.late = self.counts.late.saturating_add(1);
                     return Err(Skipped::Late);
                 }
-                known.offset = now.0.saturating_sub(reading.at.0);
+                known.offset = now.0.saturating_sub(reading.at.0).max(0);
                 at = now;
                 self.counts.reanchored = self.counts.reanchored.saturating_add(1);
-            } else if Tick::from(at) == *last && *value == reading.value {
+            } else if at == *last && *value == reading.value {
                 self.counts.duplicates = self.counts.duplicates.saturating_add(1);
                 return Err(Skipped::Duplicate);
             }
         }
         known.late_since = None;
-        watch.stamp = Some((at.into(), reading.value.clone()));
+        watch.stamp = Some((at, reading.value.clone()));
         Ok(at)
     }
 
@@ -359,8 +362,8 @@ impl Engine {
                 continue;
             };
             slot.deadline = None;
-            let effect = slot.deadline(at.into(), id);
-            self.take_effect(index, &effect, at.into(), out);
+            let effect = slot.deadline(at, id);
+            self.take_effect(index, &effect, at, out);
         }
     }
 
@@ -372,7 +375,7 @@ impl Engine {
     }
 
     /// Says, saves and schedules what a slot did.
-    fn take_effect(&mut self, index: usize, effect: &Effect, at: Tick, out: &mut Outcome) {
+    fn take_effect(&mut self, index: usize, effect: &Effect, at: EngineTime, out: &mut Outcome) {
         let (episode, transition, reason) = match effect {
             Effect::None => return,
             Effect::Moved => {
@@ -415,11 +418,11 @@ impl Engine {
     }
 
     /// Puts a slot's deadline into the queue, never before `floor`: what fell due earlier happens then.
-    fn schedule(&mut self, index: usize, floor: Tick) {
+    fn schedule(&mut self, index: usize, floor: EngineTime) {
         let Some(slot) = self.slots.get_mut(index) else {
             return;
         };
-        let due = slot.due().map(|due| EngineTime::from(due.max(floor)));
+        let due = slot.due().map(|due| due.max(floor));
         let device = &slot.about.device;
         if slot.deadline != due {
             if let Some(old) = slot.deadline {
@@ -444,7 +447,7 @@ impl Engine {
         }
         let device = &slot.about.device;
         let metric = &slot.plan.rule.metric;
-        let value = (!slot.is_plain(at.boot.into())).then(|| {
+        let value = (!slot.is_plain(at.boot)).then(|| {
             let stamp = self
                 .known
                 .get(device)

@@ -4,7 +4,6 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
     clippy::cast_precision_loss,
     reason = "a story that cannot be told fails its test"
 )]

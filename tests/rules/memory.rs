@@ -158,9 +158,10 @@ fn across_a_reboot_a_timer_counts_what_passed_if_both_ends_were_synchronised() {
 }
 
 #[test]
-fn an_episode_older_than_the_boot_keeps_its_duration() {
+fn an_episode_older_than_the_boot_keeps_its_beginning_and_its_duration() {
     let mut story = Story::of([above_30()]);
     story.read(100.0, 31.0);
+    let raised = story.moment.wall_of(seconds(100.0));
     let wall = Timestamp(story.moment.wall_of(seconds(100.0)).0 + 60_000_000);
     story.started(Moment {
         boot_id: BootId(1),
@@ -170,7 +171,10 @@ fn an_episode_older_than_the_boot_keeps_its_duration() {
     });
     story.read(10.0, 20.0);
     assert_eq!(story.told(), "raised@100 e1, cleared@10 e1");
-    assert_eq!(story.last().1.episode.duration_ms, 65_000);
+    let episode = &story.last().1.episode;
+    assert_eq!(episode.duration_ms, 65_000);
+    assert_eq!(story.moment.wall_of(episode.since), raised);
+    assert_eq!(story.moment.wall_of(episode.raised_at), raised);
 }
 
 #[test]

@@ -24,7 +24,7 @@ pub(crate) struct Story {
 }
 
 pub(crate) fn seconds(at: f64) -> EngineTime {
-    EngineTime((at * 1e6) as u64)
+    EngineTime((at * 1e6) as i64)
 }
 
 pub(crate) fn lasting(seconds: u64) -> Duration {

@@ -1,9 +1,9 @@
 //! The life of one rule on one device: Normal, Pending, Active, Clearing.
 //!
 //! A slot is told readings and deadlines and answers with at most one [`Effect`]. It knows no journal and no
-//! other slot. Its times are signed, because an episode may be older than the machine's boot.
+//! other slot.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,52 +15,17 @@ use crate::{
     time::EngineTime,
 };
 
-/// Microseconds on the boot clock, before boot below zero.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub(super) struct Tick(pub i64);
-
-impl Tick {
-    pub(super) fn after(self, duration: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)),
-        )
-    }
-
-    pub(super) fn shifted(self, by: i64) -> Self {
-        Self(self.0.saturating_add(by))
-    }
-
-    pub(super) fn millis_since(self, earlier: Self) -> u64 {
-        u64::try_from(self.0.saturating_sub(earlier.0) / 1_000).unwrap_or(0)
-    }
-}
-
-impl From<EngineTime> for Tick {
-    fn from(time: EngineTime) -> Self {
-        Self(i64::try_from(time.0).unwrap_or(i64::MAX))
-    }
-}
-
-impl From<Tick> for EngineTime {
-    /// What lies before boot is said to be boot: the boot clock has no name for it.
-    fn from(tick: Tick) -> Self {
-        Self(u64::try_from(tick.0).unwrap_or(0))
-    }
-}
-
 /// The readings since the condition became true.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Run {
-    pub since: Tick,
+    pub since: EngineTime,
     pub min: Option<f64>,
     pub max: Option<f64>,
     pub readings: u64,
 }
 
 impl Run {
-    fn started(since: Tick, value: &Value) -> Self {
+    fn started(since: EngineTime, value: &Value) -> Self {
         let mut run = Self {
             since,
             min: None,
@@ -85,7 +50,7 @@ impl Run {
 pub(super) struct Episode {
     pub id: EpisodeId,
     pub run: Run,
-    pub raised_at: Tick,
+    pub raised_at: EngineTime,
     pub flaps: u32,
     /// The rule has other numbers than those it was last judged by.
     pub edited: bool,
@@ -105,7 +70,7 @@ pub(super) enum Latch {
     Pending(Run),
     Active(Episode),
     /// Since when the clear condition has been true.
-    Clearing(Episode, Tick),
+    Clearing(Episode, EngineTime),
 }
 
 /// What a reading or a deadline did.
@@ -129,12 +94,12 @@ pub(super) struct Slot {
     pub latch: Latch,
     /// When all raises will have been paid for, at one per `per / count`: `max-raises` as a leaky bucket,
     /// so that any rate is remembered in one number.
-    pub paid: Tick,
+    pub paid: EngineTime,
     /// The last value that could be judged.
     pub value: Option<Value>,
     pub unit: Option<Arc<str>>,
     /// When the state was entered: nothing happens before what already happened.
-    pub entered: Tick,
+    pub entered: EngineTime,
     /// As it stands in the engine's queue.
     pub deadline: Option<EngineTime>,
     /// The last commit that touched it.
@@ -150,10 +115,10 @@ impl Slot {
             plan,
             about,
             latch: Latch::Normal,
-            paid: Tick(i64::MIN),
+            paid: EngineTime(i64::MIN),
             value: None,
             unit: None,
-            entered: Tick(i64::MIN),
+            entered: EngineTime(i64::MIN),
             deadline: None,
             committed: Position::default(),
             touched: false,
@@ -161,7 +126,7 @@ impl Slot {
     }
 
     /// When the state ends by itself.
-    pub(super) fn due(&self) -> Option<Tick> {
+    pub(super) fn due(&self) -> Option<EngineTime> {
         match &self.latch {
             Latch::Normal | Latch::Active(_) => None,
             Latch::Pending(run) => Some(run.since.after(self.plan.hold)),
@@ -172,7 +137,7 @@ impl Slot {
     /// Takes a reading. `id` names the episode that it may raise.
     pub(super) fn reading(
         &mut self,
-        at: Tick,
+        at: EngineTime,
         value: &Value,
         unit: Option<&Arc<str>>,
         id: EpisodeId,
@@ -228,7 +193,7 @@ impl Slot {
     }
 
     /// Takes the deadline that [`Slot::due`] named. An edited rule judges the last value by its new numbers.
-    pub(super) fn deadline(&mut self, at: Tick, id: EpisodeId) -> Effect {
+    pub(super) fn deadline(&mut self, at: EngineTime, id: EpisodeId) -> Effect {
         let verdict = self
             .value
             .as_ref()
@@ -252,16 +217,16 @@ impl Slot {
     }
 
     /// Whether nothing has to be remembered.
-    pub(super) fn is_plain(&self, now: Tick) -> bool {
+    pub(super) fn is_plain(&self, now: EngineTime) -> bool {
         self.latch == Latch::Normal && self.paid <= now
     }
 
-    fn enter(&mut self, latch: Latch, at: Tick) {
+    fn enter(&mut self, latch: Latch, at: EngineTime) {
         self.latch = latch;
         self.entered = at;
     }
 
-    fn raise(&mut self, run: Run, at: Tick, id: EpisodeId) -> Effect {
+    fn raise(&mut self, run: Run, at: EngineTime, id: EpisodeId) -> Effect {
         self.paid = self.paid.max(at).after(self.plan.raise_interval());
         let rule = &self.plan.rule;
         let episode = Episode {
@@ -280,7 +245,7 @@ impl Slot {
         Effect::Raised(episode)
     }
 
-    fn stay_active(&mut self, mut episode: Episode, at: Tick, otherwise: Effect) -> Effect {
+    fn stay_active(&mut self, mut episode: Episode, at: EngineTime, otherwise: Effect) -> Effect {
         if !std::mem::take(&mut episode.edited) {
             self.latch = Latch::Active(episode);
             return otherwise;
@@ -289,7 +254,7 @@ impl Slot {
         Effect::Changed(episode)
     }
 
-    fn clear(&mut self, episode: Episode, at: Tick) -> Effect {
+    fn clear(&mut self, episode: Episode, at: EngineTime) -> Effect {
         self.enter(Latch::Normal, at);
         let reason = if episode.edited {
             Reason::RuleChanged
@@ -301,7 +266,7 @@ impl Slot {
 
     /// When an episode may end whose clear condition became true at `since`: after `clear-hold`, and if it is
     /// throttled not before the time of one raise was quiet.
-    fn quiet_from(&self, episode: &Episode, since: Tick) -> Tick {
+    fn quiet_from(&self, episode: &Episode, since: EngineTime) -> EngineTime {
         let held = since.after(self.plan.clear_hold);
         if episode.throttled {
             held.max(since.after(self.plan.raise_interval()))
@@ -311,7 +276,7 @@ impl Slot {
     }
 
     /// Whether a raise at `at` would break `max-raises`.
-    fn is_out_of_raises(&self, at: Tick) -> bool {
+    fn is_out_of_raises(&self, at: EngineTime) -> bool {
         self.paid
             > at.after(
                 self.plan

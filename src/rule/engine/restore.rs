@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{
     About, Engine,
-    latch::{Episode, Latch, Tick},
+    latch::{Episode, Latch},
     saved::{COUNTER, SavedSlot, SavedStamp, decode, forget, parse_slot_key, parse_stamp_key, rebased_stamp},
     speak::Report,
 };
@@ -13,7 +13,7 @@ use crate::{
     event::{Reason, Transition},
     reading::DeviceId,
     rule::state::Outcome,
-    time::Moment,
+    time::{EngineTime, Moment},
 };
 
 impl Engine {
@@ -46,7 +46,7 @@ impl Engine {
     fn take_slot(&mut self, key: &[u8], bytes: &[u8], now: &Moment, out: &mut Outcome) -> Option<()> {
         let (rule, device) = parse_slot_key(key)?;
         let mut saved = decode::<SavedSlot>(bytes)?.rebased(now);
-        let at = Tick::from(now.boot);
+        let at = now.boot;
         match &mut saved.latch {
             Latch::Active(episode) | Latch::Clearing(episode, _) if episode.id.epoch == self.epoch => {
                 // A lost counter must not name two episodes alike.
@@ -132,7 +132,7 @@ impl Engine {
     }
 
     /// Ends an episode whose rule no longer speaks for it.
-    fn end(&self, device: &DeviceId, saved: &SavedSlot, reason: Reason, at: Tick, out: &mut Outcome) {
+    fn end(&self, device: &DeviceId, saved: &SavedSlot, reason: Reason, at: EngineTime, out: &mut Outcome) {
         let (Latch::Active(episode) | Latch::Clearing(episode, _)) = &saved.latch else {
             return;
         };

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::latch::{Latch, Slot, Tick};
+use super::latch::{Latch, Slot};
 use crate::{
     event::RuleFacts,
     reading::{DeviceId, Metric, Value},
     rule::state::StateChange,
-    time::{ClockQuality, Moment},
+    time::{ClockQuality, EngineTime, Moment},
 };
 
 /// Holds the number of the last episode.
@@ -26,26 +26,26 @@ pub(super) struct SavedSlot {
     /// The rule as it last decided: tells an edited rule, and speaks for a removed one.
     pub rule: Arc<RuleFacts>,
     pub latch: Latch,
-    pub paid: Tick,
-    pub entered: Tick,
+    pub paid: EngineTime,
+    pub entered: EngineTime,
     pub value: Option<Value>,
     pub unit: Option<Arc<str>>,
     /// The newest stamp of the metric: what was late before a restart is late after it.
-    pub stamp: Option<(Tick, Value)>,
+    pub stamp: Option<(EngineTime, Value)>,
 }
 
 /// The newest stamp of a metric whose slots have nothing to remember; written by a clean stop only.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct SavedStamp {
     pub at: Moment,
-    pub stamp: (Tick, Value),
+    pub stamp: (EngineTime, Value),
     /// What the device's stamps are shifted by since its clock went back.
     #[serde(default)]
-    pub offset: u64,
+    pub offset: i64,
 }
 
 impl SavedSlot {
-    pub(super) fn of(slot: &Slot, at: Moment, metric: &Metric, stamp: Option<(Tick, Value)>) -> Self {
+    pub(super) fn of(slot: &Slot, at: Moment, metric: &Metric, stamp: Option<(EngineTime, Value)>) -> Self {
         Self {
             at,
             metric: metric.clone(),
@@ -98,7 +98,7 @@ impl SavedSlot {
 
 /// A stamp on the boot clock of `now`; none if nobody knows how the two boots lie to each other: a stamp put
 /// too late would make what is new look late.
-pub(super) fn rebased_stamp(stamp: Tick, saved: &Moment, now: &Moment) -> Option<Tick> {
+pub(super) fn rebased_stamp(stamp: EngineTime, saved: &Moment, now: &Moment) -> Option<EngineTime> {
     (saved.boot_id == now.boot_id || both_synchronised(saved, now)).then(|| stamp.shifted(shift(saved, now)))
 }
 
@@ -113,10 +113,7 @@ fn shift(saved: &Moment, now: &Moment) -> i64 {
     } else {
         0
     };
-    Tick::from(now.boot)
-        .0
-        .saturating_sub(passed)
-        .saturating_sub(Tick::from(saved.boot).0)
+    now.boot.0.saturating_sub(passed).saturating_sub(saved.boot.0)
 }
 
 fn both_synchronised(saved: &Moment, now: &Moment) -> bool {

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use super::{
-    latch::{Episode, Tick},
+    latch::Episode,
     plan::{About, Plan},
 };
 use crate::{
     event::{Data, Draft, EpisodeFacts, Reason, RuleData, RuleFacts, Transition},
     reading::{Metric, Value},
     rule::Condition,
+    time::EngineTime,
 };
 
 /// All that an event of an episode quotes.
@@ -24,7 +25,7 @@ pub(super) struct Report<'a> {
     pub episode: &'a Episode,
     pub transition: Transition,
     pub reason: Option<Reason>,
-    pub at: Tick,
+    pub at: EngineTime,
 }
 
 impl Report<'_> {
@@ -46,9 +47,9 @@ impl Report<'_> {
             rule: Arc::clone(self.facts),
             episode: EpisodeFacts {
                 id: episode.id,
-                since: episode.run.since.into(),
-                raised_at: episode.raised_at.into(),
-                duration_ms: self.at.millis_since(episode.run.since),
+                since: episode.run.since,
+                raised_at: episode.raised_at,
+                duration_ms: u64::try_from(self.at.since(episode.run.since).as_millis()).unwrap_or(u64::MAX),
                 min: episode.run.min,
                 max: episode.run.max,
                 readings: episode.run.readings,
@@ -63,7 +64,7 @@ impl Report<'_> {
             subject: format!("{device}/{}", self.metric).into(),
             about: device.as_str().into(),
             severity: episode.severity,
-            at: self.at.into(),
+            at: self.at,
             transition: Some(self.transition),
             correlation: Some(episode.id.to_string().into()),
             data: Data::Rule(Box::new(data)),
