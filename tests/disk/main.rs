@@ -56,7 +56,11 @@ fn random() -> fastrand::Rng {
 
 /// Where to cut: half of the moments right after something notable, an acknowledgement above all, when least is on
 /// the disk that need not be; the others anywhere.
-fn moments(notable: &[usize], span: std::ops::RangeInclusive<usize>, random: &mut fastrand::Rng) -> Vec<usize> {
+fn moments(
+    notable: &[usize],
+    span: std::ops::RangeInclusive<usize>,
+    random: &mut fastrand::Rng,
+) -> Vec<usize> {
     (0..cuts())
         .map(|cut| match random.choice(notable) {
             Some(moment) if cut % 2 == 0 => *moment,

@@ -91,7 +91,10 @@ fn run(program: &str, arguments: &[&str]) {
     let output = Command::new(program)
         .args(arguments)
         // Debian keeps these where a user's path does not look.
-        .env("PATH", "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin")
+        .env(
+            "PATH",
+            "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin",
+        )
         .output()
         .unwrap_or_else(|error| panic!("{program}: {error} (./test installs it)"));
     assert!(

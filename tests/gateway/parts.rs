@@ -136,6 +136,7 @@ impl Cable {
 /// A folder with a configuration and a journal.
 pub(crate) struct Site {
     pub(crate) folder: tempfile::TempDir,
+    max_bytes: &'static str,
     rule: String,
     tables: String,
     door: std::sync::OnceLock<u16>,
@@ -146,6 +147,7 @@ impl Site {
         let folder = tempfile::tempdir().expect("a folder");
         Self {
             folder,
+            max_bytes: "32MiB",
             rule: String::new(),
             tables: String::new(),
             door: std::sync::OnceLock::new(),
@@ -157,6 +159,12 @@ impl Site {
             self.tables,
             "[[sink.mqtt]]\nname = \"cloud\"\nurl = \"mqtt://127.0.0.1:{port}\"\nversion = \"{version}\"\n"
         );
+        self
+    }
+
+    /// How large the journal may get.
+    pub(crate) fn max_bytes(mut self, bytes: &'static str) -> Self {
+        self.max_bytes = bytes;
         self
     }
 
@@ -191,7 +199,7 @@ labels = {{ site = "hq" }}
 
 [journal]
 dir = "{dir}/journal"
-max-bytes = "32MiB"
+max-bytes = "{max_bytes}"
 
 [mqtt]
 listen = ["127.0.0.1:{door}"]
@@ -219,6 +227,7 @@ max-raises = "100000/h"
 {rule}
 {tables}"#,
             dir = self.folder.path().display(),
+            max_bytes = self.max_bytes,
             rule = self.rule,
             tables = self.tables,
         )

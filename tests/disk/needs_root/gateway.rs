@@ -41,7 +41,10 @@ const DEVICES: [(&str, Version, QoS); 4] = [
 
 /// The reading of a device's n-th alarm.
 fn alarm(number: usize) -> String {
-    format!("{:.3}", 31.0 + f64::from(u32::try_from(number).expect("few")) * 0.001)
+    format!(
+        "{:.3}",
+        31.0 + f64::from(u32::try_from(number).expect("few")) * 0.001
+    )
 }
 
 /// What must still be known after a power cut, and since when.
@@ -103,13 +106,20 @@ impl Scene {
     async fn end(mut self) -> (Story, Arc<Recorder>) {
         self.stop.cancel();
         let mut story = Story::default();
-        while let Some(lived) = timeout(PATIENCE, self.devices.join_next()).await.expect("in time") {
+        while let Some(lived) = timeout(PATIENCE, self.devices.join_next())
+            .await
+            .expect("in time")
+        {
             story.acknowledged.extend(lived.expect("a device does not panic"));
         }
         self.gateway.stop().await;
         drop(self.volume);
         story.delivered = std::mem::take(&mut *self.delivered.lock().expect("not poisoned"));
-        assert!(story.acknowledged.len() > 100, "the load is real: {}", story.acknowledged.len());
+        assert!(
+            story.acknowledged.len() > 100,
+            "the load is real: {}",
+            story.acknowledged.len()
+        );
         (story, self.disk)
     }
 }
@@ -171,8 +181,13 @@ impl Fact {
     fn delivered(event: &Value) -> Self {
         Self {
             kind: text(event, "/type").to_owned(),
-            device: event["data"]["device"]["id"].as_str().unwrap_or_default().to_owned(),
-            value: event["data"]["value"].as_f64().map_or(String::new(), |value| format!("{value:.3}")),
+            device: event["data"]["device"]["id"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned(),
+            value: event["data"]["value"]
+                .as_f64()
+                .map_or(String::new(), |value| format!("{value:.3}")),
         }
     }
 
@@ -227,7 +242,10 @@ async fn read(dir: &Path) -> Vec<Entry> {
         entries: usize::MAX,
         bytes: usize::MAX,
     };
-    let entries = journal.read_after(Cursor::default(), all).await.expect("readable");
+    let entries = journal
+        .read_after(Cursor::default(), all)
+        .await
+        .expect("readable");
     drop(journal);
     running.ended.await.expect("it says why").expect("it ended well");
     entries
@@ -256,11 +274,21 @@ impl Story {
             .collect();
         assert_eq!(facts.len(), entries.len(), "a sequence was assigned twice");
         let is_new = |fact: &Fact| fact.value == "99.000";
-        let new = facts.iter().find(|(_, fact)| is_new(fact)).map_or(0, |(new, _)| *new);
+        let new = facts
+            .iter()
+            .find(|(_, fact)| is_new(fact))
+            .map_or(0, |(new, _)| *new);
         for (_, event) in self.delivered.iter().filter(|(moment, _)| before(*moment)) {
             let sequence: u64 = text(event, "/sequence").parse().expect("digits");
-            assert_eq!(text(event, "/epoch"), entries[0].epoch.to_string(), "one journal, one epoch");
-            assert!(new > sequence, "{sequence} had left the gateway, and {new} is new");
+            assert_eq!(
+                text(event, "/epoch"),
+                entries[0].epoch.to_string(),
+                "one journal, one epoch"
+            );
+            assert!(
+                new > sequence,
+                "{sequence} had left the gateway, and {new} is new"
+            );
             assert_eq!(
                 facts.get(&sequence),
                 Some(&Fact::delivered(event)),
@@ -270,20 +298,29 @@ impl Story {
         for (name, ..) in DEVICES {
             let of_device: Vec<&Fact> = facts.values().filter(|fact| fact.device == name).collect();
             // Raised and cleared in turn, each alarm once, in order, and the new one at the end.
-            let raised: Vec<&str> = of_device.iter().step_by(2).map(|fact| fact.value.as_str()).collect();
+            let raised: Vec<&str> = of_device
+                .iter()
+                .step_by(2)
+                .map(|fact| fact.value.as_str())
+                .collect();
             let mut expected: Vec<String> = (1..raised.len()).map(alarm).collect();
             expected.push("99.000".to_owned());
             assert_eq!(raised, expected, "{name}");
             let ends: Vec<&&Fact> = of_device.iter().skip(1).step_by(2).collect();
-            assert!(ends.iter().all(|fact| fact.kind.ends_with("Cleared")), "{name}: {ends:?}");
+            assert!(
+                ends.iter().all(|fact| fact.kind.ends_with("Cleared")),
+                "{name}: {ends:?}"
+            );
             let acknowledged = |end: bool| {
-                let of_device = self
-                    .acknowledged
-                    .iter()
-                    .filter(|(moment, device, _, is_end)| before(*moment) && *device == name && *is_end == end);
+                let of_device = self.acknowledged.iter().filter(|(moment, device, _, is_end)| {
+                    before(*moment) && *device == name && *is_end == end
+                });
                 of_device.map(|(_, _, number, _)| *number).max().unwrap_or(0)
             };
-            assert!(raised.len() > acknowledged(false), "{name}: an acknowledged alarm is lost");
+            assert!(
+                raised.len() > acknowledged(false),
+                "{name}: an acknowledged alarm is lost"
+            );
             let ended = ends.iter().filter(|fact| fact.value == "20.000").count();
             assert!(ended >= acknowledged(true), "{name}: an acknowledged end is lost");
         }
@@ -296,11 +333,18 @@ impl Story {
         let moments = moments(&notable, from..=disk.now(), random);
         let mut lossy = 0;
         for (number, cut) in disk.cuts(moments, random.fork()).enumerate() {
-            eprintln!("cut {number} at step {}, {} writes unflushed", cut.moment, cut.unflushed);
+            eprintln!(
+                "cut {number} at step {}, {} writes unflushed",
+                cut.moment, cut.unflushed
+            );
             lossy += usize::from(cut.unflushed > 0);
             self.check(&cut).await;
         }
-        assert!(lossy * 5 > cuts(), "only {lossy} of {} cuts could lose anything", cuts());
+        assert!(
+            lossy * 5 > cuts(),
+            "only {lossy} of {} cuts could lose anything",
+            cuts()
+        );
     }
 }
 

@@ -84,9 +84,10 @@ fn commit(number: usize, texts: &[String]) -> Outcome {
 
 fn said(entry: &Entry) -> String {
     match &entry.event.draft.data {
-        Data::Gateway(data) => data
-            .get("text")
-            .map_or_else(|| entry.event.draft.name.to_string(), |text| text.as_str().unwrap_or_default().to_owned()),
+        Data::Gateway(data) => data.get("text").map_or_else(
+            || entry.event.draft.name.to_string(),
+            |text| text.as_str().unwrap_or_default().to_owned(),
+        ),
         Data::Rule(_) => panic!("no rule events here"),
     }
 }
@@ -132,14 +133,23 @@ impl Story {
                 if reached >= wanted {
                     break;
                 }
-                timeout(PATIENCE, durable.changed()).await.expect("in time").expect("it lives");
+                timeout(PATIENCE, durable.changed())
+                    .await
+                    .expect("in time")
+                    .expect("it lives");
             }
             if random.u8(..4) == 0 {
                 let few = Limit { entries: 40, ..ALL };
-                let entries = journal.read_after(journal.cursor(&sink), few).await.expect("readable");
+                let entries = journal
+                    .read_after(journal.cursor(&sink), few)
+                    .await
+                    .expect("readable");
                 let moment = disk.now();
-                self.read
-                    .extend(entries.iter().map(|entry| (moment, entry.sequence.0, said(entry))));
+                self.read.extend(
+                    entries
+                        .iter()
+                        .map(|entry| (moment, entry.sequence.0, said(entry))),
+                );
                 if let Some(last) = entries.last() {
                     self.confirmed.push((moment, last.sequence.0));
                     journal.acknowledge(
@@ -165,18 +175,26 @@ impl Story {
         let before = |moment: usize| moment <= cut.moment;
         let (journal, recovered, running) = open(dir);
         let sink = "cloud".parse().expect("a name");
-        let kept = recovered
-            .state
-            .first()
-            .map_or(0, |(_, number)| String::from_utf8_lossy(number).parse::<usize>().expect("a number") + 1);
+        let kept = recovered.state.first().map_or(0, |(_, number)| {
+            String::from_utf8_lossy(number)
+                .parse::<usize>()
+                .expect("a number")
+                + 1
+        });
         let durable = self.durable.iter().filter(|(moment, _)| before(*moment));
         let durable = durable.map(|(_, commits)| *commits).max().unwrap_or(0);
-        assert!(kept >= durable, "{durable} commits were durable, {kept} are there");
+        assert!(
+            kept >= durable,
+            "{durable} commits were durable, {kept} are there"
+        );
 
         let cursor = journal.cursor(&sink);
         let confirmed = self.confirmed.iter().filter(|(moment, _)| before(*moment));
         let confirmed = confirmed.map(|(_, sequence)| *sequence).max().unwrap_or(0);
-        assert!(cursor.sequence.0 <= confirmed, "the cursor {cursor:?} is ahead of {confirmed}");
+        assert!(
+            cursor.sequence.0 <= confirmed,
+            "the cursor {cursor:?} is ahead of {confirmed}"
+        );
 
         // One more, which proves that it goes on, and with which number.
         let position = journal.append(commit(usize::MAX, &["after".to_owned()]));
@@ -185,15 +203,27 @@ impl Story {
             .await
             .expect("in time")
             .expect("it lives");
-        let entries = journal.read_after(Cursor::default(), ALL).await.expect("readable");
+        let entries = journal
+            .read_after(Cursor::default(), ALL)
+            .await
+            .expect("readable");
         assert!(entries.is_sorted_by(|a, b| a.sequence < b.sequence && a.position < b.position));
-        let found: BTreeMap<u64, String> = entries.iter().map(|entry| (entry.sequence.0, said(entry))).collect();
-        let (after, _) = found.iter().find(|(_, text)| *text == "after").expect("just written");
+        let found: BTreeMap<u64, String> = entries
+            .iter()
+            .map(|entry| (entry.sequence.0, said(entry)))
+            .collect();
+        let (after, _) = found
+            .iter()
+            .find(|(_, text)| *text == "after")
+            .expect("just written");
         for (_, sequence, text) in self.read.iter().filter(|(moment, ..)| before(*moment)) {
             assert!(after > sequence, "{after} was assigned twice");
             match found.get(sequence) {
                 Some(now) => assert_eq!(now, text, "{sequence} was another event before the cut"),
-                None => assert!(*sequence < recovered.first.0, "{sequence} had left the gateway and is gone"),
+                None => assert!(
+                    *sequence < recovered.first.0,
+                    "{sequence} had left the gateway and is gone"
+                ),
             }
         }
         // Whole commits, in order, none that nobody wrote, and all that is owed.
@@ -201,14 +231,24 @@ impl Story {
         assert!(!told.contains("StorageDamaged"), "a power cut is no damage");
         let written = self.commits.iter().take(kept).flatten();
         let mut owed = written.clone().map(String::as_str).collect::<Vec<_>>();
-        let own = found.values().map(String::as_str).filter(|text| text.contains('.'));
+        let own = found
+            .values()
+            .map(String::as_str)
+            .filter(|text| text.contains('.'));
         let own: Vec<&str> = own.collect();
         owed.drain(..owed.len().saturating_sub(own.len()));
         assert!(own == owed, "what is read is not the last of what was written");
-        assert!(recovered.first.0 <= cursor.sequence.0 + 1, "what is owed is not kept");
+        assert!(
+            recovered.first.0 <= cursor.sequence.0 + 1,
+            "what is owed is not kept"
+        );
         journal.close().await;
         drop(journal);
-        timeout(PATIENCE, running.ended).await.expect("in time").expect("it says why").expect("clean");
+        timeout(PATIENCE, running.ended)
+            .await
+            .expect("in time")
+            .expect("it says why")
+            .expect("clean");
     }
 }
 
@@ -229,11 +269,18 @@ async fn what_the_journal_called_durable_survives_a_power_cut() {
     let moments = moments(&acknowledged, 0..=disk.now(), &mut random);
     let mut lossy = 0;
     for (number, cut) in disk.cuts(moments, random.fork()).enumerate() {
-        eprintln!("cut {number} at step {}, {} writes unflushed", cut.moment, cut.unflushed);
+        eprintln!(
+            "cut {number} at step {}, {} writes unflushed",
+            cut.moment, cut.unflushed
+        );
         lossy += usize::from(cut.unflushed > 0);
         let point = folder.path().join(format!("cut-{number}"));
         let _volume = Volume::of(&cut.disk, &point);
         story.check(&cut, &point.join("journal")).await;
     }
-    assert!(lossy * 4 > cuts(), "only {lossy} of {} cuts could lose anything", cuts());
+    assert!(
+        lossy * 4 > cuts(),
+        "only {lossy} of {} cuts could lose anything",
+        cuts()
+    );
 }
