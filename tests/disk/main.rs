@@ -11,12 +11,12 @@
 #![expect(clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 #[path = "../gateway/cloud.rs"]
-#[expect(dead_code, reason = "the gateway's tests use more of it")]
 mod cloud;
 #[path = "../gateway/device.rs"]
 mod device;
 mod needs_root;
 #[path = "../gateway/parts.rs"]
+#[expect(dead_code, reason = "the gateway's tests use more of it")]
 mod parts;
 mod recorder;
 mod volume;
@@ -33,6 +33,12 @@ fn text<'a>(event: &'a Value, pointer: &str) -> &'a str {
         .pointer(pointer)
         .and_then(Value::as_str)
         .unwrap_or_else(|| panic!("no text at {pointer} in {event}"))
+}
+
+/// Waits until the gateway has ended by itself.
+async fn ended(gateway: &mut parts::Gateway) -> std::process::ExitStatus {
+    let ended = tokio::time::timeout(PATIENCE, gateway.process.wait());
+    ended.await.expect("it ends in time").expect("waited")
 }
 
 /// How many power cuts a test tries.

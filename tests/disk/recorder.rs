@@ -244,7 +244,9 @@ impl Iterator for Cuts {
                     .for_each(|write| write.apply(&mut self.platter)),
                 Step::Failed(kept) => {
                     self.unflushed.clear();
-                    kept.iter().for_each(|write| write.apply(&mut self.platter));
+                    for write in kept {
+                        write.apply(&mut self.platter);
+                    }
                 }
             }
         }

@@ -136,7 +136,8 @@ impl Cable {
 /// A folder with a configuration and a journal.
 pub(crate) struct Site {
     pub(crate) folder: tempfile::TempDir,
-    max_bytes: &'static str,
+    /// How large the journal may get.
+    pub(crate) max_bytes: &'static str,
     rule: String,
     tables: String,
     door: std::sync::OnceLock<u16>,
@@ -159,12 +160,6 @@ impl Site {
             self.tables,
             "[[sink.mqtt]]\nname = \"cloud\"\nurl = \"mqtt://127.0.0.1:{port}\"\nversion = \"{version}\"\n"
         );
-        self
-    }
-
-    /// How large the journal may get.
-    pub(crate) fn max_bytes(mut self, bytes: &'static str) -> Self {
-        self.max_bytes = bytes;
         self
     }
 
@@ -247,7 +242,7 @@ max-raises = "100000/h"
 /// The real process.
 pub(crate) struct Gateway {
     pub(crate) door: u16,
-    process: Child,
+    pub(crate) process: Child,
 }
 
 impl Gateway {
@@ -268,14 +263,6 @@ impl Gateway {
 
     pub(crate) async fn restart(&mut self, site: &Site) {
         *self = Self::start(site).await;
-    }
-
-    /// Waits until it has ended by itself.
-    pub(crate) async fn ended(&mut self) -> std::process::ExitStatus {
-        timeout(PATIENCE, self.process.wait())
-            .await
-            .expect("it ends in time")
-            .expect("waited")
     }
 
     /// SIGTERM; it must end with 0 within its grace period.

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     PATIENCE, cuts,
     device::{Device, Version},
-    moments,
+    ended, moments,
     parts::{Gateway, Mosquitto, Site},
     random,
     recorder::{Cut, Recorder},
@@ -374,7 +374,7 @@ async fn a_flush_that_fails_ends_the_gateway_and_what_it_acknowledges_after_a_re
     for _ in 0..3 {
         scene.go_on(&mut random).await;
         scene.disk.fail_a_flush(random.u64(..));
-        let status = scene.gateway.ended().await;
+        let status = ended(&mut scene.gateway).await;
         assert_eq!(status.code(), Some(1), "a failed flush is a failure");
         failures.push(scene.disk.now());
         // The kernel still has what the disk forgot, and calls it clean.

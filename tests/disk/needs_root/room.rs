@@ -24,6 +24,7 @@ use crate::{
     PATIENCE,
     cloud::Cloud,
     device::{Device, Version},
+    ended,
     parts::{Cable, Gateway, Mosquitto, Site},
     recorder::Recorder,
     text,
@@ -148,7 +149,8 @@ impl Scene {
         let cloud = Cloud::subscribe(broker.port).await;
         let cable = Cable::to(broker.port).await;
         cable.cut();
-        let site = Site::new().uplink(cable.port, "5").max_bytes("8MiB");
+        let mut site = Site::new().uplink(cable.port, "5");
+        site.max_bytes = "8MiB";
         let volume = Volume::of(&empty_ext4(24), &site.folder.path().join("journal"));
         let gateway = Gateway::start(&site).await;
         let mut probe = Probe::new(gateway.door);
@@ -319,10 +321,10 @@ async fn a_disk_that_dies_ends_the_gateway_and_a_read_only_one_is_named_with_a_r
     device.spawn(async move {
         thermostat
             .publish_until_acknowledged(&[r#"{"temp": 32.0}"#])
-            .await
+            .await;
     });
     assert_eq!(
-        gateway.ended().await.code(),
+        ended(&mut gateway).await.code(),
         Some(1),
         "a write that fails is a failure"
     );
