@@ -161,7 +161,7 @@ pub struct Health {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// An operation on a file failed.
-    #[error("could not {act} {}: {source}", path.display())]
+    #[error("could not {act} {}: {source}{}", path.display(), remedy(source))]
     Io {
         /// What was attempted, as a verb.
         act: &'static str,
@@ -181,6 +181,15 @@ pub enum Error {
     /// The journal has stopped: after a failed flush nothing is believed.
     #[error("the journal has stopped: {0}")]
     Stopped(String),
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => ": mount it read-write, or give `[journal] dir` another place",
+        io::ErrorKind::PermissionDenied => ": the gateway's user must be allowed to write there",
+        io::ErrorKind::StorageFull => ": make room on that disk, or give `[journal] dir` another place",
+        _ => "",
+    }
 }
 
 /// A running journal: a cheap handle, shared by all. The files belong to its thread, which ends after

@@ -132,12 +132,20 @@ impl Stamps {
 
     /// The time of what arrived just now, and whether it is the device's `own`. Never later than now.
     pub fn stamp(&self, own: Option<Timestamp>) -> (EngineTime, bool) {
-        if let Some(own) = own
-            && let Some(at) = self.believed(own, &self.clock.moment())
-        {
-            return (at, true);
+        self.stamp_arrived(own, self.arrived())
+    }
+
+    /// When what arrives just now arrived, for [`Stamps::stamp_arrived`].
+    pub fn arrived(&self) -> EngineTime {
+        self.arrival(self.clock.now())
+    }
+
+    /// The time of what arrived then and has waited since.
+    pub fn stamp_arrived(&self, own: Option<Timestamp>, arrived: EngineTime) -> (EngineTime, bool) {
+        match own.and_then(|own| self.believed(own, &self.clock.moment())) {
+            Some(at) => (at, true),
+            None => (arrived, false),
         }
-        (self.arrival(self.clock.now()), false)
     }
 
     fn believed(&self, own: Timestamp, moment: &Moment) -> Option<EngineTime> {

@@ -79,6 +79,9 @@ pub(super) fn run(mut writer: Writer, health: &watch::Sender<Health>) -> Result<
 
 fn take(writer: &mut Writer, commits: VecDeque<(Position, Outcome)>) {
     let recorded = writer.shared.clock.moment();
+    for commit in &mut writer.pending {
+        commit.restamp(recorded);
+    }
     for (ticket, Outcome { events, state, .. }) in commits {
         let stamp = |draft| Event {
             draft,

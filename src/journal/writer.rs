@@ -2,7 +2,7 @@
 //!
 //! A write group lies in one segment and is written only after the group before it is on the disk. What is
 //! taken over stays `pending`, already encoded, until its group is durable: when there is no room, the same
-//! bytes are written later.
+//! commits are written later, in order, with the time at which they are.
 
 use std::{
     any::Any,
@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use crate::{
     event::{Data, Draft, Epoch, Event, Position, Sequence, Severity, SinkName},
     rule::state::StateChange,
+    time::Moment,
 };
 
 use super::{
@@ -74,6 +75,17 @@ impl Commit {
             frames,
             state,
             tells: Tells::Nothing,
+        }
+    }
+
+    /// What has waited for room is recorded when it is stored, not when it was decided.
+    pub fn restamp(&mut self, recorded: Moment) {
+        for (kind, payload) in &mut self.frames {
+            if *kind == Kind::EVENT
+                && let Some(event) = frame::decode::<Event>(payload)
+            {
+                *payload = frame::encode(&Event { recorded, ..event });
+            }
         }
     }
 

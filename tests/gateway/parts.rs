@@ -136,6 +136,8 @@ impl Cable {
 /// A folder with a configuration and a journal.
 pub(crate) struct Site {
     pub(crate) folder: tempfile::TempDir,
+    /// How large the journal may get.
+    pub(crate) max_bytes: &'static str,
     rule: String,
     tables: String,
     door: std::sync::OnceLock<u16>,
@@ -146,6 +148,7 @@ impl Site {
         let folder = tempfile::tempdir().expect("a folder");
         Self {
             folder,
+            max_bytes: "32MiB",
             rule: String::new(),
             tables: String::new(),
             door: std::sync::OnceLock::new(),
@@ -196,7 +199,7 @@ labels = {{ site = "hq" }}
 
 [journal]
 dir = "{dir}/journal"
-max-bytes = "32MiB"
+max-bytes = "{max_bytes}"
 
 [mqtt]
 listen = ["127.0.0.1:{door}"]
@@ -224,6 +227,7 @@ max-raises = "100000/h"
 {rule}
 {tables}"#,
             dir = self.folder.path().display(),
+            max_bytes = self.max_bytes,
             rule = self.rule,
             tables = self.tables,
         )
@@ -243,7 +247,7 @@ max-raises = "100000/h"
 /// The real process.
 pub(crate) struct Gateway {
     pub(crate) door: u16,
-    process: Child,
+    pub(crate) process: Child,
 }
 
 impl Gateway {

@@ -23,6 +23,7 @@ use crate::{
     event::Position,
     hub::{Attach, Attachment, Grant, Key, MAX_ABSENCE, Mailbox, Message, Will},
     source::{Answer, Answers, Delivery, Ticket},
+    time::EngineTime,
 };
 
 /// CONNECT must be there by then.
@@ -81,6 +82,8 @@ struct Connection<'a> {
 struct Held {
     token: u64,
     message: Arc<Message>,
+    /// When it came: an alarm that waits for room has the time of its reading, not that of the room.
+    arrived: EngineTime,
     /// Since when the journal takes nothing.
     parked: Option<Instant>,
 }
@@ -178,7 +181,7 @@ impl<'a> Connection<'a> {
                 permit = shared.intake.reserve(), if live && full => match permit {
                     Ok(permit) => {
                         if let Some(held) = self.held.take() {
-                            self.evaluate(held.token, &held.message, permit);
+                            self.evaluate(held.token, &held.message, held.arrived, permit);
                         }
                     }
                     Err(_) => self.session.close(reason::UNSPECIFIED),
@@ -339,11 +342,11 @@ impl<'a> Connection<'a> {
 
     fn publish(&mut self, token: u64, message: Arc<Message>) {
         count(&self.shared.counters.publishes);
-        self.hand_over(token, message);
+        self.hand_over(token, message, self.shared.stamps.arrived());
     }
 
     /// Gives a publish to the engine, now or (held) when there is room.
-    fn hand_over(&mut self, token: u64, message: Arc<Message>) {
+    fn hand_over(&mut self, token: u64, message: Arc<Message>, arrived: EngineTime) {
         if topics::find(&self.shared.settings.readings, &message.topic).is_none() {
             return self.session.answer(token, Answer::Safe(Position(0)));
         }
@@ -355,6 +358,7 @@ impl<'a> Connection<'a> {
             self.held = Some(Held {
                 token,
                 message,
+                arrived,
                 parked: Some(Instant::now()),
             });
             return;
@@ -362,11 +366,12 @@ impl<'a> Connection<'a> {
         // Copied out, so that the permit borrows from no one but the house.
         let shared = self.shared;
         match shared.intake.try_reserve() {
-            Ok(permit) => self.evaluate(token, &message, permit),
+            Ok(permit) => self.evaluate(token, &message, arrived, permit),
             Err(mpsc::error::TrySendError::Full(())) => {
                 self.held = Some(Held {
                     token,
                     message,
+                    arrived,
                     parked: None,
                 });
             }
@@ -380,13 +385,19 @@ impl<'a> Connection<'a> {
             return;
         }
         if let Some(held) = self.held.take() {
-            self.hand_over(held.token, held.message);
+            self.hand_over(held.token, held.message, held.arrived);
         }
     }
 
-    fn evaluate(&mut self, token: u64, message: &Message, permit: mpsc::Permit<'_, Delivery>) {
+    fn evaluate(
+        &mut self,
+        token: u64,
+        message: &Message,
+        arrived: EngineTime,
+        permit: mpsc::Permit<'_, Delivery>,
+    ) {
         let user = self.key.as_ref().and_then(|key| key.user.as_deref());
-        match self.shared.readings(user, message) {
+        match self.shared.readings(user, message, arrived) {
             None => {
                 count(&self.shared.counters.undecodable);
                 self.session.fail(token, reason::PAYLOAD_FORMAT);
@@ -490,10 +501,15 @@ impl<'a> Connection<'a> {
 
 impl Shared {
     /// The readings of a publish, stamped; none: its payload is not what its table says.
-    fn readings(&self, user: Option<&str>, message: &Message) -> Option<Vec<crate::reading::Reading>> {
+    fn readings(
+        &self,
+        user: Option<&str>,
+        message: &Message,
+        arrived: EngineTime,
+    ) -> Option<Vec<crate::reading::Reading>> {
         let found = topics::find(&self.settings.readings, &message.topic)?;
         let decoded = found.table.decoder.decode(&message.payload).ok()?;
-        let stamp = self.stamps.stamp(decoded.time);
+        let stamp = self.stamps.stamp_arrived(decoded.time, arrived);
         let (readings, rejected) = topics::readings(&self.settings, &found, user, decoded, stamp)?;
         let rejected = u64::try_from(rejected).unwrap_or(u64::MAX);
         self.counters
@@ -508,7 +524,8 @@ impl Shared {
         if topics::find(&self.settings.readings, &message.topic).is_some() {
             let taken = !self.health.borrow().parked
                 && self.intake.try_reserve().is_ok_and(|permit| {
-                    let readings = self.readings(user, &message).unwrap_or_default();
+                    let readings = self.readings(user, &message, self.stamps.arrived());
+                    let readings = readings.unwrap_or_default();
                     permit.send(Delivery {
                         readings,
                         ticket: Ticket::unclaimed(),

@@ -1,0 +1,5 @@
+//! The tests, under a name that `--skip` can name.
+
+mod gateway;
+mod journal;
+mod room;
