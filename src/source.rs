@@ -39,8 +39,8 @@ pub type Intake = mpsc::Sender<Delivery>;
 /// What became of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// Evaluated: acknowledge when the journal's `durable` has reached this position.
-    Safe(Position),
+    /// Evaluated: acknowledge when, and not before, the journal's `durable` has reached this position.
+    AfterDurable(Position),
     /// Not evaluated, a bound was reached (`max-devices`, `max-metrics`).
     OverLimit,
     /// Not evaluated and never will be: the engine has stopped. Never acknowledge.
@@ -212,11 +212,11 @@ mod tests {
     #[test]
     fn an_unanswered_ticket_answers_that_it_was_dropped() {
         let answers = Arc::new(Answers::default());
-        answers.ticket(1).answer(Answer::Safe(Position(3)));
+        answers.ticket(1).answer(Answer::AfterDurable(Position(3)));
         drop(answers.ticket(2));
         assert_eq!(
             answers.take(),
-            [(1, Answer::Safe(Position(3))), (2, Answer::Dropped)]
+            [(1, Answer::AfterDurable(Position(3))), (2, Answer::Dropped)]
         );
     }
 }

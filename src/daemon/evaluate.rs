@@ -126,7 +126,7 @@ fn take(engine: &mut Engine, delivery: Delivery, journal: &Journal, counters: &C
         .answer(if refused > 0 && refused == delivery.readings.len() {
             Answer::OverLimit
         } else {
-            Answer::Safe(committed.map_or(depends_on, |position| position.max(depends_on)))
+            Answer::AfterDurable(committed.map_or(depends_on, |position| position.max(depends_on)))
         });
 }
 

@@ -345,7 +345,7 @@ impl<'a> Connection<'a> {
     /// Gives a publish to the engine, now or (held) when there is room.
     fn hand_over(&mut self, token: u64, message: Arc<Message>) {
         if topics::find(&self.shared.settings.readings, &message.topic).is_none() {
-            return self.session.answer(token, Answer::Safe(Position(0)));
+            return self.session.answer(token, Answer::AfterDurable(Position(0)));
         }
         if self.shared.health.borrow().parked {
             if self.session.version() == Some(Version::V5) || message.qos == 0 {
@@ -391,7 +391,9 @@ impl<'a> Connection<'a> {
                 count(&self.shared.counters.undecodable);
                 self.session.fail(token, reason::PAYLOAD_FORMAT);
             }
-            Some(readings) if readings.is_empty() => self.session.answer(token, Answer::Safe(Position(0))),
+            Some(readings) if readings.is_empty() => {
+                self.session.answer(token, Answer::AfterDurable(Position(0)))
+            }
             Some(readings) => permit.send(Delivery {
                 readings,
                 ticket: self.answers.ticket(token),

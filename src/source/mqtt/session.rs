@@ -27,7 +27,7 @@ use crate::{
 
 mod gate;
 
-use gate::{Entry, Gate, Kind, Verdict};
+use gate::{Entry, Gate, Kind, Ruling};
 
 /// Unsent bytes beyond which nothing more is read from or written for a client.
 pub const MAX_UNSENT: usize = 64 * 1024;
@@ -333,19 +333,19 @@ impl Session {
 
     /// What became of a publish. Answers may come in any order; the gate keeps the publishes' own.
     pub fn answer(&mut self, token: u64, answer: Answer) {
-        let verdict = match answer {
-            Answer::Safe(position) => Verdict::Safe(position),
-            Answer::OverLimit => Verdict::Failed(reason::QUOTA),
-            Answer::Dropped => Verdict::Never,
+        let ruling = match answer {
+            Answer::AfterDurable(position) => Ruling::AfterDurable(position),
+            Answer::OverLimit => Ruling::Failed(reason::QUOTA),
+            Answer::Dropped => Ruling::Never,
         };
-        self.gate.decide(token, verdict);
+        self.gate.decide(token, ruling);
         self.release();
     }
 
     /// A publish means nothing to the gateway: version 5 hears `why`; 3.1.1, which could only send it again,
     /// is acknowledged, and the local subscribers get it.
     pub fn fail(&mut self, token: u64, why: u8) {
-        self.gate.decide(token, Verdict::Failed(why));
+        self.gate.decide(token, Ruling::Failed(why));
         self.release();
     }
 
@@ -534,7 +534,7 @@ impl Session {
                 token,
                 kind,
                 duplicate,
-                verdict: Verdict::Safe(Position(0)),
+                ruling: Ruling::AfterDurable(Position(0)),
                 message: None,
             });
             self.release();
@@ -551,17 +551,17 @@ impl Session {
             retain: publish.retain,
             properties: publish.properties,
         });
-        let verdict = if reserved {
-            Verdict::Failed(reason::NOT_AUTHORISED)
+        let ruling = if reserved {
+            Ruling::Failed(reason::NOT_AUTHORISED)
         } else {
-            Verdict::Waiting
+            Ruling::Waiting
         };
         let routed = (!reserved).then(|| Arc::clone(&message));
         self.gate.push(Entry {
             token,
             kind,
             duplicate,
-            verdict,
+            ruling,
             message: routed,
         });
         if reserved {
@@ -601,9 +601,9 @@ impl Session {
         while !self.ended
             && let Some(entry) = self.gate.pass(self.durable)
         {
-            let why = match entry.verdict {
-                Verdict::Failed(why) => why,
-                Verdict::Never => {
+            let why = match entry.ruling {
+                Ruling::Failed(why) => why,
+                Ruling::Never => {
                     self.close(if self.stopping {
                         reason::SHUTTING_DOWN
                     } else {
@@ -611,7 +611,7 @@ impl Session {
                     });
                     return;
                 }
-                Verdict::Safe(_) | Verdict::Waiting => reason::SUCCESS,
+                Ruling::AfterDurable(_) | Ruling::Waiting => reason::SUCCESS,
             };
             let failed = why >= reason::UNSPECIFIED;
             match entry.kind {

@@ -101,7 +101,7 @@ fn drive(
     if !tokens.is_empty() && random.bool() {
         let token = tokens.swap_remove(random.usize(..tokens.len()));
         let answers = [
-            Answer::Safe(Position(random.u64(..100))),
+            Answer::AfterDurable(Position(random.u64(..100))),
             Answer::OverLimit,
             Answer::Dropped,
         ];

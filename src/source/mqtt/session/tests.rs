@@ -103,7 +103,8 @@ impl Rig {
     }
 
     fn safe(&mut self, token: u64, position: u64) {
-        self.session.answer(token, Answer::Safe(Position(position)));
+        self.session
+            .answer(token, Answer::AfterDurable(Position(position)));
         self.feed(&[]);
     }
 
@@ -195,7 +196,7 @@ fn what_is_dropped_is_never_acknowledged_and_ends_the_connection() {
         let first = rig.publish(1, 1, "a");
         let second = rig.publish(1, 2, "a");
         rig.session.answer(second, Answer::Dropped);
-        rig.session.answer(first, Answer::Safe(Position(3)));
+        rig.session.answer(first, Answer::AfterDurable(Position(3)));
         rig.durable(3);
         let sent = rig.sent();
         assert!(sent.starts_with(&[0x40, 2, 0, 1]), "the one before it is owed");
