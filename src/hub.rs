@@ -334,9 +334,11 @@ impl Hub {
         })
     }
 
-    /// Ends the sessions whose time is over; returns the wills that are due, to be published by the caller.
+    /// Ends the sessions whose time is over and forgets the retained messages that have expired; returns the
+    /// wills that are due, to be published by the caller.
     pub fn tick(&self, now: Instant) -> Vec<(Key, Message)> {
         let mut state = self.state();
+        state.forget_expired(now);
         let over: Vec<SubscriberId> = state
             .sessions
             .iter()
@@ -503,6 +505,19 @@ impl State {
         {
             self.end(first);
         }
+    }
+
+    /// An expired message would be sent to nobody, and keep its place in the store.
+    fn forget_expired(&mut self, now: Instant) {
+        let mut freed: usize = 0;
+        self.retained.retain(|_, (message, until)| {
+            let keeps = until.is_none_or(|until| now < until);
+            if !keeps {
+                freed = freed.saturating_add(message.size());
+            }
+            keeps
+        });
+        self.retained_bytes = self.retained_bytes.saturating_sub(freed);
     }
 
     /// False: there was no room.

@@ -115,6 +115,29 @@ fn the_retained_store_is_bounded_and_says_so() {
 }
 
 #[test]
+fn a_retained_message_that_has_expired_leaves_its_place() {
+    let hub = Hub::new();
+    let now = Instant::now();
+    for number in 0..MAX_RETAINED {
+        let mut message = message(&format!("t/{number}"), "x", true);
+        message.properties = Some(Box::new(Properties {
+            expiry: Some(60),
+            ..Properties::default()
+        }));
+        hub.publish(message, None);
+    }
+    hub.tick(now + Duration::from_secs(59));
+    hub.publish(message("early", "x", true), None);
+    assert_eq!(hub.counters().retained_refused.load(Ordering::Relaxed), 1);
+    hub.tick(now + Duration::from_secs(120));
+    hub.publish(message("late", "x", true), None);
+    assert_eq!(hub.counters().retained_refused.load(Ordering::Relaxed), 1);
+    assert_eq!(hub.state().retained.len(), 1);
+    let kept: usize = hub.state().retained.values().map(|(kept, _)| kept.size()).sum();
+    assert_eq!(hub.state().retained_bytes, kept);
+}
+
+#[test]
 fn a_present_subscriber_that_does_not_read_overflows_once_and_nobody_waits() {
     let hub = Hub::new();
     let one = attached(&hub, "one", true);
