@@ -24,6 +24,9 @@ pub mod serial;
 /// Deliveries that may wait for the engine: about 20 ms of a busy door.
 pub const INTAKE_LEN: usize = 1024;
 
+/// What a source may take to stop, all its waits together; whoever stops it waits no longer.
+pub const STOP_GRACE: Duration = Duration::from_secs(3);
+
 /// Readings that arrived as one, and the ticket that waits for what they cause.
 #[derive(Debug)]
 pub struct Delivery {
@@ -138,6 +141,13 @@ impl Stamps {
             return (at, true);
         }
         (self.arrival(self.clock.now()), false)
+    }
+
+    /// How far a device's `own` time is off, if that is why it was not believed.
+    pub fn off_by(&self, own: Timestamp) -> Option<Duration> {
+        let moment = self.clock.moment();
+        let off = Duration::from_micros(own.0.abs_diff(moment.wall.0));
+        (moment.quality == ClockQuality::Synchronised && off >= self.max_clock_skew).then_some(off)
     }
 
     fn believed(&self, own: Timestamp, moment: &Moment) -> Option<EngineTime> {

@@ -35,6 +35,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+#[path = "door/log.rs"]
+mod log;
+
 const PATIENCE: Duration = Duration::from_secs(10);
 
 struct Rig {
@@ -77,7 +80,11 @@ fn settings(listen: SocketAddr) -> Settings {
 
 impl Rig {
     async fn open() -> Self {
-        let (intake, deliveries) = mpsc::channel(INTAKE_LEN);
+        Self::open_with(settings("127.0.0.1:0".parse().unwrap()), INTAKE_LEN).await
+    }
+
+    async fn open_with(settings: Settings, intake_len: usize) -> Self {
+        let (intake, deliveries) = mpsc::channel(intake_len);
         let (durable, on_disk) = watch::channel(Position(0));
         let (health, told) = watch::channel(Health::default());
         let hub = Hub::new();
@@ -89,9 +96,7 @@ impl Rig {
             health: told,
             stamps,
         };
-        let door = Door::bind(settings("127.0.0.1:0".parse().unwrap()), house)
-            .await
-            .unwrap();
+        let door = Door::bind(settings, house).await.unwrap();
         let (address, counters) = (door.local_addrs()[0], door.counters());
         let shutdown = CancellationToken::new();
         let mut tasks = JoinSet::new();

@@ -16,13 +16,15 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Shared, auth, count,
     session::{Accepted, Bounds, Counted, End, Session, Step},
-    topics,
+    topics::{self, Match},
+    troubles::Trouble,
     wire::{Connect, Filter, Version, reason},
 };
 use crate::{
     event::Position,
     hub::{Attach, Attachment, Grant, Key, MAX_ABSENCE, Mailbox, Message, Will},
-    source::{Answer, Answers, Delivery, Ticket},
+    reading::{DeviceId, Reading},
+    source::{Answer, Answers, Delivery, STOP_GRACE, Ticket},
 };
 
 /// CONNECT must be there by then.
@@ -279,7 +281,10 @@ impl<'a> Connection<'a> {
                 self.session.unsubscribed(id, &codes);
             }
             Step::Count(Counted::Acknowledged) => count(&self.shared.counters.acknowledged),
-            Step::Count(Counted::NotAuthorised) => count(&self.shared.counters.not_authorised),
+            Step::Refused { topic, why } => {
+                count(&self.shared.counters.not_authorised);
+                self.shared.troubles.arose(None, &topic, &Trouble::Refused(why));
+            }
             Step::Count(Counted::TooLargeForSubscriber) => {
                 count(&self.shared.counters.too_large_for_subscriber);
             }
@@ -352,6 +357,10 @@ impl<'a> Connection<'a> {
                 count(&self.shared.counters.parked);
                 return self.session.turn_away(token, reason::QUOTA);
             }
+                if let Some(unsaid) = self.shared.quiet.may_speak() {
+                    let (client, reason) = (&*connect.client, format!("0x{why:02X}"));
+                    tracing::warn!(peer = %self.peer, client, reason, unsaid, "client refused");
+                }
             self.held = Some(Held {
                 token,
                 message,
@@ -387,12 +396,9 @@ impl<'a> Connection<'a> {
     fn evaluate(&mut self, token: u64, message: &Message, permit: mpsc::Permit<'_, Delivery>) {
         let user = self.key.as_ref().and_then(|key| key.user.as_deref());
         match self.shared.readings(user, message) {
-            None => {
-                count(&self.shared.counters.undecodable);
-                self.session.fail(token, reason::PAYLOAD_FORMAT);
-            }
+            None => self.session.fail(token, reason::PAYLOAD_FORMAT),
             Some(readings) if readings.is_empty() => {
-                self.session.answer(token, Answer::AfterDurable(Position(0)))
+                self.session.answer(token, Answer::AfterDurable(Position(0)));
             }
             Some(readings) => permit.send(Delivery {
                 readings,
@@ -492,16 +498,47 @@ impl<'a> Connection<'a> {
 
 impl Shared {
     /// The readings of a publish, stamped; none: its payload is not what its table says.
-    fn readings(&self, user: Option<&str>, message: &Message) -> Option<Vec<crate::reading::Reading>> {
+    fn readings(&self, user: Option<&str>, message: &Message) -> Option<Vec<Reading>> {
         let found = topics::find(&self.settings.readings, &message.topic)?;
-        let decoded = found.table.decoder.decode(&message.payload).ok()?;
-        let stamp = self.stamps.stamp(decoded.time);
-        let (readings, rejected) = topics::readings(&self.settings, &found, user, decoded, stamp)?;
+        let readings = self.decoded(&found, user, message);
+        if let Err(trouble) = &readings {
+            count(&self.counters.undecodable);
+            let name = found.device.or(user);
+            let device = name.and_then(|name| topics::device(&self.settings, name));
+            let device = device.as_ref().map(DeviceId::as_str);
+            self.troubles.arose(device, &message.topic, trouble);
+        }
+        readings.ok()
+    }
+
+    fn decoded(
+        &self,
+        found: &Match<'_>,
+        user: Option<&str>,
+        message: &Message,
+    ) -> Result<Vec<Reading>, Trouble> {
+        let decoder = &found.table.decoder;
+        let decoded = decoder.decode(&message.payload).map_err(Trouble::Undecodable)?;
+        let own = decoded.time;
+        let stamp = self.stamps.stamp(own);
+        let (readings, rejected) =
+            topics::readings(&self.settings, found, user, decoded, stamp).ok_or(Trouble::Nameless)?;
         let rejected = u64::try_from(rejected).unwrap_or(u64::MAX);
         self.counters
             .rejected_values
             .fetch_add(rejected, std::sync::atomic::Ordering::Relaxed);
-        Some(readings)
+        let untimed = match own {
+            // The device's own time counts; or it tells none and nobody expects it to.
+            Some(_) if stamp.1 => None,
+            None => decoder.time.is_some().then_some(Trouble::NoTime),
+            Some(own) => self.stamps.off_by(own).map(Trouble::OffTime),
+        };
+        if let (Some(trouble), Some(reading)) = (untimed, readings.first()) {
+            count(&self.counters.untimed);
+            self.troubles
+                .arose(Some(reading.device.as_str()), &message.topic, &trouble);
+        }
+        Ok(readings)
     }
 
     /// A will is a publish that nobody waits for: evaluated if there is room, and handed to subscribers.

@@ -77,7 +77,14 @@ pub enum Step {
         /// What is wanted no more.
         filters: Vec<String>,
     },
-    /// Something was refused or dropped that only a counter sees.
+    /// A publish to a topic that is not the client's.
+    Refused {
+        /// Where to.
+        topic: Arc<str>,
+        /// Why not.
+        why: &'static str,
+    },
+    /// Something happened that only a counter sees.
     Count(Counted),
     /// The connection is over once the output is written.
     Close(End),
@@ -88,8 +95,6 @@ pub enum Step {
 pub enum Counted {
     /// A publish was acknowledged (or, `QoS` 0, passed the gate).
     Acknowledged,
-    /// A publish to a topic that is not the client's.
-    NotAuthorised,
     /// A message was larger than a subscriber takes.
     TooLargeForSubscriber,
 }
@@ -516,10 +521,11 @@ impl Session {
                 why: "too many QoS 2 publishes without a release",
             });
         }
-        if topics::is_reserved(&topic) {
-            self.steps.push_back(Step::Count(Counted::NotAuthorised));
+        let reserved = topics::reserved(&topic);
+        if let Some(why) = reserved {
+            let topic = Arc::clone(&topic);
+            self.steps.push_back(Step::Refused { topic, why });
             if version == Version::V311 {
-                let why = "a publish to a topic of the gateway's own";
                 return Err(Violation {
                     reason: reason::NOT_AUTHORISED,
                     why,
@@ -543,7 +549,7 @@ impl Session {
         if publish.qos == 2 {
             self.received.insert(publish.id);
         }
-        let reserved = topics::is_reserved(&topic);
+        let reserved = reserved.is_some();
         let message = Arc::new(Message {
             topic,
             payload: publish.payload,

@@ -82,7 +82,7 @@ fn drive(
                 }
             }
             Step::Publish { token, message } => {
-                assert!(topics::is_topic(&message.topic) && !topics::is_reserved(&message.topic));
+                assert!(topics::is_topic(&message.topic) && topics::reserved(&message.topic).is_none());
                 tokens.push(token);
             }
             Step::Subscribe { id, filters, .. } => {
@@ -95,7 +95,7 @@ fn drive(
             }
             Step::Unsubscribe { id, filters } => session.unsubscribed(id, &vec![0; filters.len()]),
             Step::Close(_) => open = false,
-            Step::Route(_) | Step::Count(_) => {}
+            Step::Route(_) | Step::Count(_) | Step::Refused { .. } => {}
         }
     }
     if !tokens.is_empty() && random.bool() {

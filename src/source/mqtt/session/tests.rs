@@ -87,7 +87,7 @@ impl Rig {
             match step {
                 Step::Route(message) => self.routed.push(message.topic.to_string()),
                 Step::Close(end) => self.end = Some(end),
-                Step::Count(_) => {}
+                Step::Count(_) | Step::Refused { .. } => {}
                 step => steps.push(step),
             }
         }
