@@ -166,6 +166,7 @@ struct State {
     retained: HashMap<Arc<str>, (Arc<Message>, Option<Instant>)>,
     retained_bytes: usize,
     last_id: SubscriberId,
+    last_turn: u64,
     /// Wills of sessions that have ended, for the next [`Hub::tick`].
     due: Vec<(Key, Message)>,
 }
@@ -177,6 +178,8 @@ struct Session {
     filters: HashMap<Box<str>, Grant>,
     kept: Kept,
     connection: Option<Connection>,
+    /// When the connection that has it, or had it last, asked for it.
+    turn: u64,
     /// When an absent session ends.
     ends: Option<Instant>,
     will: Option<(Instant, Message)>,
@@ -195,6 +198,8 @@ pub enum Attach {
     Attached(Attachment),
     /// Another connection had it. It was told to leave; this is cancelled when it has.
     Occupied(CancellationToken),
+    /// Another connection has it that asked for it later.
+    Superseded,
 }
 
 /// A connection's hold on its session. Dropped without [`Attachment::leave`], the session ends with it.
@@ -290,17 +295,28 @@ impl Hub {
         }
     }
 
-    /// Takes the session of `key` for a connection, or tells the one that has it to leave. `clean` forgets
-    /// what it was. `force`: do not wait for the other any longer; what it had in flight is lost.
-    pub fn attach(&self, key: Key, clean: bool, force: bool) -> Attach {
+    /// The place of a connection among all that ask for sessions: to be taken once, when it first asks.
+    #[must_use]
+    pub fn turn(&self) -> u64 {
+        let mut state = self.state();
+        state.last_turn = state.last_turn.wrapping_add(1);
+        state.last_turn
+    }
+
+    /// Takes the session of `key` for a connection, or tells the one that has it to leave, unless that one's
+    /// `turn` is later. `clean` forgets what it was. `force`: do not wait for the other any longer; what it
+    /// had in flight is lost.
+    pub fn attach(&self, key: Key, clean: bool, force: bool, turn: u64) -> Attach {
         let mut state = self.state();
         let existing = state.by_key.get(&key).copied();
         if let Some(id) = existing {
-            if let Some(connection) = state
-                .sessions
-                .get(&id)
-                .and_then(|session| session.connection.clone())
+            let session = state.sessions.get(&id);
+            if let Some((connection, other)) =
+                session.and_then(|session| Some((session.connection.clone()?, session.turn)))
             {
+                if other > turn {
+                    return Attach::Superseded;
+                }
                 connection.kick.cancel();
                 if !force {
                     return Attach::Occupied(connection.gone);
@@ -320,6 +336,7 @@ impl Hub {
             unreachable!("by_key names only sessions that exist: see State::end");
         };
         session.connection = Some(connection.clone());
+        session.turn = turn;
         session.ends = None;
         session.will = None;
         session.mailbox.set_present(true);
@@ -474,6 +491,7 @@ impl State {
             filters: HashMap::new(),
             kept: Kept::default(),
             connection: None,
+            turn: 0,
             ends: None,
             will: None,
         };

@@ -35,6 +35,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+#[path = "door/ends.rs"]
+mod ends;
 #[path = "door/log.rs"]
 mod log;
 

@@ -1,7 +1,8 @@
 //! One task per connection: the socket, the deadlines, and the errands of its [`Session`].
 //!
-//! Everything waited for has an end: CONNECT, silence, an unread output, a parked journal, a stop. Nobody
-//! else waits for a connection.
+//! Everything waited for has an end: CONNECT, silence, an unread output, a parked journal, a take-over, what
+//! outlives the connection; and none outlasts a stop. Nobody else waits for a connection, but the one that
+//! takes its session over.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -35,9 +36,16 @@ const WRITE_PATIENCE: Duration = Duration::from_secs(10);
 const PARKED_PATIENCE: Duration = Duration::from_secs(30);
 /// The last words of a connection must be written by then.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
-/// Answers owed at a stop: shorter than the ten seconds that the whole process has.
-const STOP_PATIENCE: Duration = Duration::from_secs(8);
-/// How long a new connection waits for the one whose session it takes.
+/// Answers owed at a stop must have come by then,
+const STOP_PATIENCE: Duration = STOP_GRACE.saturating_sub(Duration::from_secs(1));
+/// and be written by then: what is left is for closing the socket.
+const STOP_CLOSE_PATIENCE: Duration = STOP_GRACE.saturating_sub(Duration::from_millis(500));
+/// A closed socket is drained for so long.
+const LINGER: Duration = Duration::from_millis(200);
+/// How long publishes that ask for no acknowledgement wait for the disk after their connection has ended.
+const OUTLIVE_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a new connection waits for the one whose session it takes: for its last words and what outlives
+/// it.
 const TAKEOVER_PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes read at once: what an idle connection costs.
 const READ_CHUNK: usize = 4096;
@@ -53,19 +61,25 @@ pub(super) async fn serve<S>(
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (mut reader, mut writer) = tokio::io::split(stream);
-    let mut connection = Connection::new(&shared, peer, name);
-    connection.run(&mut reader, &mut writer, evicted).await;
+    let mut connection = Connection::new(&shared, peer, evicted, name);
+    connection.run(&mut reader, &mut writer).await;
+    connection.outlive().await;
     connection.leave();
-    // Closing with unread bytes would reset the connection and take our last words with it.
-    _ = writer.shutdown().await;
     let mut ignored = [0; 512];
-    let linger = async { while matches!(reader.read(&mut ignored).await, Ok(1..)) {} };
-    _ = timeout(Duration::from_millis(200), linger).await;
+    let close = async {
+        // Closing with unread bytes would reset the connection and take our last words with it.
+        if writer.shutdown().await.is_ok() {
+            while matches!(reader.read(&mut ignored).await, Ok(1..)) {}
+        }
+    };
+    _ = timeout(LINGER, close).await;
 }
 
 struct Connection<'a> {
     shared: &'a Shared,
     peer: SocketAddr,
+    /// Cancelled when a client needs the place of a connection that has not said CONNECT.
+    evicted: CancellationToken,
     name: u64,
     session: Session,
     input: BytesMut,
@@ -97,7 +111,7 @@ struct Clocks {
 }
 
 impl<'a> Connection<'a> {
-    fn new(shared: &'a Shared, peer: SocketAddr, name: u64) -> Self {
+    fn new(shared: &'a Shared, peer: SocketAddr, evicted: CancellationToken, name: u64) -> Self {
         let bounds = Bounds {
             max_packet: shared.settings.max_packet,
             max_inflight: shared.settings.max_inflight,
@@ -105,6 +119,7 @@ impl<'a> Connection<'a> {
         Self {
             shared,
             peer,
+            evicted,
             name,
             session: Session::new(bounds),
             input: BytesMut::new(),
@@ -119,7 +134,7 @@ impl<'a> Connection<'a> {
         }
     }
 
-    async fn run<R, W>(&mut self, reader: &mut R, writer: &mut W, evicted: CancellationToken)
+    async fn run<R, W>(&mut self, reader: &mut R, writer: &mut W)
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
@@ -134,6 +149,7 @@ impl<'a> Connection<'a> {
             stopping: None,
         };
         let mut health = shared.health.clone();
+        let evicted = self.evicted.clone();
         loop {
             self.advance().await;
             let now = Instant::now();
@@ -209,18 +225,10 @@ impl<'a> Connection<'a> {
 
     /// Does all that can be done without waiting (but for a take-over).
     async fn advance(&mut self) {
-        for (token, answer) in self.answers.take() {
-            if answer == Answer::OverLimit {
-                count(&self.shared.counters.over_limit);
-            }
-            self.session.answer(token, answer);
-        }
+        self.take_answers();
         self.try_held();
         loop {
-            if self.session.owes() {
-                let position = *self.durable.borrow_and_update();
-                self.session.durable(position);
-            }
+            self.look_at_the_disk();
             self.pump();
             if self.held.is_some() || (self.stopping && self.over.is_some()) {
                 self.route_pending();
@@ -241,6 +249,57 @@ impl<'a> Connection<'a> {
         if self.stopping && !self.session.owes() {
             self.session.close(reason::SHUTTING_DOWN);
             self.route_pending();
+        }
+    }
+
+    fn take_answers(&mut self) {
+        for (token, answer) in self.answers.take() {
+            if answer == Answer::OverLimit {
+                count(&self.shared.counters.over_limit);
+            }
+            self.session.answer(token, answer);
+        }
+    }
+
+    fn look_at_the_disk(&mut self) {
+        if self.session.owes() {
+            let position = *self.durable.borrow_and_update();
+            self.session.durable(position);
+        }
+    }
+
+    /// What asked for no acknowledgement is never sent again, so it does not end with its connection: it gets
+    /// its turn, for a bounded time. Whoever takes the session over waits for it, so the order stays. But a
+    /// client that was taken over while it was here was told so, and what it had waiting is dropped.
+    async fn outlive(&mut self) {
+        if self.stopping || self.over == Some(End::Ours(reason::TAKEN_OVER)) {
+            return;
+        }
+        self.session.gone();
+        self.held.take_if(|held| held.message.qos > 0);
+        let (shared, end) = (self.shared, Instant::now() + OUTLIVE_PATIENCE);
+        loop {
+            self.take_answers();
+            self.look_at_the_disk();
+            self.route_pending();
+            if !self.session.owes() {
+                return;
+            }
+            // All are cancel-safe: a notification, a watch, a reservation, a token.
+            tokio::select! {
+                () = self.answers.arrived() => {}
+                moved = self.durable.changed() => if moved.is_err() { return },
+                permit = shared.intake.reserve(), if self.held.is_some() => match permit {
+                    Ok(permit) => {
+                        if let Some(held) = self.held.take() {
+                            self.evaluate(held.token, &held.message, permit);
+                        }
+                    }
+                    Err(_) => return,
+                },
+                () = shared.shutdown.cancelled() => return,
+                () = sleep_until(end) => return,
+            }
         }
     }
 
@@ -298,11 +357,18 @@ impl<'a> Connection<'a> {
             Ok(key) => key,
             Err(why) => {
                 count(&self.shared.counters.refused_connections);
+                if let Some(unsaid) = self.shared.quiet.may_speak() {
+                    let (client, reason) = (&*connect.client, format!("0x{why:02X}"));
+                    tracing::warn!(peer = %self.peer, client, reason, unsaid, "client refused");
+                }
                 self.session.refuse(why);
                 return;
             }
         };
-        let attachment = self.attach(key.clone(), connect.clean).await;
+        let Some(attachment) = self.attach(key.clone(), connect.clean).await else {
+            self.session.refuse(reason::UNAVAILABLE);
+            return;
+        };
         self.shared.strangers.known(self.name);
         count(&self.shared.counters.connections);
         let longest = u32::try_from(MAX_ABSENCE.as_secs()).unwrap_or(u32::MAX);
@@ -328,15 +394,24 @@ impl<'a> Connection<'a> {
         self.attachment = Some(attachment);
     }
 
-    async fn attach(&self, key: Key, clean: bool) -> Attachment {
+    /// None: the gateway stops, the client has come once more meanwhile, or somebody else was given this
+    /// connection's place.
+    async fn attach(&self, key: Key, clean: bool) -> Option<Attachment> {
         let patience = Instant::now() + TAKEOVER_PATIENCE;
+        let turn = self.shared.hub.turn();
         loop {
             let force = Instant::now() >= patience;
-            match self.shared.hub.attach(key.clone(), clean, force) {
-                Attach::Attached(attachment) => return attachment,
+            match self.shared.hub.attach(key.clone(), clean, force, turn) {
+                Attach::Attached(attachment) => return Some(attachment),
+                Attach::Superseded => return None,
                 Attach::Occupied(gone) => {
                     count(&self.shared.counters.taken_over);
-                    _ = tokio::time::timeout_at(patience, gone.cancelled()).await;
+                    tokio::select! {
+                        () = gone.cancelled() => {}
+                        () = sleep_until(patience) => {}
+                        () = self.shared.shutdown.cancelled() => return None,
+                        () = self.evicted.cancelled() => return None,
+                    }
                 }
             }
         }
@@ -357,10 +432,6 @@ impl<'a> Connection<'a> {
                 count(&self.shared.counters.parked);
                 return self.session.turn_away(token, reason::QUOTA);
             }
-                if let Some(unsaid) = self.shared.quiet.may_speak() {
-                    let (client, reason) = (&*connect.client, format!("0x{why:02X}"));
-                    tracing::warn!(peer = %self.peer, client, reason, unsaid, "client refused");
-                }
             self.held = Some(Held {
                 token,
                 message,
@@ -473,6 +544,7 @@ impl<'a> Connection<'a> {
 
     /// Leaves the session, says the last words and tells the log.
     fn leave(mut self) {
+        self.session.gone();
         self.route_pending();
         self.shared.strangers.known(self.name);
         if let Some(End::Violation(violation)) = self.over {
@@ -597,6 +669,7 @@ impl Clocks {
         };
         if connection.over.is_some() {
             sooner(self.over.map(|at| at + CLOSE_PATIENCE), Deadline::Close);
+            sooner(self.stopping.map(|at| at + STOP_CLOSE_PATIENCE), Deadline::Close);
             return next;
         }
         let begun = Some(self.begun).filter(|_| connection.attachment.is_none());

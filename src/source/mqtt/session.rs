@@ -5,6 +5,10 @@
 //! disk. `QoS` 0 and publishes that no table matches stand in the same queue, for order. A duplicate of a
 //! `QoS` 2 publish waits there like the first. Nothing here can acknowledge past the gate.
 //!
+//! **After the end** ([`Session::gone`]) what asked for no acknowledgement still gets its turn, because
+//! nobody will send it again. What asked for one and was not given it is handed to no subscriber: its client
+//! still has it, and handing it on now and again when it returns would make two of one.
+//!
 //! A session decides nothing about who may do what and holds no subscription: it says [`Step`] and is told.
 
 use std::{
@@ -410,13 +414,20 @@ impl Session {
         }
     }
 
-    /// What outlives the connection. What had not been answered is forgotten: it will be sent again and
-    /// evaluated again.
-    #[must_use]
-    pub fn keep(mut self) -> Kept {
+    /// The connection is over. What waits for an acknowledgement is forgotten: it will be sent again and
+    /// evaluated again. What asked for none ([`Session::owes`]) still passes the gate, in order.
+    pub fn gone(&mut self) {
         for id in self.gate.waiting_qos2() {
             self.received.remove(&id);
         }
+        self.gate.forget_asked();
+        self.ended = true;
+    }
+
+    /// What waits for the client's return.
+    #[must_use]
+    pub fn keep(mut self) -> Kept {
+        self.gone();
         self.outgoing.append(&mut self.again);
         Kept {
             outgoing: self.outgoing,
@@ -604,12 +615,14 @@ impl Session {
     /// Lets pass what may: the only place where a publish is acknowledged.
     fn release(&mut self) {
         let Some(version) = self.version else { return };
-        while !self.ended
-            && let Some(entry) = self.gate.pass(self.durable)
-        {
+        while let Some(entry) = self.gate.pass(self.durable) {
             let why = match entry.ruling {
                 Ruling::Failed(why) => why,
+                Ruling::Never if self.ended => continue,
                 Ruling::Never => {
+                    if let Kind::PubRec(id) = entry.kind {
+                        self.received.remove(&id);
+                    }
                     self.close(if self.stopping {
                         reason::SHUTTING_DOWN
                     } else {
@@ -717,7 +730,7 @@ impl Session {
 
     fn end(&mut self, end: End) {
         if !self.ended {
-            self.ended = true;
+            self.gone();
             self.steps.push_back(Step::Close(end));
         }
     }

@@ -113,6 +113,12 @@ impl Gate {
         Some(entry)
     }
 
+    /// Forgets what waits for an acknowledgement. What asked for none keeps its turn.
+    pub(super) fn forget_asked(&mut self) {
+        self.entries.retain(|entry| entry.kind == Kind::Nothing);
+        self.bytes = self.entries.iter().map(size).sum();
+    }
+
     /// Duplicates of a publish that failed fail with it.
     pub(super) fn fail_duplicates(&mut self, id: u16, why: u8) {
         for entry in &mut self.entries {

@@ -451,6 +451,31 @@ fn a_goodbye_forgets_the_will_unless_it_says_otherwise() {
 }
 
 #[test]
+fn after_the_end_only_what_asked_for_no_acknowledgement_is_handed_on() {
+    for version in BOTH {
+        let mut rig = Rig::new(version).quiet();
+        let first = rig.publish(0, 0, "a");
+        let asked = rig.publish(2, 2, "c");
+        let lost = rig.publish(0, 0, "d");
+        let last = rig.publish(0, 0, "e");
+        rig.session.gone();
+        rig.safe(asked, 0);
+        rig.session.answer(lost, Answer::Dropped);
+        rig.safe(last, 0);
+        assert!(
+            rig.session.owes() && rig.routed.is_empty(),
+            "the first comes first"
+        );
+        rig.safe(first, 5);
+        assert!(rig.routed.is_empty(), "not before the disk");
+        rig.durable(5);
+        assert_eq!(rig.routed, ["a", "e"]);
+        assert!(rig.sent().is_empty() && !rig.session.owes());
+        assert!(rig.session.keep().received.is_empty(), "it will be sent again");
+    }
+}
+
+#[test]
 fn a_taken_over_client_is_told_and_nothing_follows() {
     let mut rig = Rig::new(Version::V5).quiet();
     let token = rig.publish(1, 1, "a");
