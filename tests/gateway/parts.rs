@@ -243,14 +243,27 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     pub(crate) async fn start(site: &Site) -> Self {
+        Self::start_logging(site, Stdio::inherit()).await
+    }
+
+    pub(crate) async fn start_logging(site: &Site, log: Stdio) -> Self {
         if site.door.get().is_none() {
             site.door.set(free_port().await).expect("set once");
             std::fs::write(site.config(), site.text()).expect("written");
         }
         let door = *site.door.get().expect("set above");
-        let mut process = site.command().spawn().expect("it starts");
+        let mut process = site.command().stderr(log).spawn().expect("it starts");
         open(door, &mut process).await;
         Self { door, process }
+    }
+
+    /// The most memory it ever had, in KiB.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.process.id().expect("running"));
+        let status = std::fs::read_to_string(path).expect("Linux tells it");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        number.expect("a number of KiB")
     }
 
     pub(crate) async fn kill(&mut self) {
