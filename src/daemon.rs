@@ -49,7 +49,7 @@ use signals::Signals;
 /// How long forwarders may go on after a stop was asked for; what is left stays in the journal.
 pub const GRACE: Duration = Duration::from_secs(10);
 
-/// How long the other stages may take, each: the door to answer what it owes, the journal to close.
+/// How long the engine and the journal may take to stop, each. The sources' own is [`source::STOP_GRACE`].
 const STAGE_GRACE: Duration = Duration::from_secs(3);
 
 /// Why a gateway does not start, or no longer runs.
@@ -301,7 +301,7 @@ impl Gateway {
         info!("stopping: no more readings are taken");
         self.stop_sources.cancel();
         drop(self.intake);
-        if !finish(&mut self.sources, STAGE_GRACE).await {
+        if !finish(&mut self.sources, source::STOP_GRACE).await {
             warn!("some connections were still owed an answer; their devices will send again");
         }
         if !finish(&mut self.engine, STAGE_GRACE).await {

@@ -168,6 +168,7 @@ struct State {
     retained: HashMap<Arc<str>, (Arc<Message>, Option<Instant>)>,
     retained_bytes: usize,
     last_id: SubscriberId,
+    last_turn: u64,
     /// Wills of sessions that have ended, for the next [`Hub::tick`].
     due: Vec<(Key, Message)>,
 }
@@ -179,6 +180,8 @@ struct Session {
     filters: HashMap<Box<str>, Grant>,
     kept: Kept,
     connection: Option<Connection>,
+    /// When the connection that has it, or had it last, asked for it.
+    turn: u64,
     /// When an absent session ends.
     ends: Option<Instant>,
     will: Option<(Instant, Message)>,
@@ -197,6 +200,8 @@ pub enum Attach {
     Attached(Attachment),
     /// Another connection had it. It was told to leave; this is cancelled when it has.
     Occupied(CancellationToken),
+    /// Another connection has it that asked for it later.
+    Superseded,
 }
 
 /// A connection's hold on its session. Dropped without [`Attachment::leave`], the session ends with it.
@@ -292,17 +297,28 @@ impl Hub {
         }
     }
 
-    /// Takes the session of `key` for a connection, or tells the one that has it to leave. `clean` forgets
-    /// what it was. `force`: do not wait for the other any longer; what it had in flight is lost.
-    pub fn attach(&self, key: Key, clean: bool, force: bool) -> Attach {
+    /// The place of a connection among all that ask for sessions: to be taken once, when it first asks.
+    #[must_use]
+    pub fn turn(&self) -> u64 {
+        let mut state = self.state();
+        state.last_turn = state.last_turn.wrapping_add(1);
+        state.last_turn
+    }
+
+    /// Takes the session of `key` for a connection, or tells the one that has it to leave, unless that one's
+    /// `turn` is later. `clean` forgets what it was. `force`: do not wait for the other any longer; what it
+    /// had in flight is lost.
+    pub fn attach(&self, key: Key, clean: bool, force: bool, turn: u64) -> Attach {
         let mut state = self.state();
         let existing = state.by_key.get(&key).copied();
         if let Some(id) = existing {
-            if let Some(connection) = state
-                .sessions
-                .get(&id)
-                .and_then(|session| session.connection.clone())
+            let session = state.sessions.get(&id);
+            if let Some((connection, other)) =
+                session.and_then(|session| Some((session.connection.clone()?, session.turn)))
             {
+                if other > turn {
+                    return Attach::Superseded;
+                }
                 connection.kick.cancel();
                 if !force {
                     return Attach::Occupied(connection.gone);
@@ -322,6 +338,7 @@ impl Hub {
             unreachable!("by_key names only sessions that exist: see State::end");
         };
         session.connection = Some(connection.clone());
+        session.turn = turn;
         session.ends = None;
         session.will = None;
         session.mailbox.open();
@@ -342,9 +359,11 @@ impl Hub {
         })
     }
 
-    /// Ends the sessions whose time is over; returns the wills that are due, to be published by the caller.
+    /// Ends the sessions whose time is over and forgets the retained messages that have expired; returns the
+    /// wills that are due, to be published by the caller.
     pub fn tick(&self, now: Instant) -> Vec<(Key, Message)> {
         let mut state = self.state();
+        state.forget_expired(now);
         let over: Vec<SubscriberId> = state
             .sessions
             .iter()
@@ -489,6 +508,7 @@ impl State {
             filters: HashMap::new(),
             kept: Kept::default(),
             connection: None,
+            turn: 0,
             ends: None,
             will: None,
         };
@@ -520,6 +540,19 @@ impl State {
         {
             self.end(first);
         }
+    }
+
+    /// An expired message would be sent to nobody, and keep its place in the store.
+    fn forget_expired(&mut self, now: Instant) {
+        let mut freed: usize = 0;
+        self.retained.retain(|_, (message, until)| {
+            let keeps = until.is_none_or(|until| now < until);
+            if !keeps {
+                freed = freed.saturating_add(message.size());
+            }
+            keeps
+        });
+        self.retained_bytes = self.retained_bytes.saturating_sub(freed);
     }
 
     /// False: there was no room.

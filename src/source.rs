@@ -24,6 +24,9 @@ pub mod serial;
 /// Deliveries that may wait for the engine: about 20 ms of a busy door.
 pub const INTAKE_LEN: usize = 1024;
 
+/// What a source may take to stop, all its waits together; whoever stops it waits no longer.
+pub const STOP_GRACE: Duration = Duration::from_secs(3);
+
 /// Readings that arrived as one, and the ticket that waits for what they cause.
 #[derive(Debug)]
 pub struct Delivery {
@@ -39,8 +42,8 @@ pub type Intake = mpsc::Sender<Delivery>;
 /// What became of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// Evaluated: acknowledge when the journal's `durable` has reached this position.
-    Safe(Position),
+    /// Evaluated: acknowledge when, and not before, the journal's `durable` has reached this position.
+    AfterDurable(Position),
     /// Not evaluated, a bound was reached (`max-devices`, `max-metrics`).
     OverLimit,
     /// Not evaluated and never will be: the engine has stopped. Never acknowledge.
@@ -148,6 +151,13 @@ impl Stamps {
         }
     }
 
+    /// How far a device's `own` time is off, if that is why it was not believed.
+    pub fn off_by(&self, own: Timestamp) -> Option<Duration> {
+        let moment = self.clock.moment();
+        let off = Duration::from_micros(own.0.abs_diff(moment.wall.0));
+        (moment.quality == ClockQuality::Synchronised && off >= self.max_clock_skew).then_some(off)
+    }
+
     fn believed(&self, own: Timestamp, moment: &Moment) -> Option<EngineTime> {
         let off = Duration::from_micros(own.0.abs_diff(moment.wall.0));
         if moment.quality != ClockQuality::Synchronised || off >= self.max_clock_skew {
@@ -220,11 +230,11 @@ mod tests {
     #[test]
     fn an_unanswered_ticket_answers_that_it_was_dropped() {
         let answers = Arc::new(Answers::default());
-        answers.ticket(1).answer(Answer::Safe(Position(3)));
+        answers.ticket(1).answer(Answer::AfterDurable(Position(3)));
         drop(answers.ticket(2));
         assert_eq!(
             answers.take(),
-            [(1, Answer::Safe(Position(3))), (2, Answer::Dropped)]
+            [(1, Answer::AfterDurable(Position(3))), (2, Answer::Dropped)]
         );
     }
 }

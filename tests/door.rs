@@ -35,6 +35,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+#[path = "door/ends.rs"]
+mod ends;
+#[path = "door/log.rs"]
+mod log;
+
 const PATIENCE: Duration = Duration::from_secs(10);
 
 struct Rig {
@@ -77,7 +82,11 @@ fn settings(listen: SocketAddr) -> Settings {
 
 impl Rig {
     async fn open() -> Self {
-        let (intake, deliveries) = mpsc::channel(INTAKE_LEN);
+        Self::open_with(settings("127.0.0.1:0".parse().unwrap()), INTAKE_LEN).await
+    }
+
+    async fn open_with(settings: Settings, intake_len: usize) -> Self {
+        let (intake, deliveries) = mpsc::channel(intake_len);
         let (durable, on_disk) = watch::channel(Position(0));
         let (health, told) = watch::channel(Health::default());
         let hub = Hub::new();
@@ -89,9 +98,7 @@ impl Rig {
             health: told,
             stamps,
         };
-        let door = Door::bind(settings("127.0.0.1:0".parse().unwrap()), house)
-            .await
-            .unwrap();
+        let door = Door::bind(settings, house).await.unwrap();
         let (address, counters) = (door.local_addrs()[0], door.counters());
         let shutdown = CancellationToken::new();
         let mut tasks = JoinSet::new();
@@ -206,7 +213,7 @@ async fn a_publish_is_acknowledged_when_the_disk_has_it_and_not_before() {
     device.write_all(b"\x32\x0B\0\x05t/d/m\0\x0721").await.unwrap();
     let delivery = rig.delivery().await;
     assert_eq!(delivery.readings[0].device.as_str(), "d");
-    delivery.ticket.answer(Answer::Safe(Position(5)));
+    delivery.ticket.answer(Answer::AfterDurable(Position(5)));
     // PINGRESP passes the gate: whoever comes after it was not acknowledged before.
     device.write_all(b"\xC0\0").await.unwrap();
     assert_eq!(packet(&mut device).await, [0xD0, 0]);
@@ -311,8 +318,8 @@ async fn answers_in_any_order_are_acknowledged_in_the_publishers() {
     rig.durable.send(Position(9)).unwrap();
     let answers = [
         Answer::OverLimit,
-        Answer::Safe(Position(9)),
-        Answer::Safe(Position(1)),
+        Answer::AfterDurable(Position(9)),
+        Answer::AfterDurable(Position(1)),
     ];
     for (delivery, answer) in deliveries.into_iter().rev().zip(answers) {
         delivery.ticket.answer(answer);
@@ -341,7 +348,10 @@ async fn a_parked_journal_refuses_version_5_and_stops_reading_3_1_1() {
     .await;
     assert!(rig.deliveries.try_recv().is_err(), "nothing was evaluated");
     rig.health.send_modify(|health| health.parked = false);
-    rig.delivery().await.ticket.answer(Answer::Safe(Position(0)));
+    rig.delivery()
+        .await
+        .ticket
+        .answer(Answer::AfterDurable(Position(0)));
     assert_eq!(packet(&mut old).await, [0x40, 2, 0, 1]);
     rig.stop().await;
 }
@@ -378,7 +388,10 @@ async fn a_journal_that_ends_leaves_publishes_unacknowledged_and_closes() {
     let mut device = rig.raw(CONNECT_OLD).await;
     packet(&mut device).await;
     device.write_all(b"\x32\x0A\0\x05t/d/m\0\x011").await.unwrap();
-    rig.delivery().await.ticket.answer(Answer::Safe(Position(7)));
+    rig.delivery()
+        .await
+        .ticket
+        .answer(Answer::AfterDurable(Position(7)));
     let Rig { durable, .. } = rig;
     drop(durable);
     assert!(packet(&mut device).await.is_empty());
@@ -435,7 +448,7 @@ async fn a_stop_answers_what_is_owed_then_says_why() {
     device.write_all(b"\x32\x0B\0\x05t/d/m\0\x01\x001").await.unwrap();
     let delivery = rig.delivery().await;
     rig.shutdown.cancel();
-    delivery.ticket.answer(Answer::Safe(Position(3)));
+    delivery.ticket.answer(Answer::AfterDurable(Position(3)));
     rig.durable.send(Position(3)).unwrap();
     assert_eq!(packet(&mut device).await, [0x40, 2, 0, 1]);
     assert_eq!(packet(&mut device).await, [0xE0, 1, 0x8B]);

@@ -106,7 +106,7 @@ fn take(engine: &mut Engine, delivery: Delivery, journal: &Journal) {
         .answer(if refused > 0 && refused == delivery.readings.len() {
             Answer::OverLimit
         } else {
-            Answer::Safe(committed.map_or(depends_on, |position| position.max(depends_on)))
+            Answer::AfterDurable(committed.map_or(depends_on, |position| position.max(depends_on)))
         });
 }
 

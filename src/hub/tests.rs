@@ -10,9 +10,9 @@ fn key(client: &str) -> Key {
 }
 
 fn attached(hub: &Hub, client: &str, clean: bool) -> Attachment {
-    match hub.attach(key(client), clean, false) {
+    match hub.attach(key(client), clean, false, hub.turn()) {
         Attach::Attached(attachment) => attachment,
-        Attach::Occupied(_) => panic!("{client} is occupied"),
+        Attach::Occupied(_) | Attach::Superseded => panic!("{client} is occupied"),
     }
 }
 
@@ -115,6 +115,29 @@ fn the_retained_store_is_bounded_and_says_so() {
 }
 
 #[test]
+fn a_retained_message_that_has_expired_leaves_its_place() {
+    let hub = Hub::new();
+    let now = Instant::now();
+    for number in 0..MAX_RETAINED {
+        let mut message = message(&format!("t/{number}"), "x", true);
+        message.properties = Some(Box::new(Properties {
+            expiry: Some(60),
+            ..Properties::default()
+        }));
+        hub.publish(message, None);
+    }
+    hub.tick(now + Duration::from_secs(59));
+    hub.publish(message("early", "x", true), None);
+    assert_eq!(hub.counters().retained_refused.load(Ordering::Relaxed), 1);
+    hub.tick(now + Duration::from_secs(120));
+    hub.publish(message("late", "x", true), None);
+    assert_eq!(hub.counters().retained_refused.load(Ordering::Relaxed), 1);
+    assert_eq!(hub.state().retained.len(), 1);
+    let kept: usize = hub.state().retained.values().map(|(kept, _)| kept.size()).sum();
+    assert_eq!(hub.state().retained_bytes, kept);
+}
+
+#[test]
 fn a_present_subscriber_that_does_not_read_overflows_once_and_nobody_waits() {
     let hub = Hub::new();
     let one = attached(&hub, "one", true);
@@ -161,10 +184,28 @@ fn a_clean_start_forgets_the_session() {
 }
 
 #[test]
+fn of_two_that_wait_for_a_session_the_later_one_keeps_it() {
+    let hub = Hub::new();
+    let one = attached(&hub, "one", true);
+    let (earlier, later) = (hub.turn(), hub.turn());
+    for turn in [earlier, later] {
+        let attach = hub.attach(key("one"), true, false, turn);
+        assert!(matches!(attach, Attach::Occupied(_)));
+    }
+    assert!(one.leave(Kept::default(), Duration::ZERO, None).is_none());
+    let Attach::Attached(two) = hub.attach(key("one"), true, false, later) else {
+        panic!("nobody has it")
+    };
+    let attach = hub.attach(key("one"), true, false, earlier);
+    assert!(matches!(attach, Attach::Superseded));
+    assert!(!two.kick().is_cancelled());
+}
+
+#[test]
 fn a_second_connection_kicks_the_first_and_waits_for_it() {
     let hub = Hub::new();
     let one = attached(&hub, "one", false);
-    let Attach::Occupied(gone) = hub.attach(key("one"), false, false) else {
+    let Attach::Occupied(gone) = hub.attach(key("one"), false, false, hub.turn()) else {
         panic!("both have it")
     };
     assert!(one.kick().is_cancelled());
@@ -182,14 +223,17 @@ fn the_same_client_id_of_another_user_is_another_session() {
         user: Some("somebody".into()),
         client: "one".into(),
     };
-    assert!(matches!(hub.attach(other, false, false), Attach::Attached(_)));
+    assert!(matches!(
+        hub.attach(other, false, false, hub.turn()),
+        Attach::Attached(_)
+    ));
 }
 
 #[test]
 fn a_forced_attach_leaves_the_first_without_a_session() {
     let hub = Hub::new();
     let one = attached(&hub, "one", false);
-    let Attach::Attached(two) = hub.attach(key("one"), false, true) else {
+    let Attach::Attached(two) = hub.attach(key("one"), false, true, hub.turn()) else {
         panic!("was not forced")
     };
     assert!(!one.subscribe("a", grant(1), |_| true));

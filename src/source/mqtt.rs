@@ -33,7 +33,10 @@ pub mod auth;
 mod serve;
 pub mod session;
 pub mod topics;
+mod troubles;
 pub mod wire;
+
+use troubles::Troubles;
 
 /// `[mqtt]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -122,6 +125,8 @@ pub struct Counters {
     pub acknowledged: AtomicU64,
     /// Publishes whose payload is not what their table says.
     pub undecodable: AtomicU64,
+    /// Publishes whose own time could not be used: their arrival counts instead.
+    pub untimed: AtomicU64,
     /// Values of decoded payloads that are no readings.
     pub rejected_values: AtomicU64,
     /// Publishes not evaluated because of `max-devices` or `max-metrics`.
@@ -164,6 +169,7 @@ struct Shared {
     shutdown: CancellationToken,
     strangers: Strangers,
     quiet: Quiet,
+    troubles: Troubles,
 }
 
 /// Connections above `max-connections` for a moment, while a stranger that was evicted for one leaves.
@@ -205,6 +211,7 @@ impl Door {
             shutdown: CancellationToken::new(),
             strangers: Strangers::default(),
             quiet: Quiet::default(),
+            troubles: Troubles::default(),
         };
         Ok(Self {
             listeners,

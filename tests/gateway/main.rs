@@ -1,9 +1,11 @@
-//! The real process against real parts: mosquitto as the cloud, real MQTT devices, a real pty, kill -9.
+//! The real process against real parts: mosquitto as the cloud, real MQTT devices, a real pty, kill -9,
+//! clients that mean harm.
 
 #![expect(clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod cloud;
 mod device;
+mod hostile;
 mod kill;
 mod parts;
 mod service;

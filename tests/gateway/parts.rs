@@ -252,23 +252,41 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     pub(crate) async fn start(site: &Site) -> Self {
-        Self::start_in(site, &[]).await
+        Self::launch(site, site.command()).await
     }
 
     /// With more in its environment.
     pub(crate) async fn start_in(site: &Site, environment: &[(&str, &str)]) -> Self {
+        let mut command = site.command();
+        command.envs(environment.iter().copied());
+        Self::launch(site, command).await
+    }
+
+    /// With its log to somewhere else.
+    pub(crate) async fn start_logging(site: &Site, log: Stdio) -> Self {
+        let mut command = site.command();
+        command.stderr(log);
+        Self::launch(site, command).await
+    }
+
+    async fn launch(site: &Site, mut command: Command) -> Self {
         if site.door.get().is_none() {
             site.door.set(free_port().await).expect("set once");
             std::fs::write(site.config(), site.text()).expect("written");
         }
         let door = *site.door.get().expect("set above");
-        let mut command = site.command();
-        let mut process = command
-            .envs(environment.iter().copied())
-            .spawn()
-            .expect("it starts");
+        let mut process = command.spawn().expect("it starts");
         open(door, &mut process).await;
         Self { door, process }
+    }
+
+    /// The most memory it ever had, in KiB.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.process.id().expect("running"));
+        let status = std::fs::read_to_string(path).expect("Linux tells it");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        number.expect("a number of KiB")
     }
 
     pub(crate) async fn kill(&mut self) {

@@ -35,7 +35,7 @@ pub fn admit(connect: &Connect, chosen: &str) -> Result<Key, u8> {
     if connect
         .will
         .as_ref()
-        .is_some_and(|will| topics::is_reserved(&will.publish.topic))
+        .is_some_and(|will| topics::reserved(&will.publish.topic).is_some())
     {
         return Err(reason::NOT_AUTHORISED);
     }

@@ -1,7 +1,8 @@
 //! One task per connection: the socket, the deadlines, and the errands of its [`Session`].
 //!
-//! Everything waited for has an end: CONNECT, silence, an unread output, a parked journal, a stop. Nobody
-//! else waits for a connection.
+//! Everything waited for has an end: CONNECT, silence, an unread output, a parked journal, a take-over, what
+//! outlives the connection; and none outlasts a stop. Nobody else waits for a connection, but the one that
+//! takes its session over.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -16,13 +17,15 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Shared, auth, count,
     session::{Accepted, Bounds, Counted, End, Session, Step},
-    topics,
+    topics::{self, Match},
+    troubles::Trouble,
     wire::{Connect, Filter, Version, reason},
 };
 use crate::{
     event::Position,
     hub::{Attach, Attachment, Grant, Key, MAX_ABSENCE, Mailbox, Message, Will},
-    source::{Answer, Answers, Delivery, Ticket},
+    reading::{DeviceId, Reading},
+    source::{Answer, Answers, Delivery, STOP_GRACE, Ticket},
     time::EngineTime,
 };
 
@@ -34,9 +37,16 @@ const WRITE_PATIENCE: Duration = Duration::from_secs(10);
 const PARKED_PATIENCE: Duration = Duration::from_secs(30);
 /// The last words of a connection must be written by then.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
-/// Answers owed at a stop: shorter than the ten seconds that the whole process has.
-const STOP_PATIENCE: Duration = Duration::from_secs(8);
-/// How long a new connection waits for the one whose session it takes.
+/// Answers owed at a stop must have come by then,
+const STOP_PATIENCE: Duration = STOP_GRACE.saturating_sub(Duration::from_secs(1));
+/// and be written by then: what is left is for closing the socket.
+const STOP_CLOSE_PATIENCE: Duration = STOP_GRACE.saturating_sub(Duration::from_millis(500));
+/// A closed socket is drained for so long.
+const LINGER: Duration = Duration::from_millis(200);
+/// How long publishes that ask for no acknowledgement wait for the disk after their connection has ended.
+const OUTLIVE_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a new connection waits for the one whose session it takes: for its last words and what outlives
+/// it.
 const TAKEOVER_PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes read at once: what an idle connection costs.
 const READ_CHUNK: usize = 4096;
@@ -52,19 +62,25 @@ pub(super) async fn serve<S>(
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (mut reader, mut writer) = tokio::io::split(stream);
-    let mut connection = Connection::new(&shared, peer, name);
-    connection.run(&mut reader, &mut writer, evicted).await;
+    let mut connection = Connection::new(&shared, peer, evicted, name);
+    connection.run(&mut reader, &mut writer).await;
+    connection.outlive().await;
     connection.leave();
-    // Closing with unread bytes would reset the connection and take our last words with it.
-    _ = writer.shutdown().await;
     let mut ignored = [0; 512];
-    let linger = async { while matches!(reader.read(&mut ignored).await, Ok(1..)) {} };
-    _ = timeout(Duration::from_millis(200), linger).await;
+    let close = async {
+        // Closing with unread bytes would reset the connection and take our last words with it.
+        if writer.shutdown().await.is_ok() {
+            while matches!(reader.read(&mut ignored).await, Ok(1..)) {}
+        }
+    };
+    _ = timeout(LINGER, close).await;
 }
 
 struct Connection<'a> {
     shared: &'a Shared,
     peer: SocketAddr,
+    /// Cancelled when a client needs the place of a connection that has not said CONNECT.
+    evicted: CancellationToken,
     name: u64,
     session: Session,
     input: BytesMut,
@@ -98,7 +114,7 @@ struct Clocks {
 }
 
 impl<'a> Connection<'a> {
-    fn new(shared: &'a Shared, peer: SocketAddr, name: u64) -> Self {
+    fn new(shared: &'a Shared, peer: SocketAddr, evicted: CancellationToken, name: u64) -> Self {
         let bounds = Bounds {
             max_packet: shared.settings.max_packet,
             max_inflight: shared.settings.max_inflight,
@@ -106,6 +122,7 @@ impl<'a> Connection<'a> {
         Self {
             shared,
             peer,
+            evicted,
             name,
             session: Session::new(bounds),
             input: BytesMut::new(),
@@ -120,7 +137,7 @@ impl<'a> Connection<'a> {
         }
     }
 
-    async fn run<R, W>(&mut self, reader: &mut R, writer: &mut W, evicted: CancellationToken)
+    async fn run<R, W>(&mut self, reader: &mut R, writer: &mut W)
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
@@ -135,6 +152,7 @@ impl<'a> Connection<'a> {
             stopping: None,
         };
         let mut health = shared.health.clone();
+        let evicted = self.evicted.clone();
         loop {
             self.advance().await;
             let now = Instant::now();
@@ -210,18 +228,10 @@ impl<'a> Connection<'a> {
 
     /// Does all that can be done without waiting (but for a take-over).
     async fn advance(&mut self) {
-        for (token, answer) in self.answers.take() {
-            if answer == Answer::OverLimit {
-                count(&self.shared.counters.over_limit);
-            }
-            self.session.answer(token, answer);
-        }
+        self.take_answers();
         self.try_held();
         loop {
-            if self.session.owes() {
-                let position = *self.durable.borrow_and_update();
-                self.session.durable(position);
-            }
+            self.look_at_the_disk();
             self.pump();
             if self.held.is_some() || (self.stopping && self.over.is_some()) {
                 self.route_pending();
@@ -242,6 +252,57 @@ impl<'a> Connection<'a> {
         if self.stopping && !self.session.owes() {
             self.session.close(reason::SHUTTING_DOWN);
             self.route_pending();
+        }
+    }
+
+    fn take_answers(&mut self) {
+        for (token, answer) in self.answers.take() {
+            if answer == Answer::OverLimit {
+                count(&self.shared.counters.over_limit);
+            }
+            self.session.answer(token, answer);
+        }
+    }
+
+    fn look_at_the_disk(&mut self) {
+        if self.session.owes() {
+            let position = *self.durable.borrow_and_update();
+            self.session.durable(position);
+        }
+    }
+
+    /// What asked for no acknowledgement is never sent again, so it does not end with its connection: it gets
+    /// its turn, for a bounded time. Whoever takes the session over waits for it, so the order stays. But a
+    /// client that was taken over while it was here was told so, and what it had waiting is dropped.
+    async fn outlive(&mut self) {
+        if self.stopping || self.over == Some(End::Ours(reason::TAKEN_OVER)) {
+            return;
+        }
+        self.session.gone();
+        self.held.take_if(|held| held.message.qos > 0);
+        let (shared, end) = (self.shared, Instant::now() + OUTLIVE_PATIENCE);
+        loop {
+            self.take_answers();
+            self.look_at_the_disk();
+            self.route_pending();
+            if !self.session.owes() {
+                return;
+            }
+            // All are cancel-safe: a notification, a watch, a reservation, a token.
+            tokio::select! {
+                () = self.answers.arrived() => {}
+                moved = self.durable.changed() => if moved.is_err() { return },
+                permit = shared.intake.reserve(), if self.held.is_some() => match permit {
+                    Ok(permit) => {
+                        if let Some(held) = self.held.take() {
+                            self.evaluate(held.token, &held.message, held.arrived, permit);
+                        }
+                    }
+                    Err(_) => return,
+                },
+                () = shared.shutdown.cancelled() => return,
+                () = sleep_until(end) => return,
+            }
         }
     }
 
@@ -282,7 +343,10 @@ impl<'a> Connection<'a> {
                 self.session.unsubscribed(id, &codes);
             }
             Step::Count(Counted::Acknowledged) => count(&self.shared.counters.acknowledged),
-            Step::Count(Counted::NotAuthorised) => count(&self.shared.counters.not_authorised),
+            Step::Refused { topic, why } => {
+                count(&self.shared.counters.not_authorised);
+                self.shared.troubles.arose(None, &topic, &Trouble::Refused(why));
+            }
             Step::Count(Counted::TooLargeForSubscriber) => {
                 count(&self.shared.counters.too_large_for_subscriber);
             }
@@ -296,11 +360,18 @@ impl<'a> Connection<'a> {
             Ok(key) => key,
             Err(why) => {
                 count(&self.shared.counters.refused_connections);
+                if let Some(unsaid) = self.shared.quiet.may_speak() {
+                    let (client, reason) = (&*connect.client, format!("0x{why:02X}"));
+                    tracing::warn!(peer = %self.peer, client, reason, unsaid, "client refused");
+                }
                 self.session.refuse(why);
                 return;
             }
         };
-        let attachment = self.attach(key.clone(), connect.clean).await;
+        let Some(attachment) = self.attach(key.clone(), connect.clean).await else {
+            self.session.refuse(reason::UNAVAILABLE);
+            return;
+        };
         self.shared.strangers.known(self.name);
         count(&self.shared.counters.connections);
         let longest = u32::try_from(MAX_ABSENCE.as_secs()).unwrap_or(u32::MAX);
@@ -326,15 +397,24 @@ impl<'a> Connection<'a> {
         self.attachment = Some(attachment);
     }
 
-    async fn attach(&self, key: Key, clean: bool) -> Attachment {
+    /// None: the gateway stops, the client has come once more meanwhile, or somebody else was given this
+    /// connection's place.
+    async fn attach(&self, key: Key, clean: bool) -> Option<Attachment> {
         let patience = Instant::now() + TAKEOVER_PATIENCE;
+        let turn = self.shared.hub.turn();
         loop {
             let force = Instant::now() >= patience;
-            match self.shared.hub.attach(key.clone(), clean, force) {
-                Attach::Attached(attachment) => return attachment,
+            match self.shared.hub.attach(key.clone(), clean, force, turn) {
+                Attach::Attached(attachment) => return Some(attachment),
+                Attach::Superseded => return None,
                 Attach::Occupied(gone) => {
                     count(&self.shared.counters.taken_over);
-                    _ = tokio::time::timeout_at(patience, gone.cancelled()).await;
+                    tokio::select! {
+                        () = gone.cancelled() => {}
+                        () = sleep_until(patience) => {}
+                        () = self.shared.shutdown.cancelled() => return None,
+                        () = self.evicted.cancelled() => return None,
+                    }
                 }
             }
         }
@@ -348,7 +428,7 @@ impl<'a> Connection<'a> {
     /// Gives a publish to the engine, now or (held) when there is room.
     fn hand_over(&mut self, token: u64, message: Arc<Message>, arrived: EngineTime) {
         if topics::find(&self.shared.settings.readings, &message.topic).is_none() {
-            return self.session.answer(token, Answer::Safe(Position(0)));
+            return self.session.answer(token, Answer::AfterDurable(Position(0)));
         }
         if self.shared.health.borrow().parked {
             if self.session.version() == Some(Version::V5) || message.qos == 0 {
@@ -398,11 +478,10 @@ impl<'a> Connection<'a> {
     ) {
         let user = self.key.as_ref().and_then(|key| key.user.as_deref());
         match self.shared.readings(user, message, arrived) {
-            None => {
-                count(&self.shared.counters.undecodable);
-                self.session.fail(token, reason::PAYLOAD_FORMAT);
+            None => self.session.fail(token, reason::PAYLOAD_FORMAT),
+            Some(readings) if readings.is_empty() => {
+                self.session.answer(token, Answer::AfterDurable(Position(0)));
             }
-            Some(readings) if readings.is_empty() => self.session.answer(token, Answer::Safe(Position(0))),
             Some(readings) => permit.send(Delivery {
                 readings,
                 ticket: self.answers.ticket(token),
@@ -476,6 +555,7 @@ impl<'a> Connection<'a> {
 
     /// Leaves the session, says the last words and tells the log.
     fn leave(mut self) {
+        self.session.gone();
         self.route_pending();
         self.shared.strangers.known(self.name);
         if let Some(End::Violation(violation)) = self.over {
@@ -501,21 +581,48 @@ impl<'a> Connection<'a> {
 
 impl Shared {
     /// The readings of a publish, stamped; none: its payload is not what its table says.
-    fn readings(
+    fn readings(&self, user: Option<&str>, message: &Message, arrived: EngineTime) -> Option<Vec<Reading>> {
+        let found = topics::find(&self.settings.readings, &message.topic)?;
+        let readings = self.decoded(&found, user, message, arrived);
+        if let Err(trouble) = &readings {
+            count(&self.counters.undecodable);
+            let name = found.device.or(user);
+            let device = name.and_then(|name| topics::device(&self.settings, name));
+            let device = device.as_ref().map(DeviceId::as_str);
+            self.troubles.arose(device, &message.topic, trouble);
+        }
+        readings.ok()
+    }
+
+    fn decoded(
         &self,
+        found: &Match<'_>,
         user: Option<&str>,
         message: &Message,
         arrived: EngineTime,
-    ) -> Option<Vec<crate::reading::Reading>> {
-        let found = topics::find(&self.settings.readings, &message.topic)?;
-        let decoded = found.table.decoder.decode(&message.payload).ok()?;
-        let stamp = self.stamps.stamp_arrived(decoded.time, arrived);
-        let (readings, rejected) = topics::readings(&self.settings, &found, user, decoded, stamp)?;
+    ) -> Result<Vec<Reading>, Trouble> {
+        let decoder = &found.table.decoder;
+        let decoded = decoder.decode(&message.payload).map_err(Trouble::Undecodable)?;
+        let own = decoded.time;
+        let stamp = self.stamps.stamp_arrived(own, arrived);
+        let (readings, rejected) =
+            topics::readings(&self.settings, found, user, decoded, stamp).ok_or(Trouble::Nameless)?;
         let rejected = u64::try_from(rejected).unwrap_or(u64::MAX);
         self.counters
             .rejected_values
             .fetch_add(rejected, std::sync::atomic::Ordering::Relaxed);
-        Some(readings)
+        let untimed = match own {
+            // The device's own time counts; or it tells none and nobody expects it to.
+            Some(_) if stamp.1 => None,
+            None => decoder.time.is_some().then_some(Trouble::NoTime),
+            Some(own) => self.stamps.off_by(own).map(Trouble::OffTime),
+        };
+        if let (Some(trouble), Some(reading)) = (untimed, readings.first()) {
+            count(&self.counters.untimed);
+            self.troubles
+                .arose(Some(reading.device.as_str()), &message.topic, &trouble);
+        }
+        Ok(readings)
     }
 
     /// A will is a publish that nobody waits for: evaluated if there is room, and handed to subscribers.
@@ -575,6 +682,7 @@ impl Clocks {
         };
         if connection.over.is_some() {
             sooner(self.over.map(|at| at + CLOSE_PATIENCE), Deadline::Close);
+            sooner(self.stopping.map(|at| at + STOP_CLOSE_PATIENCE), Deadline::Close);
             return next;
         }
         let begun = Some(self.begun).filter(|_| connection.attachment.is_none());

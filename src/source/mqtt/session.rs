@@ -5,6 +5,10 @@
 //! disk. `QoS` 0 and publishes that no table matches stand in the same queue, for order. A duplicate of a
 //! `QoS` 2 publish waits there like the first. Nothing here can acknowledge past the gate.
 //!
+//! **After the end** ([`Session::gone`]) what asked for no acknowledgement still gets its turn, because
+//! nobody will send it again. What asked for one and was not given it is handed to no subscriber: its client
+//! still has it, and handing it on now and again when it returns would make two of one.
+//!
 //! A session decides nothing about who may do what and holds no subscription: it says [`Step`] and is told.
 
 use std::{
@@ -27,7 +31,7 @@ use crate::{
 
 mod gate;
 
-use gate::{Entry, Gate, Kind, Verdict};
+use gate::{Entry, Gate, Kind, Ruling};
 
 /// Unsent bytes beyond which nothing more is read from or written for a client.
 pub const MAX_UNSENT: usize = 64 * 1024;
@@ -77,7 +81,14 @@ pub enum Step {
         /// What is wanted no more.
         filters: Vec<String>,
     },
-    /// Something was refused or dropped that only a counter sees.
+    /// A publish to a topic that is not the client's.
+    Refused {
+        /// Where to.
+        topic: Arc<str>,
+        /// Why not.
+        why: &'static str,
+    },
+    /// Something happened that only a counter sees.
     Count(Counted),
     /// The connection is over once the output is written.
     Close(End),
@@ -88,8 +99,6 @@ pub enum Step {
 pub enum Counted {
     /// A publish was acknowledged (or, `QoS` 0, passed the gate).
     Acknowledged,
-    /// A publish to a topic that is not the client's.
-    NotAuthorised,
     /// A message was larger than a subscriber takes.
     TooLargeForSubscriber,
 }
@@ -327,19 +336,19 @@ impl Session {
 
     /// What became of a publish. Answers may come in any order; the gate keeps the publishes' own.
     pub fn answer(&mut self, token: u64, answer: Answer) {
-        let verdict = match answer {
-            Answer::Safe(position) => Verdict::Safe(position),
-            Answer::OverLimit => Verdict::Failed(reason::QUOTA),
-            Answer::Dropped => Verdict::Never,
+        let ruling = match answer {
+            Answer::AfterDurable(position) => Ruling::AfterDurable(position),
+            Answer::OverLimit => Ruling::Failed(reason::QUOTA),
+            Answer::Dropped => Ruling::Never,
         };
-        self.gate.decide(token, verdict);
+        self.gate.decide(token, ruling);
         self.release();
     }
 
     /// A publish means nothing to the gateway: version 5 hears `why`; 3.1.1, which could only send it again,
     /// is acknowledged, and the local subscribers get it.
     pub fn fail(&mut self, token: u64, why: u8) {
-        self.gate.decide(token, Verdict::Failed(why));
+        self.gate.decide(token, Ruling::Failed(why));
         self.release();
     }
 
@@ -400,13 +409,20 @@ impl Session {
         }
     }
 
-    /// What outlives the connection. What had not been answered is forgotten: it will be sent again and
-    /// evaluated again.
-    #[must_use]
-    pub fn keep(mut self) -> Kept {
+    /// The connection is over. What waits for an acknowledgement is forgotten: it will be sent again and
+    /// evaluated again. What asked for none ([`Session::owes`]) still passes the gate, in order.
+    pub fn gone(&mut self) {
         for id in self.gate.waiting_qos2() {
             self.received.remove(&id);
         }
+        self.gate.forget_asked();
+        self.ended = true;
+    }
+
+    /// What waits for the client's return.
+    #[must_use]
+    pub fn keep(mut self) -> Kept {
+        self.gone();
         self.outgoing.append(&mut self.again);
         Kept {
             outgoing: self.outgoing,
@@ -510,10 +526,11 @@ impl Session {
                 why: "too many QoS 2 publishes without a release",
             });
         }
-        if topics::is_reserved(&topic) {
-            self.steps.push_back(Step::Count(Counted::NotAuthorised));
+        let reserved = topics::reserved(&topic);
+        if let Some(why) = reserved {
+            let topic = Arc::clone(&topic);
+            self.steps.push_back(Step::Refused { topic, why });
             if version == Version::V311 {
-                let why = "a publish to a topic of the gateway's own";
                 return Err(Violation {
                     reason: reason::NOT_AUTHORISED,
                     why,
@@ -528,7 +545,7 @@ impl Session {
                 token,
                 kind,
                 duplicate,
-                verdict: Verdict::Safe(Position(0)),
+                ruling: Ruling::AfterDurable(Position(0)),
                 message: None,
             });
             self.release();
@@ -537,7 +554,7 @@ impl Session {
         if publish.qos == 2 {
             self.received.insert(publish.id);
         }
-        let reserved = topics::is_reserved(&topic);
+        let reserved = reserved.is_some();
         let message = Arc::new(Message {
             topic,
             payload: publish.payload,
@@ -545,17 +562,17 @@ impl Session {
             retain: publish.retain,
             properties: publish.properties,
         });
-        let verdict = if reserved {
-            Verdict::Failed(reason::NOT_AUTHORISED)
+        let ruling = if reserved {
+            Ruling::Failed(reason::NOT_AUTHORISED)
         } else {
-            Verdict::Waiting
+            Ruling::Waiting
         };
         let routed = (!reserved).then(|| Arc::clone(&message));
         self.gate.push(Entry {
             token,
             kind,
             duplicate,
-            verdict,
+            ruling,
             message: routed,
         });
         if reserved {
@@ -592,12 +609,14 @@ impl Session {
     /// Lets pass what may: the only place where a publish is acknowledged.
     fn release(&mut self) {
         let Some(version) = self.version else { return };
-        while !self.ended
-            && let Some(entry) = self.gate.pass(self.durable)
-        {
-            let why = match entry.verdict {
-                Verdict::Failed(why) => why,
-                Verdict::Never => {
+        while let Some(entry) = self.gate.pass(self.durable) {
+            let why = match entry.ruling {
+                Ruling::Failed(why) => why,
+                Ruling::Never if self.ended => continue,
+                Ruling::Never => {
+                    if let Kind::PubRec(id) = entry.kind {
+                        self.received.remove(&id);
+                    }
                     self.close(if self.stopping {
                         reason::SHUTTING_DOWN
                     } else {
@@ -605,7 +624,7 @@ impl Session {
                     });
                     return;
                 }
-                Verdict::Safe(_) | Verdict::Waiting => reason::SUCCESS,
+                Ruling::AfterDurable(_) | Ruling::Waiting => reason::SUCCESS,
             };
             let failed = why >= reason::UNSPECIFIED;
             match entry.kind {
@@ -705,7 +724,7 @@ impl Session {
 
     fn end(&mut self, end: End) {
         if !self.ended {
-            self.ended = true;
+            self.gone();
             self.steps.push_back(Step::Close(end));
         }
     }

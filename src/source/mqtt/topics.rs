@@ -14,8 +14,8 @@ use crate::{
 /// Levels of one filter: the tree of subscriptions is as deep as its deepest filter.
 pub const MAX_LEVELS: usize = 64;
 
-/// The gateway's own topics: only it publishes there.
-const OWN: &str = "tidegate/";
+/// The first level of the gateway's own topics: only it publishes there.
+const OWN: &str = "tidegate";
 
 /// Whether a publish may name `topic`.
 #[must_use]
@@ -39,10 +39,16 @@ pub fn is_filter(filter: &str) -> bool {
     true
 }
 
-/// Whether `topic` belongs to the gateway (`tidegate/...`) or to a server (`$...`): no client publishes there.
+/// Why no client may publish to `topic`, if none may: it is the gateway's (`tidegate`, `tidegate/...`) or a
+/// server's (`$...`).
 #[must_use]
-pub fn is_reserved(topic: &str) -> bool {
-    topic.starts_with(OWN) || topic.starts_with('$')
+pub fn reserved(topic: &str) -> Option<&'static str> {
+    if topic.split('/').next() == Some(OWN) {
+        return Some("a publish to a topic that is the gateway's own");
+    }
+    topic
+        .starts_with('$')
+        .then_some("a publish to a topic that begins with $, as only a server's own do")
 }
 
 /// The table a topic belongs to, and what the topic itself tells.
@@ -88,6 +94,15 @@ fn captures<'a>(table: &'a TopicReadings, topic: &'a str) -> Option<Match<'a>> {
     names.next().is_none().then_some(found)
 }
 
+/// Which device has this name on the wire (`[[device]] from`). `None`: it is no usable name.
+#[must_use]
+pub fn device(settings: &Settings, name: &str) -> Option<DeviceId> {
+    match settings.renamed.get(name) {
+        Some(device) => Some(device.clone()),
+        None => DeviceId::new(name).ok(),
+    }
+}
+
 /// The readings of a decoded payload, and how many of its values could not be one. `None`: nobody knows a
 /// usable name of the device.
 ///
@@ -100,11 +115,7 @@ pub fn readings(
     decoded: Decoded,
     (at, stamped): (EngineTime, bool),
 ) -> Option<(Vec<Reading>, usize)> {
-    let name = found.device.or(decoded.device.as_deref()).or(user)?;
-    let device = match settings.renamed.get(name) {
-        Some(device) => device.clone(),
-        None => DeviceId::new(name).ok()?,
-    };
+    let device = device(settings, found.device.or(decoded.device.as_deref()).or(user)?)?;
     let captured = found.metric.and_then(|metric| Metric::new(metric).ok());
     let mut rejected = decoded.rejected;
     let mut readings = Vec::with_capacity(decoded.values.len());
@@ -170,6 +181,16 @@ mod tests {
         }
         for topic in ["", "+", "a/#", "a\0b"] {
             assert!(!is_topic(topic), "{topic:?}");
+        }
+    }
+
+    #[test]
+    fn the_gateways_own_topics_begin_with_its_name_as_a_level() {
+        for topic in ["tidegate", "tidegate/", "tidegate/g/status", "$SYS/x", "$"] {
+            assert!(reserved(topic).is_some(), "{topic}");
+        }
+        for topic in ["tidegateway", "x/tidegate", "a$"] {
+            assert!(reserved(topic).is_none(), "{topic}");
         }
     }
 

@@ -28,6 +28,7 @@ pub mod reason {
     pub const CLIENT_ID: u8 = 0x85;
     pub const BAD_CREDENTIALS: u8 = 0x86;
     pub const NOT_AUTHORISED: u8 = 0x87;
+    pub const UNAVAILABLE: u8 = 0x88;
     pub const SHUTTING_DOWN: u8 = 0x8B;
     pub const BAD_AUTH_METHOD: u8 = 0x8C;
     pub const KEEP_ALIVE: u8 = 0x8D;

@@ -15,11 +15,11 @@ pub(super) enum Kind {
 
 /// What is known of a publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Ruling {
     /// Not yet.
     Waiting,
     /// Passes when the disk has this.
-    Safe(Position),
+    AfterDurable(Position),
     /// Was not evaluated, for this reason.
     Failed(u8),
     /// Will never be evaluated: must not be acknowledged.
@@ -32,7 +32,7 @@ pub(super) struct Entry {
     pub kind: Kind,
     /// The same `QoS` 2 publish again.
     pub duplicate: bool,
-    pub verdict: Verdict,
+    pub ruling: Ruling,
     /// For the local subscribers; a duplicate has none.
     pub message: Option<Arc<Message>>,
 }
@@ -92,32 +92,38 @@ impl Gate {
     }
 
     /// The first answer counts. A token that is not here has passed: a late answer changes nothing.
-    pub(super) fn decide(&mut self, token: u64, verdict: Verdict) {
+    pub(super) fn decide(&mut self, token: u64, ruling: Ruling) {
         // Tokens are given in order, so the queue is sorted by them.
         if let Ok(index) = self.entries.binary_search_by_key(&token, |entry| entry.token)
             && let Some(entry) = self.entries.get_mut(index)
-            && entry.verdict == Verdict::Waiting
+            && entry.ruling == Ruling::Waiting
         {
-            entry.verdict = verdict;
+            entry.ruling = ruling;
         }
     }
 
     /// The first entry, if it may pass.
     pub(super) fn pass(&mut self, durable: Position) -> Option<Entry> {
-        let entry = self.entries.pop_front_if(|entry| match entry.verdict {
-            Verdict::Waiting => false,
-            Verdict::Safe(position) => position <= durable,
-            Verdict::Failed(_) | Verdict::Never => true,
+        let entry = self.entries.pop_front_if(|entry| match entry.ruling {
+            Ruling::Waiting => false,
+            Ruling::AfterDurable(position) => position <= durable,
+            Ruling::Failed(_) | Ruling::Never => true,
         })?;
         self.bytes = self.bytes.saturating_sub(size(&entry));
         Some(entry)
+    }
+
+    /// Forgets what waits for an acknowledgement. What asked for none keeps its turn.
+    pub(super) fn forget_asked(&mut self) {
+        self.entries.retain(|entry| entry.kind == Kind::Nothing);
+        self.bytes = self.entries.iter().map(size).sum();
     }
 
     /// Duplicates of a publish that failed fail with it.
     pub(super) fn fail_duplicates(&mut self, id: u16, why: u8) {
         for entry in &mut self.entries {
             if entry.duplicate && entry.kind == Kind::PubRec(id) {
-                entry.verdict = Verdict::Failed(why);
+                entry.ruling = Ruling::Failed(why);
             }
         }
     }

@@ -87,7 +87,7 @@ impl Rig {
             match step {
                 Step::Route(message) => self.routed.push(message.topic.to_string()),
                 Step::Close(end) => self.end = Some(end),
-                Step::Count(_) => {}
+                Step::Count(_) | Step::Refused { .. } => {}
                 step => steps.push(step),
             }
         }
@@ -103,7 +103,8 @@ impl Rig {
     }
 
     fn safe(&mut self, token: u64, position: u64) {
-        self.session.answer(token, Answer::Safe(Position(position)));
+        self.session
+            .answer(token, Answer::AfterDurable(Position(position)));
         self.feed(&[]);
     }
 
@@ -195,7 +196,7 @@ fn what_is_dropped_is_never_acknowledged_and_ends_the_connection() {
         let first = rig.publish(1, 1, "a");
         let second = rig.publish(1, 2, "a");
         rig.session.answer(second, Answer::Dropped);
-        rig.session.answer(first, Answer::Safe(Position(3)));
+        rig.session.answer(first, Answer::AfterDurable(Position(3)));
         rig.durable(3);
         let sent = rig.sent();
         assert!(sent.starts_with(&[0x40, 2, 0, 1]), "the one before it is owed");
@@ -446,6 +447,31 @@ fn a_goodbye_forgets_the_will_unless_it_says_otherwise() {
         rig.feed(bytes);
         assert_eq!(rig.end, Some(end));
         assert!(rig.sent().is_empty());
+    }
+}
+
+#[test]
+fn after_the_end_only_what_asked_for_no_acknowledgement_is_handed_on() {
+    for version in BOTH {
+        let mut rig = Rig::new(version).quiet();
+        let first = rig.publish(0, 0, "a");
+        let asked = rig.publish(2, 2, "c");
+        let lost = rig.publish(0, 0, "d");
+        let last = rig.publish(0, 0, "e");
+        rig.session.gone();
+        rig.safe(asked, 0);
+        rig.session.answer(lost, Answer::Dropped);
+        rig.safe(last, 0);
+        assert!(
+            rig.session.owes() && rig.routed.is_empty(),
+            "the first comes first"
+        );
+        rig.safe(first, 5);
+        assert!(rig.routed.is_empty(), "not before the disk");
+        rig.durable(5);
+        assert_eq!(rig.routed, ["a", "e"]);
+        assert!(rig.sent().is_empty() && !rig.session.owes());
+        assert!(rig.session.keep().received.is_empty(), "it will be sent again");
     }
 }
 
