@@ -3,8 +3,8 @@
 use std::sync::atomic::Ordering;
 
 use crate::rig::{
-    Hello, MAX_INFLIGHT, MAX_PACKET, Message, Packet, Rig, V5, V311, hello, message, payloads, property,
-    publish, the,
+    BOTH, Hello, MAX_INFLIGHT, MAX_PACKET, Message, Packet, Rig, V5, V311, hello, message, payloads,
+    property, publish, the,
 };
 
 fn aliased(topic: &str, alias: u16) -> Message {
@@ -153,6 +153,30 @@ async fn no_more_is_on_its_way_than_the_clients_receive_maximum() {
     assert_eq!(listener.pending().await, [Packet::PubRel(sent[1].id, 0)]);
     listener.say(0x70, &sent[1].id.to_be_bytes()).await;
     assert_eq!(payloads(&listener.messages().await), ["four", "five"]);
+}
+
+/// 3.1.1 §4.6; 5 §4.9: an acknowledgement is all that the next message needs: nothing else has to be said.
+#[tokio::test]
+async fn an_acknowledgement_alone_lets_the_next_message_follow() {
+    for version in BOTH {
+        let rig = Rig::open().await;
+        let mut listener = rig.client(version, "listener").await;
+        listener.subscribe(&[("a", 1)]).await;
+        let mut talker = rig.client(version, "talker").await;
+        for number in 0..3 * MAX_INFLIGHT {
+            talker.publish(message("a", number.to_string(), 1)).await;
+        }
+        for number in 0..3 * MAX_INFLIGHT {
+            let heard = listener.message().await;
+            assert_eq!(heard.payload, number.to_string().as_bytes());
+            // All of a window at once.
+            if number % MAX_INFLIGHT == MAX_INFLIGHT - 1 {
+                let ids = number + 2 - MAX_INFLIGHT..=number + 1;
+                let acknowledgements = ids.flat_map(|id| [0x40, 2, 0, u8::try_from(id).unwrap()]);
+                listener.send(&acknowledgements.collect::<Vec<_>>()).await;
+            }
+        }
+    }
 }
 
 /// 5 §4.9: an acknowledgement that says no makes room like any other, and is not asked again.

@@ -370,10 +370,12 @@ impl Client {
     /// All that waits for it, acknowledged.
     pub async fn messages(&mut self) -> Vec<Message> {
         let mut all = Vec::new();
-        loop {
-            let mut quiet = true;
+        // What an acknowledgement made room for may come after the answer to the ping after it, not to the next.
+        let mut quiet = 0;
+        while quiet < 2 {
+            quiet += 1;
             for packet in self.pending().await {
-                quiet = false;
+                quiet = 0;
                 match packet {
                     Packet::Publish(message) => {
                         match message.qos {
@@ -387,10 +389,8 @@ impl Client {
                     other => panic!("{other:?}"),
                 }
             }
-            if quiet {
-                return all;
-            }
         }
+        all
     }
 
     /// All that waits for it, not acknowledged.

@@ -246,6 +246,8 @@ impl<'a> Connection<'a> {
             };
             match self.session.step(input) {
                 Some(step) => self.perform(step).await,
+                // What was acknowledged meanwhile has made room, and nobody else would say so.
+                None if self.deliver() => {}
                 None => break,
             }
         }
@@ -510,25 +512,34 @@ impl<'a> Connection<'a> {
         self.session.subscribed(id, &codes);
     }
 
-    /// Hands what waits for the client to its session, as far as the client takes it.
+    /// Hands what waits for the client to its session, or ends the connection because too much does.
     fn pump(&mut self) {
-        let Some(attachment) = self.attachment.as_ref().filter(|_| self.over.is_none()) else {
-            return;
-        };
-        if attachment.mailbox.overflowed() {
+        let overflowed = |attachment: &Attachment| attachment.mailbox.overflowed();
+        if self.over.is_none() && self.attachment.as_ref().is_some_and(overflowed) {
             count(&self.shared.counters.slow_subscribers);
             self.session.close(reason::QUOTA);
             return;
         }
+        self.deliver();
+    }
+
+    /// As far as the client takes it; whether that was any.
+    fn deliver(&mut self) -> bool {
+        let Some(attachment) = self.attachment.as_ref().filter(|_| self.over.is_none()) else {
+            return false;
+        };
         let now = Instant::now();
+        let mut any = false;
         while self.session.can_deliver()
             && let Some(arrival) = attachment.mailbox.take()
         {
+            any = true;
             let expiry = arrival.remaining(now);
             if expiry != Some(0) {
                 self.session.deliver(arrival, expiry);
             }
         }
+        any
     }
 
     fn stop(&mut self) {
