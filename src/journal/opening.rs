@@ -339,6 +339,7 @@ fn assemble(
         spares: std::mem::take(&mut image.spares),
         slots: image.slots.clone(),
         state: image.state.clone(),
+        taken: image.cursors.clone(),
         written: image.cursors.clone(),
         pending: std::collections::VecDeque::new(),
         last: image.last,

@@ -213,6 +213,11 @@ impl Catalog {
                 self.hint(number, found.newest(), offset);
                 break;
             }
+            if offset < segment.filled().0 {
+                // It was filled further before its follower came: now it is whole.
+                place = Some((segment, offset));
+                continue;
+            }
             place = follower.map(|segment| (segment, FRAMES));
         }
         Ok(found.entries)

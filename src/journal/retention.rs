@@ -9,7 +9,7 @@ use std::{io, sync::Arc, time::Duration};
 use crate::{event::Position, time::Timestamp};
 
 use super::{
-    Cursor, Error, WhenFull,
+    Cursor, Error, SinkPlan, WhenFull,
     frame::{self, Kind, Note},
     recovery::{Spare, at},
     segment::{FRAMES, Segment, SegmentHeader, TRAILER},
@@ -186,10 +186,12 @@ impl Writer {
     /// Adds what earlier notes tell that somebody has not yet read: so that what is lost in one go is one range,
     /// however long it goes on.
     fn retell(&mut self, note: &mut Note) {
-        if self
-            .slowest()
-            .is_none_or(|cursor| cursor.position >= self.told_at)
-        {
+        let passed = |plan: &SinkPlan| {
+            self.taken
+                .get(&plan.name)
+                .is_some_and(|at| at.position >= self.told_at)
+        };
+        if self.shared.plans().iter().all(passed) {
             self.told = None;
         }
         if let Some(told) = &self.told {
@@ -207,9 +209,8 @@ impl Writer {
     /// Whether a segment may go; what is lost with it is added to the note.
     fn may_go(&self, segment: &Segment, why: Why, note: &mut Option<Note>) -> Result<bool, Error> {
         let path = self.dir.join(&segment.name);
-        let cursors = self.shared.cursors().clone();
         for plan in self.shared.plans() {
-            let cursor = cursors.get(&plan.name).copied().unwrap_or_default();
+            let cursor = self.taken.get(&plan.name).copied().unwrap_or_default();
             let contents = self
                 .catalog
                 .contents(segment, cursor.position)
@@ -356,9 +357,19 @@ impl Writer {
         let Some(through) = give_up.last().map(|segment| segment.filled().1) else {
             return Ok(true);
         };
-        let Some(mut batch) = self.batch_here(0).filter(|batch| batch.takes(SETTLED)) else {
+        // The cursors by which it is delivered come with it.
+        let moved = self.moved();
+        let room = SETTLED
+            + moved
+                .iter()
+                .map(|it| frame::HEADER + frame::encode(it).len())
+                .sum::<usize>();
+        let Some(mut batch) = self.batch_here(0).filter(|batch| batch.takes(room)) else {
             return Ok(true);
         };
+        for moved in moved {
+            batch.push_cursor(moved);
+        }
         batch.push_settled(through, "room");
         self.flush(batch)
     }
@@ -383,6 +394,7 @@ impl Writer {
         let now = self.shared.clock.moment().wall;
         let age = i64::try_from(max_age.as_micros()).unwrap_or(i64::MAX);
         let limit = Timestamp(now.0.saturating_sub(age));
+        self.take_cursors();
         let segments = self.catalog.segments();
         let mut old = Vec::new();
         let mut note = None;

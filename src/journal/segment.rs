@@ -21,7 +21,7 @@ use crate::{
 };
 
 use super::{
-    frame::{self, Header},
+    frame::{self, Header, Kind},
     storage::File,
 };
 
@@ -345,26 +345,16 @@ impl Walk<'_> {
                 continue;
             }
             let bytes = rest.get(at..).unwrap_or_default();
-            if let Some(header) = Header::parse(bytes).filter(|header| follows(header, &newest)) {
-                if frame::verified(bytes, self.salt).is_some() {
-                    found.good.push((bad + at, header));
-                    newest = header;
-                    at += header.whole();
-                    continue;
-                }
-                found.claimed = found.claimed.max(header.sequence);
-                found.begun = true;
-            } else if let Some(header) = Header::fields(bytes)
-                .filter(|header| (at == 0 || header.kind.0 != 0) && resembles(header, &newest))
+            if let Some(header) = Header::parse(bytes).filter(|header| follows(header, &newest))
+                && frame::verified(bytes, self.salt).is_some()
             {
-                // One of its fields is damaged. Its number may be: then it had the next one at least.
-                let next = Sequence(newest.sequence.0 + 1);
-                let claimed = if header.sequence.0 < next.0 + NEAR_SEQUENCE {
-                    header.sequence
-                } else {
-                    next
-                };
-                found.claimed = found.claimed.max(claimed.max(next));
+                found.good.push((bad + at, header));
+                newest = header;
+                at += header.whole();
+                continue;
+            }
+            if let Some(sequence) = claim(bytes, &newest, at == 0) {
+                found.claimed = found.claimed.max(sequence);
                 found.begun = true;
             }
             at += 1;
@@ -382,16 +372,31 @@ fn follows(header: &Header, last: &Header) -> bool {
         && near(header.sequence.0, last.sequence.0, 1 << 24)
 }
 
-const NEAR_SEQUENCE: u64 = 1 << 16;
-
-/// Whether all but one of a header's fields are what may stand behind `last`. What an earlier use left has
-/// lower ones throughout.
-fn resembles(header: &Header, last: &Header) -> bool {
-    let above = |a: u64, b: u64, by: u64| a > b && a - b <= by;
-    let group = header.group == last.group.wrapping_add(1);
+/// The sequence that an unverified header claims, if it can be one of the write group after `last`. What an
+/// earlier use left is of an older group, and what stands in the middle of a payload hardly has the right one.
+/// Where the next frame must begin one of the fields may be damaged: then it is a header all the same.
+fn claim(bytes: &[u8], last: &Header, next: bool) -> Option<Sequence> {
+    let header = Header::fields(bytes)?;
+    let most = (bytes.len() / frame::HEADER) as u64;
+    let above = |a: u64, b: u64, by: u64| a >= b && a - b <= by;
+    let group = header.group == last.group.wrapping_add(u32::from(last.ends_group));
     let position = above(header.position.0, last.position.0, 1 << 32);
-    let sequence = above(header.sequence.0, last.sequence.0, NEAR_SEQUENCE);
-    u8::from(group) + u8::from(position) + u8::from(sequence) >= 2
+    let sequence = above(header.sequence.0, last.sequence.0, most);
+    if next {
+        let right = u8::from(group)
+            + u8::from(position && header.position > last.position)
+            + u8::from(sequence && header.sequence > last.sequence);
+        if right >= 2 {
+            let following = Sequence(last.sequence.0 + 1);
+            return Some(if sequence {
+                header.sequence.max(following)
+            } else {
+                following
+            });
+        }
+    }
+    let is_header = Header::parse(bytes).is_some() && header.kind.0 <= Kind::SKIPPED.0;
+    (is_header && header.whole() <= bytes.len() && group && position && sequence).then_some(header.sequence)
 }
 
 /// What stands behind bad bytes.

@@ -140,6 +140,8 @@ pub(super) struct Writer {
     pub spares: Vec<Spare>,
     pub slots: Slots,
     pub state: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// The cursors that are written next.
+    pub taken: BTreeMap<SinkName, Cursor>,
     /// The cursors as the disk has them.
     pub written: BTreeMap<SinkName, Cursor>,
     pub pending: VecDeque<Commit>,
@@ -231,7 +233,7 @@ impl Batch {
         self.taken += 1;
     }
 
-    fn push_cursor(&mut self, moved: Move) {
+    pub fn push_cursor(&mut self, moved: Move) {
         self.push(Kind::CURSOR, Position(0), true, &frame::encode(&moved));
         self.cursors.push(moved);
     }
@@ -262,6 +264,7 @@ impl Writer {
     /// there is no room, the rest is still pending.
     pub fn write(&mut self, cursors: bool) -> Result<bool, Error> {
         loop {
+            self.take_cursors();
             let moved = self.moved();
             if self.pending.is_empty() && (!cursors || moved.is_empty()) {
                 return Ok(true);
@@ -441,10 +444,16 @@ impl Writer {
         self.give_up(given_up)
     }
 
-    /// The cursors that have moved since they were last written.
+    /// The cursors as they are now. What goes for being delivered goes by these, not by newer ones: the disk has
+    /// them first.
+    pub fn take_cursors(&mut self) {
+        self.taken = self.shared.cursors().clone();
+    }
+
+    /// The cursors taken that have moved since they were last written.
     pub fn moved(&self) -> Vec<Move> {
-        let cursors = self.shared.cursors();
-        let moved = cursors
+        let moved = self
+            .taken
             .iter()
             .filter(|(sink, cursor)| self.written.get(*sink) != Some(*cursor));
         moved
@@ -517,6 +526,7 @@ impl Writer {
 
     /// Writes `closed`, alone in its group: what stands before it is on the disk already.
     pub fn close(&mut self) -> Result<(), Error> {
+        self.take_cursors();
         if let Some(mut batch) = self.batch_here(0) {
             // Where there is no room for commits, the reserve takes the cursors.
             for moved in self.moved() {

@@ -398,3 +398,75 @@ fn harmed_copies_of_real_journals_open_and_name_what_they_lost() {
         failed.len()
     );
 }
+
+fn fixture(name: &str) -> Simulated {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures/journal-1")
+        .join(name);
+    let mut files = Files::new();
+    for line in fs::read_to_string(dir.join("recipe")).unwrap().lines() {
+        let [path, length, header] = line.split(' ').collect::<Vec<_>>()[..] else {
+            panic!("{line}")
+        };
+        let mut bytes = fs::read(dir.join(path)).unwrap();
+        bytes.resize(length.parse().unwrap(), 0);
+        if header == "1" {
+            let at = bytes.len() - 128;
+            bytes.copy_within(..100, at);
+        }
+        files.insert(Path::new("/journal").join(path), bytes);
+    }
+    disk_with(&files)
+}
+
+#[test]
+fn a_clean_journal_of_format_1_opens() {
+    let open = Open::new(&fixture("clean"));
+    assert!(open.recovered.clean);
+    assert_eq!(open.recovered.findings, Vec::<String>::new());
+    assert_eq!(open.state(), [("r/y".to_owned(), "2".to_owned())]);
+    assert_eq!(texts(&open.read_all()), ["a", "b", "c", "d", "e"]);
+    assert_eq!(
+        texts(&open.read(open.journal.cursor(&sink("cloud")))),
+        ["c", "d", "e"]
+    );
+}
+
+#[test]
+fn a_torn_journal_of_format_1_opens() {
+    let open = Open::new(&fixture("torn"));
+    assert!(!open.recovered.clean);
+    assert_eq!(open.state().len(), 2);
+    open.commit(&["new"], &[]);
+    let entries = open.read_all();
+    assert_eq!(texts(&entries), ["a", "b", "c", "EventsDiscarded", "new"]);
+    assert_eq!(account(&entries), (vec![1, 2, 3, 6, 7], vec![(4, 5)]));
+}
+
+#[test]
+fn a_damaged_journal_of_format_1_opens() {
+    let open = Open::new(&fixture("damaged"));
+    let entries = settled(&open);
+    let found = texts(&entries)
+        .into_iter()
+        .filter(|text| !text.starts_with("new "));
+    let expected = ["a", "c", "d", "e", "StorageDamaged", "EventsDiscarded"];
+    assert_eq!(found.collect::<Vec<_>>(), expected);
+    assert_eq!(account(&entries).1, [(2, 2)]);
+}
+
+#[test]
+fn a_journal_from_a_future_version_is_moved_aside_whole() {
+    let disk = fixture("from-a-future-version");
+    let identity = disk.content(Path::new("/journal/current/identity"));
+    let open = Open::new(&disk);
+    let finding = &open.recovered.findings[0];
+    assert!(
+        finding.contains("its format is version 2, this is version 1"),
+        "{finding}"
+    );
+    let aside = disk.content(Path::new("/journal/unreadable/identity"));
+    assert_eq!(aside, identity, "nothing in it is touched");
+    open.commit(&["new"], &[]);
+    assert_eq!(texts(&open.read_all()), ["StorageDamaged", "new"]);
+}

@@ -228,3 +228,33 @@ fn state_alone_waits_for_company_and_an_event_takes_it_along() {
     open.kill(&disk);
     assert_eq!(Open::new(&disk).state(), [("k".to_owned(), "1".to_owned())]);
 }
+
+#[test]
+fn a_reader_at_the_end_misses_nothing_while_segments_change() {
+    let disk = Simulated::default();
+    let large = Settings {
+        max_bytes: 64 * 1024 * 1024,
+        ..settings()
+    };
+    let open = Open::on(&disk, &large, owner(&["cloud"]));
+    let journal = open.journal.clone();
+    let events = 600;
+    let reader = std::thread::spawn(move || {
+        let mut cursor = Cursor::default();
+        while cursor.sequence < Sequence(events) {
+            for entry in journal.read_after_blocking(cursor, ALL).unwrap() {
+                assert_eq!(
+                    entry.sequence,
+                    Sequence(cursor.sequence.0 + 1),
+                    "one is passed over"
+                );
+                cursor = cursor_at(&entry);
+            }
+        }
+    });
+    let padding = "x".repeat(60_000);
+    for number in 0..events {
+        open.commit(&[&format!("{number} {padding}")], &[]);
+    }
+    reader.join().unwrap();
+}

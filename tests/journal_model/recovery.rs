@@ -317,3 +317,27 @@ fn a_killed_process_s_last_words_are_put_on_the_disk_before_they_are_believed() 
     open.power_cut(&disk, &mut random);
     assert_eq!(texts(&Open::new(&disk).read_all()), seen);
 }
+
+#[test]
+fn what_an_earlier_use_of_a_segment_left_is_never_read_as_new() {
+    let disk = Simulated::default();
+    let open = Open::new(&disk);
+    fill(&open, 30);
+    open.commit(&["last"], &[]);
+    let before = texts(&open.read_all());
+    open.kill(&disk);
+    let old = disk.content(Path::new("/journal/current/0001.seg")).unwrap();
+    let path = newest_segment(&disk);
+    let mut bytes = disk.content(&path).unwrap();
+    let end = *frames(&bytes).last().unwrap();
+    // Whole frames of another use line up behind the last one.
+    let left = frames(&old)[3];
+    bytes[end..end + left - FRAMES].copy_from_slice(&old[FRAMES..left]);
+    disk.put_content(&path, Some(bytes));
+    let open = Open::new(&disk);
+    assert_eq!(texts(&open.read_all()), before);
+    open.commit(&["new"], &[]);
+    let after = open.read_all();
+    assert_eq!(texts(&after)[..before.len()], before);
+    assert_eq!(after.last().map(|entry| entry.sequence), Some(Sequence(32)));
+}

@@ -369,6 +369,37 @@ fn state_takes_a_quarter_of_the_journal_at_most() {
 }
 
 #[test]
+fn what_goes_for_a_large_commit_is_delivered_on_the_disk_first() {
+    for syncs in 1..4 {
+        let disk = Simulated::default();
+        let open = Open::new(&disk);
+        fill(&open, 380);
+        let newest = open.read_all();
+        open.journal
+            .acknowledge(&sink("cloud"), cursor_at(newest.last().unwrap()));
+        disk.fail_after_syncs(syncs);
+        open.journal.append(outcome(&[&"y".repeat(1_500_000)], &[]));
+        open.health(|health| health.pulse > 1 || health.parked);
+        disk.set_failing_sync(true);
+        open.journal.append(outcome(&["z"], &[]));
+        open.gone();
+        disk.power_cut(&mut fastrand::Rng::with_seed(syncs));
+        disk.set_failing_sync(false);
+        let open = Open::new(&disk);
+        open.commit(&["new"], &[]);
+        let cursor = open.journal.cursor(&sink("cloud"));
+        let owed = open.read(cursor);
+        let (read, told) = account(&owed);
+        for sequence in cursor.sequence.0 + 1..*read.last().unwrap() {
+            let known =
+                read.contains(&sequence) || told.iter().any(|(from, to)| (*from..=*to).contains(&sequence));
+            assert!(known, "{sequence} is missing after {syncs} flushes");
+        }
+        assert!(says(&open, "StorageDamaged").is_empty(), "a crash is no damage");
+    }
+}
+
+#[test]
 fn a_backlog_is_not_read_at_opening() {
     let disk = Simulated::default();
     let large = Settings {
