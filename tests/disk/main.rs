@@ -24,6 +24,11 @@ mod volume;
 use std::time::Duration;
 
 use serde_json::Value;
+use tidegate::{
+    journal::{self, Journal, Owner, Recovered, Running, Settings},
+    time::Clock,
+};
+use tokio::time::Instant;
 
 /// What no part of these tests may take longer than.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -39,6 +44,18 @@ fn text<'a>(event: &'a Value, pointer: &str) -> &'a str {
 async fn ended(gateway: &mut parts::Gateway) -> std::process::ExitStatus {
     let ended = tokio::time::timeout(PATIENCE, gateway.process.wait());
     ended.await.expect("it ends in time").expect("waited")
+}
+
+/// Opens a journal. Another test of this program may be starting a process just now: until that has become another
+/// program it holds what was open here, an earlier journal's lock too.
+fn open_with(settings: &Settings, owner: &Owner) -> (Journal, Recovered, Running) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match Journal::open(settings, owner.clone(), Clock::system()) {
+            Err(journal::Error::Locked { .. }) if Instant::now() < deadline => std::thread::yield_now(),
+            opened => return opened.expect("it opens"),
+        }
+    }
 }
 
 /// How many power cuts a test tries.
@@ -60,17 +77,19 @@ fn random() -> fastrand::Rng {
     fastrand::Rng::with_seed(seed)
 }
 
-/// Where to cut: half of the moments right after something notable, an acknowledgement above all, when least is on
-/// the disk that need not be; the others anywhere.
+/// Where to cut: half of the moments right after something notable, an acknowledgement above all, when all of it
+/// must be on the disk; the others anywhere right before a flush, when as much as can be is not.
 fn moments(
+    disk: &recorder::Recorder,
     notable: &[usize],
-    span: std::ops::RangeInclusive<usize>,
+    from: usize,
     random: &mut fastrand::Rng,
 ) -> Vec<usize> {
+    let end = disk.now();
     (0..cuts())
         .map(|cut| match random.choice(notable) {
             Some(moment) if cut % 2 == 0 => *moment,
-            _ => random.usize(span.clone()),
+            _ => disk.before_flush(random.usize(from..=end)),
         })
         .collect()
 }

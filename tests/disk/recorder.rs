@@ -42,11 +42,13 @@ impl Write {
         disk[self.at..self.at + self.bytes.len()].copy_from_slice(&self.bytes);
     }
 
-    /// What a power cut leaves of it: nothing, all, or some of its sectors.
+    /// What a power cut leaves of it: nothing, all, or some of its sectors. ext4 has to rely on its first block being
+    /// whole: its checksum stands in another sector than most of what it covers, and a small disk has no second.
     fn torn(&self, random: &mut fastrand::Rng) -> Vec<Self> {
         match random.u8(..3) {
             0 => Vec::new(),
             1 => vec![self.clone()],
+            _ if self.at == 0 => Vec::new(),
             _ => {
                 let sectors = self.bytes.chunks(SECTOR).enumerate();
                 sectors
@@ -187,6 +189,15 @@ impl Recorder {
     /// How many steps there are: this moment.
     pub(crate) fn now(&self) -> usize {
         self.state().steps.len()
+    }
+
+    /// The last moment before the disk is flushed next: so much can be lost.
+    pub(crate) fn before_flush(&self, moment: usize) -> usize {
+        let state = self.state();
+        let flush = state.steps[moment..]
+            .iter()
+            .position(|step| matches!(step, Step::Flush));
+        flush.map_or(state.steps.len(), |steps| moment + steps)
     }
 
     /// The next flush of data answers EIO, and what it should have flushed is partly gone.

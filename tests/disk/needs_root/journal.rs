@@ -11,12 +11,12 @@ use tidegate::{
     event::{Data, Draft, Entry, Origin, Position, Severity},
     journal::{Cursor, Journal, Limit, Owner, Recovered, Running, Settings, SinkPlan, WhenFull},
     rule::state::{Outcome, StateChange},
-    time::{Clock, EngineTime},
+    time::EngineTime,
 };
 use tokio::time::timeout;
 
 use crate::{
-    PATIENCE, cuts, moments, random,
+    PATIENCE, cuts, moments, open_with, random,
     recorder::{Cut, Recorder},
     volume::{Volume, empty_ext4},
 };
@@ -56,7 +56,7 @@ fn owner() -> Owner {
 }
 
 fn open(dir: &Path) -> (Journal, Recovered, Running) {
-    Journal::open(&settings(dir), owner(), Clock::system()).expect("it opens")
+    open_with(&settings(dir), &owner())
 }
 
 /// A commit: a state that counts them, and events whose text nobody else writes.
@@ -266,7 +266,7 @@ async fn what_the_journal_called_durable_survives_a_power_cut() {
         }
     }
     let acknowledged: Vec<usize> = story.durable.iter().map(|(moment, _)| *moment).collect();
-    let moments = moments(&acknowledged, 0..=disk.now(), &mut random);
+    let moments = moments(&disk, &acknowledged, 0, &mut random);
     let mut lossy = 0;
     for (number, cut) in disk.cuts(moments, random.fork()).enumerate() {
         eprintln!(
