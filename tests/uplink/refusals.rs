@@ -61,6 +61,7 @@ async fn an_event_answered(reply: fn(u64, usize) -> Reply) -> (Server, tidegate:
     let status = uplink.delivers(40).await;
     let firsts: Vec<u64> = server.firsts().iter().map(|arrival| arrival.sequence).collect();
     assert_eq!(firsts, (1..=40).collect::<Vec<_>>());
+    assert_eq!(server.kept(), firsts);
     server.assert_no_violation();
     (server, status, logged)
 }
@@ -176,6 +177,7 @@ async fn a_weekend(version: Version, closed: Manners, reason: &str) {
     assert_eq!(status.refused, 0);
     let firsts: Vec<u64> = server.firsts().iter().map(|arrival| arrival.sequence).collect();
     assert_eq!(firsts, (1..=1_000).collect::<Vec<_>>());
+    assert_eq!(server.kept(), firsts);
     assert_eq!(logged.lines("uplink restored").len(), 1);
     server.assert_no_violation();
 }
