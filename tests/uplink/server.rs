@@ -45,11 +45,14 @@ pub(crate) enum Reply {
     Silence,
 }
 
+/// What the `n`th arrival (from 1) of the event with this sequence is answered.
+pub(crate) type Answering = fn(sequence: u64, n: usize) -> Reply;
+
 #[derive(Clone)]
 pub(crate) struct Manners {
     pub greeting: Greeting,
-    /// For the `n`th arrival (from 1) of the event with this sequence.
-    pub reply: fn(sequence: u64, n: usize) -> Reply,
+    /// What a publish is answered.
+    pub reply: Answering,
     /// One publish of so many ends its connection, at a random place; 0: none does.
     pub reset_one_in: u32,
     /// So many acknowledgements may be held back; then some go, in random order.
