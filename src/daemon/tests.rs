@@ -46,7 +46,11 @@ async fn reopened(config: &Config) -> Recovered {
         loop {
             let owner = owner(config, origin());
             match Journal::open(&config.journal, owner, Clock::system()) {
-                Ok((_, recovered, _)) => return recovered,
+                Ok((journal, recovered, running)) => {
+                    drop(journal);
+                    drop(running.ended.await);
+                    return recovered;
+                }
                 Err(journal::Error::Locked { .. }) => tokio::task::yield_now().await,
                 Err(error) => panic!("{error}"),
             }

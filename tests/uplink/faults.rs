@@ -1,6 +1,6 @@
 //! Resets, late answers, lost sessions, silence.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use tidegate::{forward::mqtt::Version, journal::storage::simulated::Simulated};
 
@@ -10,15 +10,16 @@ use super::{
     settings,
 };
 
-/// Every event from 1 on, once and in order among the first arrivals, each naming the one before it.
+/// The server has every event from 1 on; the first arrivals are in order, each naming the one before it.
 fn assert_whole(server: &Server, events: u64) {
     let firsts: Vec<(u64, u64)> = server
         .firsts()
         .iter()
         .map(|arrival| (arrival.previous, arrival.sequence))
         .collect();
-    let lost: BTreeSet<u64> = (1..=events)
-        .filter(|wanted| !firsts.iter().any(|(_, sequence)| sequence == wanted))
+    let kept = server.kept();
+    let lost: Vec<u64> = (1..=events)
+        .filter(|wanted| kept.binary_search(wanted).is_err())
         .collect();
     assert!(lost.is_empty(), "lost: {lost:?}");
     let expected: Vec<(u64, u64)> = (1..=events).map(|sequence| (sequence - 1, sequence)).collect();
@@ -79,7 +80,7 @@ async fn no_more_is_on_its_way_than_inflight_or_what_the_server_takes() {
     for (receive_maximum, most) in [(u16::MAX, usize::from(INFLIGHT)), (5, 5), (1, 1)] {
         let manners = Manners {
             receive_maximum,
-            hold: 100,
+            hold: most - 1,
             ..Manners::good()
         };
         let server = Server::start(manners, seed()).await;
@@ -87,7 +88,7 @@ async fn no_more_is_on_its_way_than_inflight_or_what_the_server_takes() {
         log.append(100).await;
         let mut uplink = Running::start(settings(server.port, Version::V5), &log);
         uplink.delivers(100).await;
-        assert_eq!(server.most_unanswered(), most);
+        assert_eq!((server.most_unanswered(), server.connections()), (most, 1));
         assert_whole(&server, 100);
     }
 }

@@ -9,7 +9,7 @@ use tidegate::forward::mqtt::Version;
 
 use super::{
     Log, Running, long, seed,
-    server::{Greeting, Manners, Reply, Server},
+    server::{Answering, Greeting, Manners, Reply, Server},
     settings,
 };
 
@@ -48,7 +48,7 @@ impl Logged {
 }
 
 /// Whatever the fifth event is answered five times, all are delivered, the first arrivals in order.
-async fn an_event_answered(reply: fn(u64, usize) -> Reply) -> (Server, tidegate::forward::Status, Logged) {
+async fn an_event_answered(reply: Answering) -> (Server, tidegate::forward::Status, Logged) {
     let (logged, _guard) = Logged::start();
     let manners = Manners {
         reply,
@@ -61,6 +61,7 @@ async fn an_event_answered(reply: fn(u64, usize) -> Reply) -> (Server, tidegate:
     let status = uplink.delivers(40).await;
     let firsts: Vec<u64> = server.firsts().iter().map(|arrival| arrival.sequence).collect();
     assert_eq!(firsts, (1..=40).collect::<Vec<_>>());
+    assert_eq!(server.kept(), firsts);
     server.assert_no_violation();
     (server, status, logged)
 }
@@ -76,7 +77,7 @@ macro_rules! reply {
 
 #[tokio::test]
 async fn a_reason_that_judges_us_ends_the_connection_and_skips_nothing() {
-    let replies: [(u8, fn(u64, usize) -> Reply); 8] = [
+    let replies: [(u8, Answering); 8] = [
         (0x80, reply!(Ack, 0x80)),
         (0x83, reply!(Ack, 0x83)),
         (0x87, reply!(Ack, 0x87)),
@@ -114,7 +115,7 @@ async fn an_event_whose_format_is_refused_is_named_and_goes_alone_until_it_is_ta
 /// both cases one event at a time shows which it is.
 #[tokio::test]
 async fn an_event_that_is_too_large_is_found_and_named_though_no_packet_id_tells_it() {
-    let cases: [(fn(u64, usize) -> Reply, &str); 3] = [
+    let cases: [(Answering, &str); 3] = [
         (reply!(Ack, 0x95), "packet too large (0x95)"),
         (reply!(Disconnect, 0x95), "packet too large (0x95)"),
         (reply!(Disconnect, 0x99), "payload format invalid (0x99)"),
@@ -176,6 +177,7 @@ async fn a_weekend(version: Version, closed: Manners, reason: &str) {
     assert_eq!(status.refused, 0);
     let firsts: Vec<u64> = server.firsts().iter().map(|arrival| arrival.sequence).collect();
     assert_eq!(firsts, (1..=1_000).collect::<Vec<_>>());
+    assert_eq!(server.kept(), firsts);
     assert_eq!(logged.lines("uplink restored").len(), 1);
     server.assert_no_violation();
 }

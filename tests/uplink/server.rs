@@ -1,8 +1,8 @@
-//! An endpoint that writes down each event before it acknowledges it, and misbehaves as told, at random from a
-//! seed. What the uplink does against the standard or its own window is kept in [`Server::violations`].
+//! An endpoint that keeps an event just before it acknowledges it, and misbehaves as told, at random from a seed:
+//! what it got and did not acknowledge died with the connection. What the uplink does against the standard or its own window is kept in [`Server::violations`].
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -45,11 +45,14 @@ pub(crate) enum Reply {
     Silence,
 }
 
+/// What the `n`th arrival (from 1) of the event with this sequence is answered.
+pub(crate) type Answering = fn(sequence: u64, n: usize) -> Reply;
+
 #[derive(Clone)]
 pub(crate) struct Manners {
     pub greeting: Greeting,
-    /// For the `n`th arrival (from 1) of the event with this sequence.
-    pub reply: fn(sequence: u64, n: usize) -> Reply,
+    /// What a publish is answered.
+    pub reply: Answering,
     /// One publish of so many ends its connection, at a random place; 0: none does.
     pub reset_one_in: u32,
     /// So many acknowledgements may be held back; then some go, in random order.
@@ -83,6 +86,7 @@ pub(crate) struct Arrival {
 struct Record {
     arrivals: Vec<Arrival>,
     times_seen: HashMap<(String, u64), usize>,
+    kept: HashSet<(String, u64)>,
     connections: usize,
     most_unanswered: usize,
     violations: Vec<String>,
@@ -149,6 +153,13 @@ impl Server {
         firsts
     }
 
+    /// The sequences it has and acknowledged, whatever the epoch, in order.
+    pub(crate) fn kept(&self) -> Vec<u64> {
+        let mut kept: Vec<u64> = self.record().kept.iter().map(|(_, sequence)| *sequence).collect();
+        kept.sort_unstable();
+        kept
+    }
+
     pub(crate) fn sequences(&self) -> Vec<u64> {
         self.arrivals().iter().map(|arrival| arrival.sequence).collect()
     }
@@ -195,6 +206,13 @@ async fn accept(listener: TcpListener, shared: Shared, mut random: fastrand::Rng
     }
 }
 
+struct Owed {
+    id: u16,
+    reason: u8,
+    /// None: it is no event.
+    event: Option<(String, u64)>,
+}
+
 /// What follows a packet.
 #[derive(Clone, Copy, PartialEq)]
 enum Then {
@@ -209,8 +227,8 @@ struct Session {
     shared: Shared,
     random: fastrand::Rng,
     version: Option<Version>,
-    /// Packet ids to answer, and with what.
-    owed: Vec<(u16, u8)>,
+    /// What is to be answered.
+    owed: Vec<Owed>,
     /// Publishes that get no answer.
     silent: usize,
 }
@@ -335,14 +353,19 @@ impl Session {
         if publish.qos != 1 || publish.dup {
             self.violation(format!("{publish:?}"));
         }
-        if self.owed.iter().any(|(id, _)| *id == publish.id) {
+        if self.owed.iter().any(|owed| owed.id == publish.id) {
             self.violation(format!("packet id {} is in use", publish.id));
         }
-        let reply = self
-            .note(publish)
-            .map_or(Reply::Ack(0), |(sequence, n)| (manners.reply)(sequence, n));
+        let event = self.note(publish);
+        let reply = event
+            .as_ref()
+            .map_or(Reply::Ack(0), |((_, sequence), n)| (manners.reply)(*sequence, *n));
         match reply {
-            Reply::Ack(reason) => self.owed.push((publish.id, reason)),
+            Reply::Ack(reason) => self.owed.push(Owed {
+                id: publish.id,
+                reason,
+                event: event.map(|(event, _)| event),
+            }),
             Reply::Silence => self.silent += 1,
             Reply::Disconnect(reason) => {
                 // In order: what came before it was answered.
@@ -362,8 +385,8 @@ impl Session {
         self.resets(manners.reset_one_in)
     }
 
-    /// Writes an event down: its sequence, and how often it has come. None: it is no event.
-    fn note(&self, publish: &Publish) -> Option<(u64, usize)> {
+    /// Which event it is, and how often it has come. None: it is no event.
+    fn note(&self, publish: &Publish) -> Option<((String, u64), usize)> {
         let event: Value = serde_json::from_slice(&publish.payload).unwrap();
         let number = |key: &str| event[key].as_str().map(|text| text.parse::<u64>().unwrap());
         let sequence = number("sequence")?;
@@ -373,12 +396,12 @@ impl Session {
         *seen += 1;
         let seen = *seen;
         record.arrivals.push(Arrival {
-            epoch,
+            epoch: epoch.clone(),
             sequence,
             previous: number("previoussequence").unwrap(),
             payload: publish.payload.clone(),
         });
-        Some((sequence, seen))
+        Some(((epoch, sequence), seen))
     }
 
     /// Answers `count` of what is owed, in order if nothing is ever held back, else at random.
@@ -386,8 +409,13 @@ impl Session {
         if self.manners().hold > 0 {
             self.random.shuffle(&mut self.owed);
         }
-        for (id, reason) in self.owed.drain(..count) {
-            encode::acknowledge(out, self.version.unwrap_or(Version::V5), Ack::PubAck, id, reason);
+        let version = self.version.unwrap_or(Version::V5);
+        let mut record = self.shared.record.lock().unwrap();
+        for Owed { id, reason, event } in self.owed.drain(..count) {
+            if reason < 0x80 {
+                record.kept.extend(event);
+            }
+            encode::acknowledge(out, version, Ack::PubAck, id, reason);
         }
     }
 }
