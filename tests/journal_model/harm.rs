@@ -66,10 +66,9 @@ fn opened(settings: &Settings, owner: Owner) -> Open {
 
 /// Some 120 commits over several segments, with state; every third event is confirmed if `confirm`.
 fn write(open: &Open, confirm: bool) {
-    let padding = "p".repeat(6_000);
     let mut random = fastrand::Rng::with_seed(11);
     for number in 0..120 {
-        let text = format!("event {number} {}", &padding[..random.usize(10..padding.len())]);
+        let text = format!("event {number} {}", "p".repeat(random.usize(10..6_000)));
         let state = number.to_string();
         open.commit(&[&text, &format!("second of {number}")], &[("k", Some(&state))]);
         if confirm && number % 30 == 29 {
