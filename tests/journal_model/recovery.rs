@@ -341,3 +341,20 @@ fn what_an_earlier_use_of_a_segment_left_is_never_read_as_new() {
     assert_eq!(texts(&after)[..before.len()], before);
     assert_eq!(after.last().map(|entry| entry.sequence), Some(Sequence(32)));
 }
+
+#[test]
+fn behind_a_torn_tail_nothing_is_left_that_could_come_back() {
+    let disk = Simulated::default();
+    let open = Open::new(&disk);
+    open.commit(&["a"], &[]);
+    open.commit(&["b", "c", "d"], &[]);
+    open.kill(&disk);
+    let path = newest_segment(&disk);
+    let ends = frames(&disk.content(&path).unwrap());
+    damage(&disk, &path, ends[2] + 40, 1);
+    // The good frames of c and d are cut with b: they are whole, and of the next group's number.
+    Open::new(&disk).power_cut(&disk, &mut fastrand::Rng::with_seed(1));
+    let bytes = disk.content(&path).unwrap();
+    let end = *frames(&bytes).last().unwrap();
+    assert!(bytes[end..bytes.len() - 128].iter().all(|byte| *byte == 0));
+}
