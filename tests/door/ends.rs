@@ -99,6 +99,28 @@ async fn a_client_that_comes_back_is_heard_after_what_it_said_before() {
 }
 
 #[tokio::test]
+async fn what_a_client_sent_before_it_came_back_is_heard() {
+    let mut rig = Rig::open().await;
+    let mut listener = listener(&rig).await;
+    let mut device = rig.raw(CONNECT_OLD).await;
+    packet(&mut device).await;
+    let key = Key {
+        user: None,
+        client: "r".into(),
+    };
+    // Nothing runs between these two: the publish has come and is not read yet.
+    device.write_all(&[UNASKED_OLD, GOODBYE].concat()).await.unwrap();
+    let back = rig.hub.attach(key, true, false, rig.hub.turn());
+    assert!(matches!(back, Attach::Occupied(_)));
+    rig.delivery()
+        .await
+        .ticket
+        .answer(Answer::AfterDurable(Position(0)));
+    assert_eq!(packet(&mut listener).await, UNASKED_OLD);
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn whoever_says_no_connect_is_closed_after_ten_seconds() {
     let rig = Rig::open().await;
     let begun = Instant::now();

@@ -209,7 +209,14 @@ impl<'a> Connection<'a> {
                         self.session.close(reason::UNSPECIFIED);
                     }
                 }
-                () = cancelled(kick.as_ref()), if live && open => self.session.close(reason::TAKEN_OVER),
+                () = cancelled(kick.as_ref()), if live && open => {
+                    // What it sent before it came back was sent before: a publish and a goodbye, often.
+                    let sent = timeout(Duration::ZERO, reader.read_buf(&mut self.input));
+                    if reads && matches!(sent.await, Ok(Ok(1..))) {
+                        self.advance().await;
+                    }
+                    self.session.close(reason::TAKEN_OVER);
+                }
                 () = evicted.cancelled(), if !open => return,
                 () = shared.shutdown.cancelled(), if !self.stopping => self.stop(),
                 () = sleep_until(deadline) => match why {
