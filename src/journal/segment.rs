@@ -337,6 +337,8 @@ impl Walk<'_> {
         rest.truncate(count);
         let mut found = Survivors::default();
         let mut newest = *last;
+        // Where the next frame must begin, if what the one before claims is true.
+        let (mut next, mut before) = (0, *last);
         let mut at = 0;
         while at + frame::HEADER <= rest.len() {
             if at > 0 && rest.get(at + 7) == Some(&0) {
@@ -353,9 +355,14 @@ impl Walk<'_> {
                 at += header.whole();
                 continue;
             }
-            if let Some(sequence) = claim(bytes, &newest, at == 0) {
-                found.claimed = found.claimed.max(sequence);
+            let is_next = at == next;
+            if let Some(header) = claim(bytes, if is_next { &before } else { &newest }, is_next) {
+                found.claimed = found.claimed.max(header.sequence);
                 found.begun = true;
+                if is_next {
+                    next = at + header.whole();
+                    before = header;
+                }
             }
             at += 1;
         }
@@ -372,14 +379,15 @@ fn follows(header: &Header, last: &Header) -> bool {
         && near(header.sequence.0, last.sequence.0, 1 << 24)
 }
 
-/// The sequence that an unverified header claims, if it can be one of the write group after `last`. What an
-/// earlier use left is of an older group, and what stands in the middle of a payload hardly has the right one.
-/// Where the next frame must begin one of the fields may be damaged: then it is a header all the same.
-fn claim(bytes: &[u8], last: &Header, next: bool) -> Option<Sequence> {
+/// An unverified header, if it can be one that stands behind `last`. What an earlier use left is of an older group,
+/// and what stands in the middle of a payload hardly has a right one. Where the next frame must begin (`next`), one
+/// of the fields may be damaged: then it is a header all the same.
+fn claim(bytes: &[u8], last: &Header, next: bool) -> Option<Header> {
     let header = Header::fields(bytes)?;
     let most = (bytes.len() / frame::HEADER) as u64;
     let above = |a: u64, b: u64, by: u64| a >= b && a - b <= by;
-    let group = header.group == last.group.wrapping_add(u32::from(last.ends_group));
+    let ahead = header.group.wrapping_sub(last.group);
+    let group = ahead >= u32::from(last.ends_group) && ahead <= CLAIMED_GROUPS;
     let position = above(header.position.0, last.position.0, 1 << 32);
     let sequence = above(header.sequence.0, last.sequence.0, most);
     if next {
@@ -388,16 +396,22 @@ fn claim(bytes: &[u8], last: &Header, next: bool) -> Option<Sequence> {
             + u8::from(sequence && header.sequence > last.sequence);
         if right >= 2 {
             let following = Sequence(last.sequence.0 + 1);
-            return Some(if sequence {
-                header.sequence.max(following)
-            } else {
-                following
+            return Some(Header {
+                sequence: if sequence {
+                    header.sequence.max(following)
+                } else {
+                    following
+                },
+                ..header
             });
         }
     }
     let is_header = Header::parse(bytes).is_some() && header.kind.0 <= Kind::SKIPPED.0;
-    (is_header && header.whole() <= bytes.len() && group && position && sequence).then_some(header.sequence)
+    (is_header && header.whole() <= bytes.len() && group && position && sequence).then_some(header)
 }
+
+/// How many write groups behind a good frame a damaged one is still known.
+const CLAIMED_GROUPS: u32 = 64;
 
 /// What stands behind bad bytes.
 #[derive(Debug, Default)]
