@@ -198,14 +198,17 @@ fn a_full_disk_parks_and_nothing_undelivered_is_dropped() {
     // Reading goes on, and what is delivered makes room.
     let read = open.read_all();
     assert!(read.len() >= 50);
-    let room_at = Clock::system().moment().wall;
+    let full_at = Clock::system().moment().wall;
+    // So that what is stored was tried again after that.
+    let pulse = open.journal.health().borrow().pulse;
+    open.health(|health| health.pulse >= pulse + 2);
     disk.set_full(false);
     open.wait(last);
     let entries = open.read_all();
     let waited = &entries[read.len()..];
     assert!(!waited.is_empty());
     assert!(
-        waited.iter().all(|entry| entry.event.recorded.wall >= room_at),
+        waited.iter().all(|entry| entry.event.recorded.wall >= full_at),
         "what waited for room is recorded when it is stored"
     );
     assert_eq!(entries.len(), count + 1);
