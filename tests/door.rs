@@ -525,24 +525,32 @@ async fn a_subscriber_that_does_not_read_is_disconnected_and_counted() {
 }
 
 #[tokio::test]
-async fn an_address_in_use_is_named() {
+async fn an_address_that_is_not_to_be_had_is_named_with_its_remedy() {
     let rig = Rig::open().await;
-    let (intake, _) = mpsc::channel(1);
-    let stamps = Arc::new(Stamps::new(Clock::system(), Duration::from_mins(10)));
-    let house = House {
-        hub: Hub::new(),
-        intake,
-        durable: rig.durable.subscribe(),
-        health: rig.health.subscribe(),
-        stamps,
-    };
-    let error = Door::bind(settings(rig.address), house)
-        .await
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.starts_with(&format!("could not listen on {}: ", rig.address)),
-        "{error}"
-    );
+    // 192.0.2.0/24 is for documentation (RFC 5737): no machine has it.
+    let foreign = "192.0.2.1:1883".parse().unwrap();
+    for (address, remedy) in [
+        (rig.address, "does another broker run here?"),
+        (foreign, "this machine has no such address"),
+    ] {
+        let (intake, _) = mpsc::channel(1);
+        let stamps = Arc::new(Stamps::new(Clock::system(), Duration::from_mins(10)));
+        let house = House {
+            hub: Hub::new(),
+            intake,
+            durable: rig.durable.subscribe(),
+            health: rig.health.subscribe(),
+            stamps,
+        };
+        let error = Door::bind(settings(address), house)
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with(&format!("could not listen on {address}: ")),
+            "{error}"
+        );
+        assert!(error.contains(remedy), "{error}");
+    }
     rig.stop().await;
 }

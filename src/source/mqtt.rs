@@ -82,7 +82,8 @@ pub enum Level {
 /// A door that could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "could not {act} {address}: {source} (does another broker run here? `[mqtt] listen` chooses the address)"
+    "could not {act} {address}: {source} ({}; `[mqtt] listen` chooses the address)",
+    remedy(source)
 )]
 pub struct BindError {
     /// What was attempted, as a verb.
@@ -91,6 +92,15 @@ pub struct BindError {
     pub address: SocketAddr,
     /// What the system said.
     pub source: io::Error,
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "does another broker run here?",
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address",
+        io::ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE",
+        _ => "is it an address of this machine?",
+    }
 }
 
 /// What the door is connected to.
