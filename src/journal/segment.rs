@@ -338,8 +338,10 @@ impl Walk<'_> {
         let mut found = Survivors::default();
         let mut newest = *last;
         let mut at = 0;
+        // Where the next frame must begin, and what stands before it as far as headers tell.
+        let (mut due, mut before) = (0, newest);
         while at + frame::HEADER <= rest.len() {
-            if at > 0 && rest.get(at + 7) == Some(&0) {
+            if at != due && rest.get(at + 7) == Some(&0) {
                 // No kind: most of what is searched is zeros.
                 at += 1;
                 continue;
@@ -351,11 +353,17 @@ impl Walk<'_> {
                 found.good.push((bad + at, header));
                 newest = header;
                 at += header.whole();
+                (due, before) = (at, newest);
                 continue;
             }
-            if let Some(sequence) = claim(bytes, &newest, at == 0) {
+            if let Some(sequence) = claim(bytes, &before, at == due) {
                 found.claimed = found.claimed.max(sequence);
                 found.begun = true;
+                if at == due
+                    && let Some(header) = Header::parse(bytes)
+                {
+                    (due, before) = (at + header.whole(), header);
+                }
             }
             at += 1;
         }
