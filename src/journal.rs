@@ -367,16 +367,15 @@ impl Journal {
 
 /// Makes a directory whose name, and its parents' names, survive a power cut.
 fn make(storage: &dyn Storage, dir: &Path) -> io::Result<()> {
-    let made = dir.ancestors().take_while(|dir| !storage.is_dir(dir));
+    let made = dir.ancestors().skip(1).take_while(|dir| !storage.is_dir(dir));
     let made: Vec<&Path> = made.filter(|dir| !dir.as_os_str().is_empty()).collect();
     storage.create_dir(dir)?;
-    for name in made.iter().rev() {
+    // Its own name in any case: a start before this one may have made it and got no further.
+    for name in made.into_iter().rev().chain([dir]) {
         let parent = name.parent().filter(|parent| !parent.as_os_str().is_empty());
         storage.sync_dir(parent.unwrap_or(Path::new(".")))?;
     }
-    // A start before this one may have made it and not got so far.
-    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
-    storage.sync_dir(parent.unwrap_or(Path::new(".")))
+    Ok(())
 }
 
 fn lock(storage: &dyn Storage, settings: &Settings) -> Result<Box<dyn Any + Send>, Error> {

@@ -337,11 +337,11 @@ impl Walk<'_> {
         rest.truncate(count);
         let mut found = Survivors::default();
         let mut newest = *last;
-        // Where the next frame must begin, if what the one before claims is true.
-        let (mut next, mut before) = (0, *last);
         let mut at = 0;
+        // Where the next frame must begin, and what stands before it as far as headers tell.
+        let (mut due, mut before) = (0, newest);
         while at + frame::HEADER <= rest.len() {
-            if at > 0 && rest.get(at + 7) == Some(&0) {
+            if at != due && rest.get(at + 7) == Some(&0) {
                 // No kind: most of what is searched is zeros.
                 at += 1;
                 continue;
@@ -353,15 +353,15 @@ impl Walk<'_> {
                 found.good.push((bad + at, header));
                 newest = header;
                 at += header.whole();
+                (due, before) = (at, newest);
                 continue;
             }
-            let is_next = at == next;
-            if let Some(header) = claim(bytes, if is_next { &before } else { &newest }, is_next) {
+            let is_due = at == due;
+            if let Some(header) = claim(bytes, if is_due { &before } else { &newest }, is_due) {
                 found.claimed = found.claimed.max(header.sequence);
                 found.begun = true;
-                if is_next {
-                    next = at + header.whole();
-                    before = header;
+                if is_due {
+                    (due, before) = (at + header.whole(), header);
                 }
             }
             at += 1;
