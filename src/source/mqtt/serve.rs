@@ -37,7 +37,9 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 const STOP_PATIENCE: Duration = Duration::from_secs(8);
 /// How long a new connection waits for the one whose session it takes.
 const TAKEOVER_PATIENCE: Duration = Duration::from_secs(5);
-/// Bytes read at once: what an idle connection costs.
+/// Bytes read at once from a connection that has not filled as much yet: what an idle one costs.
+const FIRST_CHUNK: usize = 512;
+/// Bytes read at once from all others.
 const READ_CHUNK: usize = 4096;
 
 /// Serves one connection until its end.
@@ -142,6 +144,7 @@ impl<'a> Connection<'a> {
         let mut shutdown = pin!(shared.shutdown.cancelled());
         let mut alarm = pin!(sleep_until(now + CONNECT_PATIENCE));
         let mut open = false;
+        let mut chunk = FIRST_CHUNK;
         loop {
             self.advance().await;
             let output = self.session.output();
@@ -178,13 +181,18 @@ impl<'a> Connection<'a> {
             let live = self.over.is_none();
             let parked = self.held.as_ref().is_some_and(|held| held.parked.is_some());
             let full = self.held.is_some() && !parked;
-            if reads && self.input.capacity().saturating_sub(self.input.len()) < READ_CHUNK / 4 {
-                self.input.reserve(READ_CHUNK);
+            if reads && self.input.capacity().saturating_sub(self.input.len()) < chunk / 4 {
+                self.input.reserve(chunk);
             }
             // All are cancel-safe: reads and writes of what is ready, watches, notifications, a reservation.
             tokio::select! {
                 read = reader.read_buf(&mut self.input), if reads => match read {
-                    Ok(1..) => clocks.heard = Instant::now(),
+                    Ok(1..) => {
+                        clocks.heard = Instant::now();
+                        if self.input.len() == self.input.capacity() {
+                            chunk = READ_CHUNK;
+                        }
+                    }
                     Ok(0) | Err(_) => return,
                 },
                 written = writer.write_buf(self.session.output()), if unwritten => match written {
