@@ -8,6 +8,10 @@ use crate::{
     time::Timestamp,
 };
 
+mod pick;
+
+use pick::{Found, Pick};
+
 /// Numbers over this are Unix milliseconds: as seconds they would lie in the year 5138.
 const MILLISECONDS_FROM: f64 = 1e11;
 
@@ -18,35 +22,55 @@ pub(super) fn decode(plan: &Decoder, payload: &[u8]) -> Result<Decoded, DecodeEr
     if payload.trim_ascii().is_empty() {
         return Err(DecodeError::Empty);
     }
-    let root: Json =
-        serde_json::from_slice(payload).map_err(|error| DecodeError::NotJson(error.to_string()))?;
+    let decoded = if plan.metrics.is_empty() {
+        whole(plan, payload)
+    } else {
+        some(plan, payload)
+    };
+    decoded.map_err(|error| DecodeError::NotJson(error.to_string()))
+}
+
+/// What the plan asks for.
+fn some<'p>(plan: &'p Decoder, payload: &[u8]) -> Result<Decoded, serde_json::Error> {
+    let at = |place: &'p Option<String>| place.as_deref().map(Pick::new);
+    let metrics = plan
+        .metrics
+        .iter()
+        .map(|metric| Pick::new(metric.at.as_deref().unwrap_or_default()));
+    let mut picks: Vec<Pick<'_>> = metrics.chain(at(&plan.device_at)).chain(at(&plan.time)).collect();
+    pick::pick(payload, &mut picks)?;
+    let mut found = picks.into_iter().map(|pick| pick.found);
     let mut decoded = Decoded {
-        device: plan
-            .device_at
-            .as_ref()
-            .and_then(|at| root.pointer(at))
-            .and_then(name),
-        time: plan.time.as_ref().and_then(|at| root.pointer(at)).and_then(time),
+        values: Vec::with_capacity(plan.metrics.len()),
         ..Decoded::default()
     };
-    if plan.metrics.is_empty() {
-        let said: Vec<&Json> = [&plan.device_at, &plan.time]
-            .into_iter()
-            .flatten()
-            .filter_map(|at| root.pointer(at))
-            .collect();
-        everything(&root, &said, &mut String::new(), &mut decoded);
-    }
     for metric in &plan.metrics {
-        let found = match &metric.at {
-            Some(at) => root.pointer(at),
-            None => Some(&root),
-        };
-        match found {
-            None | Some(Json::Null) => {}
-            Some(json) => decoded.take(metric, value(json)),
+        match found.next().flatten() {
+            None | Some(Found::Null) => {}
+            Some(found) => decoded.take(metric, value(&found)),
         }
     }
+    if plan.device_at.is_some() {
+        decoded.device = found.next().flatten().and_then(name);
+    }
+    if plan.time.is_some() {
+        decoded.time = found.next().flatten().as_ref().and_then(time);
+    }
+    Ok(decoded)
+}
+
+/// All that there is: the plan names no metrics.
+fn whole(plan: &Decoder, payload: &[u8]) -> Result<Decoded, serde_json::Error> {
+    let root: Json = serde_json::from_slice(payload)?;
+    let at = |place: &Option<String>| place.as_ref().and_then(|at| root.pointer(at));
+    let (device, own_time) = (at(&plan.device_at), at(&plan.time));
+    let mut decoded = Decoded {
+        device: device.map(Found::of).and_then(name),
+        time: own_time.map(Found::of).as_ref().and_then(time),
+        ..Decoded::default()
+    };
+    let said: Vec<&Json> = device.into_iter().chain(own_time).collect();
+    everything(&root, &said, &mut String::new(), &mut decoded);
     Ok(decoded)
 }
 
@@ -69,9 +93,11 @@ fn everything(json: &Json, said: &[&Json], path: &mut String, decoded: &mut Deco
             }
         }
         Json::Bool(_) | Json::Number(_) | Json::String(_) if path.is_empty() => {
-            decoded.take_nameless(value(json));
+            decoded.take_nameless(value(&Found::of(json)));
         }
-        Json::Bool(_) | Json::Number(_) | Json::String(_) => decoded.take_named(path, value(json)),
+        Json::Bool(_) | Json::Number(_) | Json::String(_) => {
+            decoded.take_named(path, value(&Found::of(json)));
+        }
     }
 }
 
@@ -91,31 +117,31 @@ fn below(key: &str, member: &Json, said: &[&Json], path: &mut String, decoded: &
 }
 
 /// A single value; none if it is an object, an array or too long.
-fn value(json: &Json) -> Option<Value> {
-    match json {
-        Json::Bool(on) => Some(Value::Bool(*on)),
-        Json::Number(number) => number
+fn value(found: &Found) -> Option<Value> {
+    match found {
+        Found::Bool(on) => Some(Value::Bool(*on)),
+        Found::Number(number) => number
             .as_f64()
             .filter(|number| number.is_finite())
             .map(Value::Number),
-        Json::String(text) => value_of(text),
-        Json::Null | Json::Array(_) | Json::Object(_) => None,
+        Found::Text(text) => value_of(text),
+        Found::Null | Found::Several => None,
     }
 }
 
-fn name(json: &Json) -> Option<String> {
-    match json {
-        Json::String(name) => Some(name.clone()),
-        Json::Number(number) => Some(number.to_string()),
-        Json::Null | Json::Bool(_) | Json::Array(_) | Json::Object(_) => None,
+fn name(found: Found) -> Option<String> {
+    match found {
+        Found::Text(name) => Some(name),
+        Found::Number(number) => Some(number.to_string()),
+        Found::Null | Found::Bool(_) | Found::Several => None,
     }
 }
 
 /// RFC 3339, Unix seconds or Unix milliseconds; anything else is no time, and the arrival counts.
-fn time(json: &Json) -> Option<Timestamp> {
-    match json {
-        Json::Number(number) => unix(number.as_f64()?),
-        Json::String(text) => match text.trim().parse::<f64>() {
+fn time(found: &Found) -> Option<Timestamp> {
+    match found {
+        Found::Number(number) => unix(number.as_f64()?),
+        Found::Text(text) => match text.trim().parse::<f64>() {
             Ok(number) => unix(number),
             Err(_) => text
                 .trim()
@@ -123,7 +149,7 @@ fn time(json: &Json) -> Option<Timestamp> {
                 .ok()
                 .map(|time| Timestamp(time.as_microsecond())),
         },
-        Json::Null | Json::Bool(_) | Json::Array(_) | Json::Object(_) => None,
+        Found::Null | Found::Bool(_) | Found::Several => None,
     }
 }
 

@@ -4,7 +4,7 @@
 //! outlives the connection; and none outlasts a stop. Nobody else waits for a connection, but the one that
 //! takes its session over.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::poll_fn, net::SocketAddr, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use bytes::BytesMut;
 use tokio::{
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Shared, auth, count,
-    session::{Accepted, Bounds, Counted, End, Session, Step},
+    session::{Accepted, Bounds, Counted, End, MAX_UNSENT, Session, Step},
     topics::{self, Match},
     troubles::Trouble,
     wire::{Connect, Filter, Version, reason},
@@ -48,7 +48,9 @@ const OUTLIVE_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a new connection waits for the one whose session it takes: for its last words and what outlives
 /// it.
 const TAKEOVER_PATIENCE: Duration = Duration::from_secs(5);
-/// Bytes read at once: what an idle connection costs.
+/// Bytes read at once from a connection that has not filled as much yet: what an idle one costs.
+const FIRST_CHUNK: usize = 512;
+/// Bytes read at once from all others.
 const READ_CHUNK: usize = 4096;
 
 /// Serves one connection until its end.
@@ -152,9 +154,32 @@ impl<'a> Connection<'a> {
             stopping: None,
         };
         let mut health = shared.health.clone();
-        let evicted = self.evicted.clone();
+        // What is waited for turn after turn stays registered between them: to register and to leave takes
+        // locks, some of them everybody's, and a turn for one message would pay for all of them.
+        let answers = Arc::clone(&self.answers);
+        let mut answered = pin!(answers.arrived());
+        let mut delivery = pin!(arrived(None));
+        let mut kicked = pin!(cancelled(None));
+        let mut evicted = pin!(self.evicted.clone().cancelled_owned());
+        let mut shutdown = pin!(shared.shutdown.cancelled());
+        let mut alarm = pin!(sleep_until(now + CONNECT_PATIENCE));
+        let mut open = false;
+        let mut chunk = FIRST_CHUNK;
         loop {
             self.advance().await;
+            let output = self.session.output();
+            if !output.is_empty() {
+                let full = output.len() >= MAX_UNSENT;
+                // Nearly always there is room: no need to ask everything else first.
+                match at_once(writer.write_buf(output)).await {
+                    Some(Ok(1..)) => clocks.unwritten = None,
+                    Some(Ok(0) | Err(_)) => return,
+                    None => {}
+                }
+                if full && self.session.output().len() < MAX_UNSENT {
+                    continue; // What waited for room goes on.
+                }
+            }
             let now = Instant::now();
             let unwritten = !self.session.output().is_empty();
             if self.over.is_some() && !unwritten {
@@ -164,38 +189,43 @@ impl<'a> Connection<'a> {
                 self.over.is_none() && !self.stopping && self.held.is_none() && self.session.wants_bytes();
             clocks.note(self, now, reads, unwritten);
             let (deadline, why) = clocks.next(self, reads);
-            let mailbox: Option<Arc<Mailbox>> = self
-                .attachment
-                .as_ref()
-                .map(|attachment| Arc::clone(&attachment.mailbox));
-            let kick = self
-                .attachment
-                .as_ref()
-                .map(|attachment| attachment.kick().clone());
-            let open = self.attachment.is_some();
+            if let Some(attachment) = self.attachment.as_ref().filter(|_| !open) {
+                open = true;
+                delivery.set(arrived(Some(Arc::clone(&attachment.mailbox))));
+                kicked.set(cancelled(Some(attachment.kick().clone())));
+            }
+            // A deadline that moved away is looked at when the old one comes: most move with every message.
+            if alarm.is_elapsed() || deadline < alarm.deadline() {
+                alarm.as_mut().reset(deadline);
+            }
             let live = self.over.is_none();
             let parked = self.held.as_ref().is_some_and(|held| held.parked.is_some());
             let full = self.held.is_some() && !parked;
-            if reads && self.input.capacity().saturating_sub(self.input.len()) < READ_CHUNK / 4 {
-                self.input.reserve(READ_CHUNK);
+            if reads && self.input.capacity().saturating_sub(self.input.len()) < chunk / 4 {
+                self.input.reserve(chunk);
             }
             // All are cancel-safe: reads and writes of what is ready, watches, notifications, a reservation.
             tokio::select! {
                 read = reader.read_buf(&mut self.input), if reads => match read {
-                    Ok(1..) => clocks.heard = Instant::now(),
+                    Ok(1..) => {
+                        clocks.heard = Instant::now();
+                        if self.input.len() == self.input.capacity() {
+                            chunk = READ_CHUNK;
+                        }
+                    }
                     Ok(0) | Err(_) => return,
                 },
                 written = writer.write_buf(self.session.output()), if unwritten => match written {
                     Ok(1..) => clocks.unwritten = None,
                     Ok(0) | Err(_) => return,
                 },
-                () = self.answers.arrived() => {}
+                () = &mut answered => answered.set(answers.arrived()),
                 moved = self.durable.changed(), if live && self.session.owes() => {
                     if moved.is_err() {
                         self.journal_ended();
                     }
                 }
-                () = arrived(mailbox.as_deref()), if live && open => {}
+                mailbox = &mut delivery, if live && open => delivery.set(arrived(mailbox)),
                 permit = shared.intake.reserve(), if live && full => match permit {
                     Ok(permit) => {
                         if let Some(held) = self.held.take() {
@@ -209,7 +239,8 @@ impl<'a> Connection<'a> {
                         self.session.close(reason::UNSPECIFIED);
                     }
                 }
-                () = cancelled(kick.as_ref()), if live && open => {
+                () = &mut kicked, if live && open => {
+                    kicked.set(cancelled(None));
                     // What it sent before it came back was sent before: a publish and a goodbye, often.
                     let sent = timeout(Duration::ZERO, reader.read_buf(&mut self.input));
                     if reads && matches!(sent.await, Ok(Ok(1..))) {
@@ -217,9 +248,10 @@ impl<'a> Connection<'a> {
                     }
                     self.session.close(reason::TAKEN_OVER);
                 }
-                () = evicted.cancelled(), if !open => return,
-                () = shared.shutdown.cancelled(), if !self.stopping => self.stop(),
-                () = sleep_until(deadline) => match why {
+                () = &mut evicted, if !open => return,
+                () = &mut shutdown, if !self.stopping => self.stop(),
+                () = &mut alarm => match why {
+                    _ if Instant::now() < deadline => {}
                     Deadline::Silence => self.session.close(reason::KEEP_ALIVE),
                     Deadline::Parked => self.session.close(reason::QUOTA),
                     Deadline::Stop => self.session.close(reason::SHUTTING_DOWN),
@@ -715,16 +747,32 @@ impl Clocks {
     }
 }
 
-async fn arrived(mailbox: Option<&Mailbox>) {
+/// Waits for what arrives in a mailbox, and gives it back; without one, for ever.
+async fn arrived(mailbox: Option<Arc<Mailbox>>) -> Option<Arc<Mailbox>> {
     match mailbox {
-        Some(mailbox) => mailbox.arrived().await,
+        Some(mailbox) => {
+            mailbox.arrived().await;
+            Some(mailbox)
+        }
         None => std::future::pending().await,
     }
 }
 
-async fn cancelled(token: Option<&CancellationToken>) {
+async fn cancelled(token: Option<CancellationToken>) {
     match token {
         Some(token) => token.cancelled().await,
         None => std::future::pending().await,
     }
+}
+
+/// What a future answers without waiting.
+async fn at_once<F: Future>(future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    poll_fn(|context| {
+        Poll::Ready(match future.as_mut().poll(context) {
+            Poll::Ready(answer) => Some(answer),
+            Poll::Pending => None,
+        })
+    })
+    .await
 }
