@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use sha2::{Digest, Sha256};
 use tidegate::config::{Config, Machine, keys};
 
 fn root() -> PathBuf {
@@ -235,6 +236,24 @@ fn a_certificate_that_a_start_would_refuse_is_found_by_check_and_refused_before_
     assert_eq!(checked, (Some(78), String::new(), wanted.to_owned()));
     assert_eq!(site.tidegate(&["run", "--config"]), checked);
     assert!(!site.folder.path().join("state").exists(), "nothing was opened");
+}
+
+#[test]
+fn what_a_gateway_that_ran_misses_is_waited_for() {
+    let site = Installed::new(
+        "[[sink.mqtt]]\nname = \"cloud\"\nurl = \"mqtts://localhost\"\nca = \"{dir}/ca.pem\"\n",
+    );
+    let path = site.folder.path().join("gateway.toml");
+    let name = Sha256::digest(path.as_os_str().as_encoded_bytes());
+    let kept = site.folder.path().join("state/last-good");
+    fs::create_dir_all(&kept).expect("made");
+    let name = name.iter().take(8).map(|byte| format!("{byte:02x}"));
+    fs::copy(&path, kept.join(name.collect::<String>() + ".toml")).expect("kept");
+    let (code, _, said) = site.tidegate(&["run", "--config"]);
+    assert_eq!(code, Some(1), "the service manager tries again: {said}");
+    assert!(said.contains("could not load ca from {dir}/ca.pem"), "{said}");
+    let (code, ..) = site.tidegate(&["run", "--strict", "--config"]);
+    assert_eq!(code, Some(78));
 }
 
 #[test]

@@ -18,7 +18,10 @@ pub(super) fn run(path: &Path, strict: bool) -> Result<(), Failure> {
         Err(report) => {
             let report_text = || report.render(std::io::stderr().is_terminal());
             match last_good.load() {
-                Some(config) if !strict => (config, Some(report.to_string())),
+                Some(Ok(config)) if !strict => (config, Some(report.to_string())),
+                // It ran with it: a certificate that is being renewed, a disk that is not there yet. A failure that
+                // passes is tried again; a wrong configuration is not.
+                Some(Err(_)) if !strict => return Err(Failure::Failed(report_text())),
                 _ => return Err(Failure::Configuration(report_text())),
             }
         }

@@ -9,7 +9,7 @@ use std::{
 use sha2::{Digest, Sha256};
 use tracing::warn;
 
-use crate::config::Config;
+use crate::config::{Config, Report};
 
 /// Where the last good version of one configuration file is kept.
 #[derive(Debug)]
@@ -34,13 +34,13 @@ impl LastGood {
         }
     }
 
-    /// The configuration kept, if there is one and it still loads.
-    #[must_use]
-    pub fn load(&self) -> Option<Config> {
-        if !self.file.exists() {
-            return None;
-        }
-        Config::load(&self.file).ok()
+    /// The configuration kept, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// It does not load any more: most likely a file that it names is gone, and may come back.
+    pub fn load(&self) -> Option<Result<Config, Report>> {
+        self.file.exists().then(|| Config::load(&self.file))
     }
 
     /// Keeps the text at `path` if it still is the one that loaded: its SHA-256 is `sha256`. Not writable: not kept, one warning; the gateway runs.
