@@ -134,12 +134,15 @@ impl Mailbox {
         let mut waiting = self.waiting();
         waiting.present = false;
         waiting.bytes = 0;
-        let mut left = std::mem::take(&mut waiting.replay);
-        left.append(&mut waiting.queue);
-        let dropped = left
-            .into_iter()
-            .map(|arrival| u64::from(waiting.keep(arrival) == Put::Dropped));
-        dropped.sum()
+        let replay = std::mem::take(&mut waiting.replay);
+        let mut live = std::mem::take(&mut waiting.queue);
+        live.retain(|arrival| arrival.qos > 0);
+        // What is retained can be had again: it takes only the places that the others leave.
+        let places = MAX_ABSENT.saturating_sub(live.len());
+        let dropped = replay.len().saturating_sub(places);
+        let kept = replay.into_iter().take(places).chain(live);
+        let over = kept.map(|arrival| u64::from(waiting.keep(arrival) == Put::Dropped));
+        over.sum::<u64>().saturating_add(dropped as u64)
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {

@@ -172,6 +172,21 @@ fn an_absent_session_keeps_what_must_be_acknowledged_up_to_a_bound() {
 }
 
 #[test]
+fn what_came_since_is_kept_for_an_absent_session_before_what_is_retained() {
+    let hub = Hub::new();
+    for number in 0..mailbox::MAX_ABSENT {
+        hub.publish(message(&format!("r/{number}"), "old", true), None);
+    }
+    let one = attached(&hub, "one", false);
+    assert!(one.subscribe("#", grant(1), |_| true));
+    hub.publish(message("live", "new", false), None);
+    assert!(one.leave(Kept::default(), Duration::from_mins(1), None).is_none());
+    let heard = payloads(&attached(&hub, "one", false).mailbox);
+    assert_eq!(heard.len(), mailbox::MAX_ABSENT);
+    assert_eq!(heard.last().map(String::as_str), Some("new"));
+}
+
+#[test]
 fn a_clean_start_forgets_the_session() {
     let hub = Hub::new();
     let one = attached(&hub, "one", false);
