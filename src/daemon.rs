@@ -227,6 +227,7 @@ impl Gateway {
             uplinks,
             epoch: recovered.epoch,
             heartbeat,
+            stop: gateway.stop_sources.clone(),
         };
         gateway.start_sources(config, &clock, hub).await?;
         // Said only now that nothing more can fail: a gateway that restarts again and again fills no journal.

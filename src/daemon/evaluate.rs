@@ -44,8 +44,8 @@ pub async fn evaluate(
     let mut batch = Vec::with_capacity(BATCH);
     loop {
         beat(&status, &engine);
-        if wait_while_parked(&mut health, &status).await.is_err() {
-            return; // The journal has stopped; dropping the intake answers every waiting ticket "never".
+        if !wait_while_parked(&mut health, &status, &intake).await {
+            return; // Dropping the intake answers every waiting ticket "never".
         }
         let now = clock.now();
         let idle = engine
@@ -128,15 +128,19 @@ fn beat(status: &watch::Sender<Status>, engine: &Engine) {
     });
 }
 
-/// While anything is parked the engine takes no delivery and fires no timer.
+/// While anything is parked the engine takes no delivery and fires no timer. False: there will be no room for what
+/// it decides any more, because the journal has stopped or everything else does.
 async fn wait_while_parked(
     health: &mut watch::Receiver<Health>,
     status: &watch::Sender<Status>,
-) -> Result<(), watch::error::RecvError> {
+    intake: &mpsc::Receiver<Delivery>,
+) -> bool {
     while health.borrow_and_update().parked {
         status.send_modify(|status| status.pulse = status.pulse.wrapping_add(1));
-        health.changed().await?;
+        // The journal's pulse comes at least once a second.
+        if intake.is_closed() || health.changed().await.is_err() {
+            return false;
+        }
     }
-    // An error: the journal has ended.
-    health.has_changed().map(drop)
+    health.has_changed().is_ok()
 }

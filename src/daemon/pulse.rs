@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{announce::Announcer, evaluate, systemd};
@@ -22,6 +23,8 @@ pub(super) struct Beat {
     pub(super) uplinks: Vec<watch::Receiver<forward::Status>>,
     pub(super) epoch: Epoch,
     pub(super) heartbeat: Option<Duration>,
+    /// No further sign of life from then on.
+    pub(super) stop: CancellationToken,
 }
 
 impl Beat {
@@ -47,8 +50,9 @@ impl Beat {
             }
             if let (Some(due), Some(every)) = (alive_at, self.heartbeat)
                 && Instant::now() >= due
-                // A full journal has no room for a sign of life; the status line gives one.
+                // A full journal has no room for a sign of life; the status line gives one. GatewayStopped is the last.
                 && !self.journal.health().borrow().parked
+                && !self.stop.is_cancelled()
             {
                 // From now, not from when it was due: after a full disk one is enough.
                 alive_at = Some(Instant::now() + every);

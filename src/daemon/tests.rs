@@ -137,6 +137,7 @@ async fn deliver_all(journal: &Journal) {
 #[tokio::test]
 async fn a_heartbeat_is_recorded_when_there_is_room_and_not_while_the_journal_is_parked() {
     let (journal, recovered, _running) = journal(WhenFull::Refuse);
+    let stop = CancellationToken::new();
     let beat = || pulse::Beat {
         journal: journal.clone(),
         announcer: Announcer::new(journal.clone(), Clock::system(), "gw".into(), &[]),
@@ -144,6 +145,7 @@ async fn a_heartbeat_is_recorded_when_there_is_room_and_not_while_the_journal_is
         uplinks: Vec::new(),
         epoch: recovered.epoch,
         heartbeat: Some(Duration::from_millis(1)),
+        stop: stop.clone(),
     };
     // An empty commit stands where the last one does.
     let newest = || journal.append(Outcome::default());
@@ -169,6 +171,35 @@ async fn a_heartbeat_is_recorded_when_there_is_room_and_not_while_the_journal_is
     let before = newest();
     a_minute().await;
     assert!(newest() > before, "no sign of life");
+
+    stop.cancel();
+    let before = newest();
+    a_minute().await;
+    assert_eq!(newest(), before, "a sign of life after GatewayStopped");
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_room_in_a_parked_journal() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, recovered, _running) = journal(WhenFull::Refuse);
+    while !journal.health().borrow().parked {
+        journal.append(event(20_000));
+        tokio::task::yield_now().await;
+    }
+    let setup = Setup {
+        rules: config(folder.path(), RULE).rules,
+        devices: Vec::new(),
+        epoch: recovered.epoch,
+        max_devices: 10,
+        max_metrics: 10,
+    };
+    let clock = Clock::system();
+    let engine = Engine::restore(setup, &[], clock.moment(), &mut Outcome::default());
+    let (intake, deliveries) = mpsc::channel(INTAKE_LEN);
+    let (status, _) = watch::channel(evaluate::Status::default());
+    drop(intake);
+    let evaluation = evaluate::evaluate(engine, deliveries, journal, clock, status);
+    timeout(PATIENCE, evaluation).await.expect("it ends");
 }
 
 /// The intake is never empty when the engine looks, and brings only readings that fire nothing.
