@@ -114,6 +114,16 @@ impl SegmentHeader {
         })
     }
 
+    /// Writes both copies; where the file was cut, there is no second one.
+    pub fn write(&self, file: &dyn File, size: usize) -> io::Result<()> {
+        let bytes = self.encode();
+        file.write_all_at(&bytes, 0)?;
+        if size < self.size {
+            return Ok(());
+        }
+        file.write_all_at(&bytes, size.saturating_sub(TRAILER) as u64)
+    }
+
     /// The header of a file: of its two copies the newer good one.
     pub fn read(file: &dyn File, size: usize) -> io::Result<Option<Self>> {
         let mut bytes = [0; LENGTH];
