@@ -89,12 +89,20 @@ impl Commit {
         }
     }
 
-    fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.frames
             .iter()
             .map(|(_, payload)| frame::HEADER + payload.len())
             .sum()
     }
+}
+
+/// What moves of cursors take.
+pub(super) fn bytes_of(moved: &[Move]) -> usize {
+    let bytes = moved
+        .iter()
+        .map(|moved| frame::HEADER + frame::encode(moved).len());
+    bytes.sum()
 }
 
 /// The segment that is being filled.
@@ -222,7 +230,7 @@ impl Batch {
         frame::push(&mut self.buffer, self.salt, &header, payload);
     }
 
-    fn push_commit(&mut self, commit: &Commit) {
+    pub fn push_commit(&mut self, commit: &Commit) {
         let mut position = commit.ticket;
         for (index, (kind, payload)) in commit.frames.iter().enumerate() {
             if *kind == Kind::EVENT {
@@ -270,11 +278,7 @@ impl Writer {
                 return Ok(true);
             }
             let need = self.pending.front().map_or(0, Commit::bytes);
-            let room: usize = moved
-                .iter()
-                .map(|moved| frame::HEADER + frame::encode(moved).len())
-                .sum();
-            let Some(mut batch) = self.room_for(need + room)? else {
+            let Some(mut batch) = self.room_for(need + bytes_of(&moved))? else {
                 return Ok(false);
             };
             for moved in moved {
@@ -293,7 +297,7 @@ impl Writer {
     }
 
     /// A group with room for so many bytes; none if there is no room.
-    fn room_for(&mut self, bytes: usize) -> Result<Option<Batch>, Error> {
+    pub fn room_for(&mut self, bytes: usize) -> Result<Option<Batch>, Error> {
         if let Some(batch) = self.batch_here(RESERVE)
             && batch.takes(bytes)
         {

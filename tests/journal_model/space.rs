@@ -472,3 +472,39 @@ fn a_roll_that_is_torn_drops_nothing_untold() {
     }
     panic!("no roll failed");
 }
+
+#[test]
+fn what_is_too_old_goes_from_a_parked_journal_too_and_makes_room() {
+    let disk = Simulated::default();
+    // The second time the rest is filled with small ones.
+    for size in [20_000, 10] {
+        let open = Open::on(&disk, &refuse(), owner(&["cloud"]));
+        let padding = "x".repeat(size);
+        while !open.journal.health().borrow().parked {
+            let newest = open.journal.append(outcome(&[&padding], &[]));
+            block_on(async {
+                let (mut durable, mut health) = (open.journal.durable(), open.journal.health());
+                tokio::select! {
+                    safe = durable.wait_for(|at| *at >= newest) => drop(safe),
+                    parked = health.wait_for(|health| health.parked) => drop(parked),
+                }
+            });
+        }
+        open.kill(&disk);
+    }
+    // So that there is something to tell, which does not fit.
+    disk.put_content(Path::new("/journal/current/a.snap"), None);
+    let young = Settings {
+        max_age: Some(Duration::ZERO),
+        ..refuse()
+    };
+    let open = Open::on(&disk, &young, owner(&["cloud"]));
+    open.health(|health| health.pulse > 1 && !health.parked);
+    open.commit(&["new"], &[]);
+    let owed = open.read_all();
+    assert_no_gap(&owed);
+    assert_eq!(says(&open, "EventsDiscarded").len(), 1);
+    assert_eq!(says(&open, "StorageDamaged").len(), 1);
+    open.kill(&disk);
+    assert_no_gap(&Open::new(&disk).read_all());
+}
