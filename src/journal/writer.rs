@@ -110,7 +110,7 @@ pub(super) fn bytes_of(moved: &[Move]) -> usize {
 pub(super) struct Active {
     pub segment: Arc<Segment>,
     pub end: usize,
-    /// Commits go into another one.
+    /// Commits go into another one, if there is room for one.
     pub sealed: bool,
 }
 
@@ -298,20 +298,20 @@ impl Writer {
 
     /// A group with room for so many bytes; none if there is no room.
     pub fn room_for(&mut self, bytes: usize) -> Result<Option<Batch>, Error> {
-        if let Some(batch) = self.batch_here(RESERVE)
-            && batch.takes(bytes)
-        {
-            return Ok(Some(batch));
+        let here = |writer: &Self| writer.batch_here(RESERVE).filter(|batch| batch.takes(bytes));
+        if self.active.as_ref().is_some_and(|active| active.sealed) {
+            // One that is sealed goes on where there is no other.
+            return Ok(self.roll(bytes)?.or_else(|| here(self)));
         }
-        self.roll(bytes)
+        match here(self) {
+            Some(batch) => Ok(Some(batch)),
+            None => self.roll(bytes),
+        }
     }
 
     /// A group behind what is there.
     pub fn batch_here(&self, reserve: usize) -> Option<Batch> {
         let active = self.active.as_ref()?;
-        if active.sealed && reserve > 0 {
-            return None;
-        }
         let limit = active.segment.size.saturating_sub(TRAILER + reserve);
         Some(self.batch(Target::Active, active.segment.header.salt, active.end, limit))
     }

@@ -508,3 +508,20 @@ fn what_is_too_old_goes_from_a_parked_journal_too_and_makes_room() {
     open.kill(&disk);
     assert_no_gap(&Open::new(&disk).read_all());
 }
+
+#[test]
+fn a_segment_that_is_too_old_is_filled_on_where_there_is_no_room_for_another() {
+    let disk = Simulated::default();
+    let open = Open::new(&disk);
+    open.commit(&["a"], &[]);
+    open.close();
+    disk.set_full(true);
+    let young = Settings {
+        max_age: Some(Duration::ZERO),
+        ..settings()
+    };
+    let open = Open::on(&disk, &young, owner(&["cloud"]));
+    open.health(|health| health.pulse > 1);
+    open.commit(&["b"], &[]);
+    assert_eq!(texts(&open.read_all()), ["a", "b"]);
+}
