@@ -22,7 +22,7 @@ use super::{
     frame::{self, Blob, Change, Header, Kind, Move, Note, Skipped, TORN_TAIL, Told},
     segment::{FRAMES, Segment, SegmentHeader, Step},
     snapshot::{Opened, Slots, Snapshot},
-    storage::{File, Storage},
+    storage::{File, Storage, read_around},
 };
 
 /// A file that holds nothing of worth, ready to become a segment.
@@ -556,6 +556,7 @@ impl Image {
             .max()
             .unwrap_or_default();
         let mut tail = !waiting.is_empty();
+        let unreadable = rest.as_ref().is_some_and(|rest| rest.unreadable);
         if let Some(rest) = rest {
             claimed = claimed.max(rest.claimed);
             claimed = rest
@@ -573,6 +574,11 @@ impl Image {
             } else {
                 self.damaged(segment, segment.size, to, newest.sequence, newest.sequence);
             }
+        }
+        if unreadable && !self.unprovable {
+            // Whole groups may have stood there.
+            let number = segment.header.number;
+            self.end_unprovable(number, cut, newest.sequence, claimed, end - cut);
         }
         let mut skipped = None;
         if tail && !self.unprovable {
@@ -686,7 +692,7 @@ fn rewrite(
     skipped: Option<Skipped>,
 ) -> io::Result<(usize, Header)> {
     let mut used = vec![0; cut - start];
-    let count = segment.file.read_at(&mut used, start as u64)?;
+    let (count, _) = read_around(&*segment.file, &mut used, start as u64)?;
     if count < used.len() {
         return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
     }
