@@ -139,8 +139,8 @@ fn clear(storage: &dyn Storage, root: &Path) -> Result<(), Error> {
 
 /// Whether an error says nothing about what the directory holds.
 fn is_passing(error: &Error) -> bool {
-    use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, StorageFull};
-    matches!(error, Error::Io { source, .. } if matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem | StorageFull))
+    use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+    matches!(error, Error::Io { source, .. } if !matches!(source.kind(), InvalidData | NotFound | UnexpectedEof))
 }
 
 fn load(storage: &dyn Storage, dir: &Path) -> Result<Found, Error> {

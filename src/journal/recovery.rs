@@ -20,9 +20,9 @@ use crate::event::{Epoch, Position, Sequence, SinkName};
 use super::{
     Cursor, Error,
     frame::{self, Blob, Change, Header, Kind, Move, Note, Skipped, TORN_TAIL, Told},
-    segment::{FRAMES, Segment, SegmentHeader, Step, TRAILER},
+    segment::{FRAMES, Segment, SegmentHeader, Step},
     snapshot::{Opened, Slots, Snapshot},
-    storage::{File, Storage},
+    storage::{File, Storage, read_around},
 };
 
 /// A file that holds nothing of worth, ready to become a segment.
@@ -172,6 +172,21 @@ struct Found {
     header: SegmentHeader,
 }
 
+impl Found {
+    /// Whether the group that its header came with is all there.
+    fn has_whole_group(&self) -> io::Result<bool> {
+        let (name, file) = (self.name.clone(), Arc::clone(&self.file));
+        let segment = Segment::new(name, file, self.size, self.header, FRAMES);
+        let mut walk = segment.walk(FRAMES, segment.limit());
+        while let Step::Frame(_, header) = walk.next()? {
+            if header.ends_group {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
 impl Image {
     /// All segment files; those that hold nothing of worth become spares.
     fn find_segments(&mut self, storage: &dyn Storage, epoch: Epoch) -> Result<Vec<Found>, Error> {
@@ -203,6 +218,7 @@ impl Image {
             }
         }
         found.sort_by_key(|found| found.header.number);
+        self.untear(&mut found)?;
         let oldest = found.last().map_or(0, |newest| newest.header.oldest);
         self.settled = found.last().map_or(Position(0), |newest| newest.header.settled);
         let kept = found.partition_point(|found| found.header.number < oldest);
@@ -210,6 +226,31 @@ impl Image {
             self.spares.push(Spare { name, file, size });
         }
         Ok(found)
+    }
+
+    /// A header may be on the disk without the note that stood in the same write: then nothing was given up, and
+    /// the newest segment keeps what the one before it kept. That is on the disk before anything else is done.
+    fn untear(&self, found: &mut [Found]) -> Result<(), Error> {
+        let [.., before, newest] = found else {
+            return Ok(());
+        };
+        let path = self.dir.join(&newest.name);
+        if newest.header.number <= self.slots.newest_from()
+            || newest.has_whole_group().map_err(at("read", &path))?
+        {
+            return Ok(());
+        }
+        newest.header = SegmentHeader {
+            oldest: before.header.oldest,
+            oldest_after: before.header.oldest_after,
+            settled: before.header.settled,
+            ..newest.header
+        };
+        newest
+            .header
+            .write(&*newest.file, newest.size)
+            .and_then(|()| newest.file.sync_data())
+            .map_err(at("write", &path))
     }
 
     /// Tells from each segment's header where the one before it ends; a missing one is damage.
@@ -515,6 +556,7 @@ impl Image {
             .max()
             .unwrap_or_default();
         let mut tail = !waiting.is_empty();
+        let unreadable = rest.as_ref().is_some_and(|rest| rest.unreadable);
         if let Some(rest) = rest {
             claimed = claimed.max(rest.claimed);
             claimed = rest
@@ -532,6 +574,11 @@ impl Image {
             } else {
                 self.damaged(segment, segment.size, to, newest.sequence, newest.sequence);
             }
+        }
+        if unreadable && !self.unprovable {
+            // Whole groups may have stood there.
+            let number = segment.header.number;
+            self.end_unprovable(number, cut, newest.sequence, claimed, end - cut);
         }
         let mut skipped = None;
         if tail && !self.unprovable {
@@ -645,7 +692,7 @@ fn rewrite(
     skipped: Option<Skipped>,
 ) -> io::Result<(usize, Header)> {
     let mut used = vec![0; cut - start];
-    let count = segment.file.read_at(&mut used, start as u64)?;
+    let (count, _) = read_around(&*segment.file, &mut used, start as u64)?;
     if count < used.len() {
         return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
     }
@@ -682,13 +729,7 @@ fn rewrite(
         used.resize(used.len() + zeros, 0);
     }
     segment.file.write_all_at(&used, start as u64)?;
-    let header = segment.header.encode();
-    segment.file.write_all_at(&header, 0)?;
-    if !segment.is_cut() {
-        segment
-            .file
-            .write_all_at(&header, segment.size.saturating_sub(TRAILER) as u64)?;
-    }
+    segment.header.write(&*segment.file, segment.size)?;
     segment.file.sync_data()?;
     Ok((end, newest))
 }

@@ -13,7 +13,7 @@ use super::{
     frame::{self, Kind, Note},
     recovery::{Spare, at},
     segment::{FRAMES, Segment, SegmentHeader, TRAILER},
-    writer::{Batch, Commit, RESERVE, Tells, Writer},
+    writer::{Batch, Commit, RESERVE, Tells, Writer, bytes_of},
 };
 
 /// The smallest and the largest segment that is made, an oversized commit aside.
@@ -359,11 +359,7 @@ impl Writer {
         };
         // The cursors by which it is delivered come with it.
         let moved = self.moved();
-        let room = SETTLED
-            + moved
-                .iter()
-                .map(|it| frame::HEADER + frame::encode(it).len())
-                .sum::<usize>();
+        let room = SETTLED + bytes_of(&moved);
         let Some(mut batch) = self.batch_here(0).filter(|batch| batch.takes(room)) else {
             return Ok(true);
         };
@@ -425,19 +421,32 @@ impl Writer {
             let event = self.discarded(&note, self.catalog.epoch);
             frames.push((Kind::EVENT, frame::encode(&event)));
         }
-        self.pending.push_back(Commit {
+        let commit = Commit {
             ticket: Position(0),
             frames,
             state: Vec::new(),
             tells: Tells::Nothing,
-        });
-        if self.write(true)? {
-            self.settled = self.settled.max(through);
-            let kept = self.catalog.segments();
-            let still_kept = |old: &Arc<Segment>| kept.iter().any(|it| Arc::ptr_eq(it, old));
-            self.give_up(old.into_iter().filter(still_kept).collect())?;
+        };
+        let moved = self.moved();
+        let bytes = commit.bytes() + bytes_of(&moved);
+        // Where there is no room for commits, the reserve takes it: it makes room. It stands before what waits.
+        let batch = self.room_for(bytes)?;
+        let Some(mut batch) = batch.or_else(|| self.batch_here(0).filter(|batch| batch.takes(bytes))) else {
+            return Ok(());
+        };
+        for moved in moved {
+            batch.push_cursor(moved);
         }
-        Ok(())
+        batch.push_commit(&commit);
+        self.pending.push_front(commit);
+        if !self.flush(batch)? {
+            self.pending.pop_front();
+            return Ok(());
+        }
+        self.settled = self.settled.max(through);
+        let kept = self.catalog.segments();
+        let still_kept = |old: &Arc<Segment>| kept.iter().any(|it| Arc::ptr_eq(it, old));
+        self.give_up(old.into_iter().filter(still_kept).collect())
     }
 
     /// The place that the slowest configured sink has reached.

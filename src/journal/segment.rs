@@ -22,7 +22,7 @@ use crate::{
 
 use super::{
     frame::{self, Header, Kind},
-    storage::File,
+    storage::{File, read_around},
 };
 
 /// Where frames begin.
@@ -114,12 +114,22 @@ impl SegmentHeader {
         })
     }
 
+    /// Writes both copies; where the file was cut, there is no second one.
+    pub fn write(&self, file: &dyn File, size: usize) -> io::Result<()> {
+        let bytes = self.encode();
+        file.write_all_at(&bytes, 0)?;
+        if size < self.size {
+            return Ok(());
+        }
+        file.write_all_at(&bytes, size.saturating_sub(TRAILER) as u64)
+    }
+
     /// The header of a file: of its two copies the newer good one.
     pub fn read(file: &dyn File, size: usize) -> io::Result<Option<Self>> {
         let mut bytes = [0; LENGTH];
-        let count = file.read_at(&mut bytes, 0)?;
+        let (count, _) = read_around(file, &mut bytes, 0)?;
         let first = Self::decode(bytes.get(..count).unwrap_or_default());
-        let count = file.read_at(&mut bytes, size.saturating_sub(TRAILER) as u64)?;
+        let (count, _) = read_around(file, &mut bytes, size.saturating_sub(TRAILER) as u64)?;
         let second = Self::decode(bytes.get(..count).unwrap_or_default());
         Ok(match (first, second) {
             (Some(first), Some(second)) => Some(if second.number > first.number {
@@ -310,7 +320,7 @@ impl Walk<'_> {
             let size = wanted.max(CHUNK).min(self.end - self.offset);
             self.chunk.resize(size, 0);
             self.start = self.offset;
-            let count = self.file.read_at(&mut self.chunk, self.offset as u64)?;
+            let (count, _) = read_around(self.file, &mut self.chunk, self.offset as u64)?;
             self.chunk.truncate(count);
         }
         let from = self.offset - self.start;
@@ -333,9 +343,12 @@ impl Walk<'_> {
     /// yet look as if the next write group had begun there.
     pub fn survivors(&mut self, bad: usize, last: &Header) -> io::Result<Survivors> {
         let mut rest = vec![0; self.end - bad];
-        let count = self.file.read_at(&mut rest, bad as u64)?;
+        let (count, lost) = read_around(self.file, &mut rest, bad as u64)?;
         rest.truncate(count);
-        let mut found = Survivors::default();
+        let mut found = Survivors {
+            unreadable: lost,
+            ..Survivors::default()
+        };
         let mut newest = *last;
         let mut at = 0;
         // Where the next frame must begin, and what stands before it as far as headers tell.
@@ -422,4 +435,6 @@ pub(super) struct Survivors {
     pub claimed: Sequence,
     /// Whether there was any such header.
     pub begun: bool,
+    /// Whether the disk could not read some of it.
+    pub unreadable: bool,
 }

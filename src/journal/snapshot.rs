@@ -9,7 +9,7 @@ use crate::event::{Epoch, Position, Sequence};
 use super::{
     frame::{self, Blob, Move, Skipped, Told},
     segment::SegmentHeader,
-    storage::{File, Storage},
+    storage::{File, Storage, read_around},
 };
 
 const NAMES: [&str; 2] = ["a.snap", "b.snap"];
@@ -204,7 +204,10 @@ impl Slots {
 
 fn read(file: &dyn File, size: usize) -> io::Result<Content> {
     let mut header = [0; HEADER];
-    let count = file.read_at(&mut header, 0)?;
+    let (count, lost) = read_around(file, &mut header, 0)?;
+    if lost {
+        return Ok(Content::Bad);
+    }
     if header.iter().all(|byte| *byte == 0) {
         return Ok(Content::Never);
     }
@@ -219,7 +222,7 @@ fn read(file: &dyn File, size: usize) -> io::Result<Content> {
         return Ok(Content::Bad);
     }
     let mut payload = vec![0; length];
-    let count = file.read_at(&mut payload, HEADER as u64)?;
+    let (count, _) = read_around(file, &mut payload, HEADER as u64)?;
     let (body, crc) = header.split_at(HEADER - 4);
     let right = count == length && crc == crc32c::crc32c_append(crc32c::crc32c(body), &payload).to_le_bytes();
     Ok(match frame::decode(&payload) {

@@ -12,6 +12,9 @@ use std::{
 #[doc(hidden)]
 pub mod simulated;
 
+/// Of what the disk cannot read, so much is given up at once.
+const PAGE: usize = 4096;
+
 /// An open file: read and written at offsets, never appended to.
 pub trait File: Send + Sync + fmt::Debug {
     /// Reads as much as there is from `offset`, at most the buffer.
@@ -164,6 +167,32 @@ impl Storage for Disk {
         file.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0)?;
         Ok(Box::new(file))
     }
+}
+
+/// Reads as `read_at` does, with zeros for what the disk cannot read any more: whoever checks what is read finds
+/// damage there, and goes on behind it. Answers also whether there was such a place.
+pub(super) fn read_around(file: &dyn File, buffer: &mut [u8], offset: u64) -> io::Result<(usize, bool)> {
+    let is_lost = |error: &io::Error| error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error());
+    match file.read_at(buffer, offset) {
+        Err(error) if is_lost(&error) => {}
+        read => return Ok((read?, false)),
+    }
+    let length = usize::try_from(file.size()?.saturating_sub(offset)).unwrap_or(usize::MAX);
+    let mut at = 0;
+    let end = length.min(buffer.len());
+    while at < end {
+        let page = PAGE - usize::try_from((offset + at as u64) % PAGE as u64).unwrap_or(0);
+        let to = (at + page).min(end);
+        let Some(piece) = buffer.get_mut(at..to) else {
+            break;
+        };
+        match file.read_at(piece, offset + at as u64) {
+            Err(error) if is_lost(&error) => piece.fill(0),
+            read => drop(read?),
+        }
+        at = to;
+    }
+    Ok((end, true))
 }
 
 /// Everything that a directory and what is below it occupy, as far as it can be read.

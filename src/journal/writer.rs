@@ -89,7 +89,7 @@ impl Commit {
         }
     }
 
-    fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.frames
             .iter()
             .map(|(_, payload)| frame::HEADER + payload.len())
@@ -97,12 +97,20 @@ impl Commit {
     }
 }
 
+/// What moves of cursors take.
+pub(super) fn bytes_of(moved: &[Move]) -> usize {
+    let bytes = moved
+        .iter()
+        .map(|moved| frame::HEADER + frame::encode(moved).len());
+    bytes.sum()
+}
+
 /// The segment that is being filled.
 #[derive(Debug)]
 pub(super) struct Active {
     pub segment: Arc<Segment>,
     pub end: usize,
-    /// Commits go into another one.
+    /// Commits go into another one, if there is room for one.
     pub sealed: bool,
 }
 
@@ -222,7 +230,7 @@ impl Batch {
         frame::push(&mut self.buffer, self.salt, &header, payload);
     }
 
-    fn push_commit(&mut self, commit: &Commit) {
+    pub fn push_commit(&mut self, commit: &Commit) {
         let mut position = commit.ticket;
         for (index, (kind, payload)) in commit.frames.iter().enumerate() {
             if *kind == Kind::EVENT {
@@ -270,11 +278,7 @@ impl Writer {
                 return Ok(true);
             }
             let need = self.pending.front().map_or(0, Commit::bytes);
-            let room: usize = moved
-                .iter()
-                .map(|moved| frame::HEADER + frame::encode(moved).len())
-                .sum();
-            let Some(mut batch) = self.room_for(need + room)? else {
+            let Some(mut batch) = self.room_for(need + bytes_of(&moved))? else {
                 return Ok(false);
             };
             for moved in moved {
@@ -293,21 +297,21 @@ impl Writer {
     }
 
     /// A group with room for so many bytes; none if there is no room.
-    fn room_for(&mut self, bytes: usize) -> Result<Option<Batch>, Error> {
-        if let Some(batch) = self.batch_here(RESERVE)
-            && batch.takes(bytes)
-        {
-            return Ok(Some(batch));
+    pub fn room_for(&mut self, bytes: usize) -> Result<Option<Batch>, Error> {
+        let here = |writer: &Self| writer.batch_here(RESERVE).filter(|batch| batch.takes(bytes));
+        if self.active.as_ref().is_some_and(|active| active.sealed) {
+            // One that is sealed goes on where there is no other.
+            return Ok(self.roll(bytes)?.or_else(|| here(self)));
         }
-        self.roll(bytes)
+        match here(self) {
+            Some(batch) => Ok(Some(batch)),
+            None => self.roll(bytes),
+        }
     }
 
     /// A group behind what is there.
     pub fn batch_here(&self, reserve: usize) -> Option<Batch> {
         let active = self.active.as_ref()?;
-        if active.sealed && reserve > 0 {
-            return None;
-        }
         let limit = active.segment.size.saturating_sub(TRAILER + reserve);
         Some(self.batch(Target::Active, active.segment.header.salt, active.end, limit))
     }

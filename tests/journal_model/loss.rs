@@ -321,3 +321,70 @@ fn a_snapshot_slot_that_vanished_is_told_once() {
         }
     }
 }
+
+#[test]
+fn what_the_disk_cannot_read_is_told_and_the_rest_is_delivered() {
+    let disk = Simulated::default();
+    let open = Open::new(&disk);
+    fill(&open, 60);
+    let before = ids(&open.read_all());
+    open.kill(&disk);
+    let newest = newest_segment(&disk);
+    let used = *frames(&disk.content(&newest).unwrap()).last().unwrap();
+    let sealed = PathBuf::from("/journal/current/0001.seg");
+    for (path, range, told) in [
+        (&sealed, 8192..12288, true),
+        (&sealed, 0..4096, true),
+        (&newest, 0..4096, true),
+        (&newest, 8192..12288, true),
+        (&newest, used - 4096..used + 1, true),
+        (&PathBuf::from("/journal/current/a.snap"), 0..4096, false),
+    ] {
+        let copy = disk.copy();
+        copy.set_unreadable(path, range.clone());
+        let open = Open::on(&copy, &settings(), owner(&["cloud"]));
+        let all = settle(&open);
+        let kept = ids(&all).intersection(&before).count();
+        assert!(kept >= 40, "{kept} are left with {range:?} of {}", path.display());
+        assert_eq!(
+            named(&all, "StorageDamaged"),
+            usize::from(told),
+            "{range:?} of {}",
+            path.display()
+        );
+        let (_, lost) = account(&all);
+        for (epoch, sequence) in &before {
+            let known = ids(&all).contains(&(*epoch, *sequence))
+                || lost.iter().any(|(from, to)| (from..=to).contains(&sequence));
+            assert!(
+                known,
+                "{sequence} is missing with {range:?} of {}",
+                path.display()
+            );
+        }
+        let again = all
+            .iter()
+            .filter(|entry| &*entry.event.draft.name != "Test" || text(entry) == "settled");
+        for entry in again {
+            assert!(
+                !before.contains(&(entry.epoch.0, entry.sequence.0)),
+                "a number came again"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_disk_that_does_not_answer_now_has_its_journal_left_in_place() {
+    let disk = Simulated::default();
+    let open = Open::new(&disk);
+    open.commit(&["a"], &[]);
+    let epoch = open.recovered.epoch;
+    open.close();
+    let identity = PathBuf::from("/journal/current/identity");
+    disk.set_unreadable(&identity, 0..1);
+    let failed = Journal::open_on(disk.mount(), &settings(), owner(&["cloud"]), Clock::system());
+    assert!(failed.is_err());
+    disk.set_unreadable(&identity, 0..0);
+    assert_eq!(Open::new(&disk).recovered.epoch, epoch);
+}

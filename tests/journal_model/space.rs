@@ -418,3 +418,110 @@ fn a_backlog_is_not_read_at_opening() {
     assert_eq!(open.recovered.last, Sequence(1500));
     assert_eq!(open.read_all().len(), 1500);
 }
+
+/// Appends one event after the other until the thread has ended.
+fn until_it_fails(open: &Open) {
+    let padding = "x".repeat(20_000);
+    loop {
+        let position = open.journal.append(outcome(&[&padding], &[]));
+        let safe = block_on(async {
+            let mut durable = open.journal.durable();
+            durable.wait_for(|at| *at >= position).await.is_ok()
+        });
+        if !safe {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_roll_that_is_torn_drops_nothing_untold() {
+    let full = Simulated::default();
+    let open = Open::new(&full);
+    fill(&open, 500);
+    open.close();
+    let mut rolls = 0;
+    for syncs in 0..24 {
+        let disk = full.copy();
+        let open = Open::new(&disk);
+        open.commit(&["a"], &[]);
+        let number = |disk: &Simulated| disk.content(&newest_segment(disk)).unwrap()[8..16].to_vec();
+        disk.fail_after_syncs(syncs);
+        let before = number(&disk);
+        until_it_fails(&open);
+        let is_roll = number(&disk) != before;
+        if is_roll {
+            rolls += 1;
+            for seed in 0..24 {
+                let cut = disk.clone_with_unsynced();
+                cut.power_cut(&mut fastrand::Rng::with_seed(seed));
+                let again = Open::new(&cut);
+                again.commit(&["b"], &[]);
+                assert_no_gap(&again.read_all());
+                assert!(says(&again, "StorageDamaged").is_empty(), "a crash is no damage");
+                again.kill(&cut);
+                let again = Open::new(&cut);
+                again.commit(&["c"], &[]);
+                assert_no_gap(&again.read_all());
+            }
+        }
+        open.gone();
+        if rolls == 2 {
+            return;
+        }
+    }
+    panic!("no roll failed");
+}
+
+#[test]
+fn what_is_too_old_goes_from_a_parked_journal_too_and_makes_room() {
+    let disk = Simulated::default();
+    // The second time the rest is filled with small ones.
+    for size in [20_000, 10] {
+        let open = Open::on(&disk, &refuse(), owner(&["cloud"]));
+        let padding = "x".repeat(size);
+        while !open.journal.health().borrow().parked {
+            let newest = open.journal.append(outcome(&[&padding], &[]));
+            block_on(async {
+                let (mut durable, mut health) = (open.journal.durable(), open.journal.health());
+                tokio::select! {
+                    safe = durable.wait_for(|at| *at >= newest) => drop(safe),
+                    parked = health.wait_for(|health| health.parked) => drop(parked),
+                }
+            });
+        }
+        open.kill(&disk);
+    }
+    // So that there is something to tell, which does not fit.
+    disk.put_content(Path::new("/journal/current/a.snap"), None);
+    let young = Settings {
+        max_age: Some(Duration::ZERO),
+        ..refuse()
+    };
+    let open = Open::on(&disk, &young, owner(&["cloud"]));
+    open.health(|health| health.pulse > 1 && !health.parked);
+    open.commit(&["new"], &[]);
+    let owed = open.read_all();
+    assert_no_gap(&owed);
+    assert_eq!(says(&open, "EventsDiscarded").len(), 1);
+    assert_eq!(says(&open, "StorageDamaged").len(), 1);
+    open.kill(&disk);
+    assert_no_gap(&Open::new(&disk).read_all());
+}
+
+#[test]
+fn a_segment_that_is_too_old_is_filled_on_where_there_is_no_room_for_another() {
+    let disk = Simulated::default();
+    let open = Open::new(&disk);
+    open.commit(&["a"], &[]);
+    open.close();
+    disk.set_full(true);
+    let young = Settings {
+        max_age: Some(Duration::ZERO),
+        ..settings()
+    };
+    let open = Open::on(&disk, &young, owner(&["cloud"]));
+    open.health(|health| health.pulse > 1);
+    open.commit(&["b"], &[]);
+    assert_eq!(texts(&open.read_all()), ["a", "b"]);
+}

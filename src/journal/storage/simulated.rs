@@ -107,6 +107,7 @@ struct Content {
     durable: Vec<u8>,
     seen: Vec<u8>,
     unsynced: Vec<(usize, Vec<u8>)>,
+    unreadable: std::ops::Range<usize>,
 }
 
 /// The disk as one process sees it: dead once the power goes or the process is killed.
@@ -246,6 +247,7 @@ impl Simulated {
                     durable: bytes.clone(),
                     seen: bytes,
                     unsynced: Vec::new(),
+                    unreadable: 0..0,
                 };
                 for dir in path.ancestors().skip(1) {
                     inner.seen.dirs.insert(dir.to_owned());
@@ -256,6 +258,13 @@ impl Simulated {
         };
         inner.seen.act(&act);
         inner.durable.act(&act);
+    }
+
+    /// These bytes of a file cannot be read from now on.
+    pub fn set_unreadable(&self, path: &Path, range: std::ops::Range<usize>) {
+        if let Some(content) = locked(&self.0).seen.files.get(path) {
+            locked(content).unreadable = range;
+        }
     }
 
     /// Another disk with the same files, of each what is durable.
@@ -269,6 +278,7 @@ impl Simulated {
                 durable: durable.clone(),
                 seen: durable,
                 unsynced: Vec::new(),
+                unreadable: 0..0,
             }));
         }
         let copy = Self::default();
@@ -311,6 +321,10 @@ impl File for Handle {
         self.alive()?;
         let content = locked(&self.content);
         let offset = usize::try_from(offset).map_err(io::Error::other)?;
+        let lost = &content.unreadable;
+        if lost.start.max(offset) < lost.end.min(offset + buffer.len()) {
+            return Err(rustix::io::Errno::IO.into());
+        }
         let there = content.seen.get(offset..).unwrap_or_default();
         let count = there.len().min(buffer.len());
         if let (Some(into), Some(from)) = (buffer.get_mut(..count), there.get(..count)) {
