@@ -1,10 +1,11 @@
 //! Events for the site: what is on the disk goes to the door's own subscribers. Best effort, never waiting for one.
+//! What the gateway has lost goes to the log, too: whoever stands before it may not see the cloud.
 
 use tracing::error;
 
 use super::at_the_end;
 use crate::{
-    event::cloudevents,
+    event::{Data, Entry, Severity, cloudevents},
     hub::Hub,
     journal::{Cursor, Journal, Limit},
 };
@@ -31,6 +32,7 @@ pub(super) async fn serve(journal: Journal, hub: Hub) {
             }
             Ok(entries) => {
                 for entry in entries {
+                    log(&entry);
                     let previous = crate::event::Sequence(entry.sequence.0.saturating_sub(1));
                     hub.publish_event(
                         &cloudevents::topic(TOPIC, &entry),
@@ -47,5 +49,16 @@ pub(super) async fn serve(journal: Journal, hub: Hub) {
                 return;
             }
         }
+    }
+}
+
+/// The gateway's own events from `error` on.
+fn log(entry: &Entry) {
+    let draft = &entry.event.draft;
+    if let Data::Gateway(data) = &draft.data
+        && draft.severity >= Severity::Error
+    {
+        let data = serde_json::to_string(data).unwrap_or_default();
+        error!(epoch = %entry.epoch, sequence = entry.sequence.0, "{}: {data}", draft.name);
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{announce::Announcer, evaluate, systemd};
 use crate::{event::Epoch, forward, journal::Journal};
@@ -29,7 +29,21 @@ pub(super) struct Beat {
 
 impl Beat {
     pub(super) async fn run(self) {
-        tokio::join!(systemd::feed(|| self.pulses()), self.beat());
+        tokio::join!(systemd::feed(|| self.pulses()), self.beat(), self.watch_room());
+    }
+
+    /// Says in the log when the journal takes nothing more, and when it does again.
+    async fn watch_room(&self) {
+        let mut health = self.journal.health();
+        while health.wait_for(|health| health.parked).await.is_ok() {
+            warn!(
+                "the journal is full: no reading is evaluated and no publish acknowledged until there is room; let the \
+                 uplink deliver, free the disk, or raise [journal] max-bytes"
+            );
+            if health.wait_for(|health| !health.parked).await.is_ok() {
+                info!("the journal has room again: evaluation goes on");
+            }
+        }
     }
 
     async fn beat(&self) {

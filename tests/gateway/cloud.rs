@@ -34,7 +34,16 @@ impl Cloud {
             async move {
                 let _client = client;
                 let mut tell = Some(tell);
-                while let Ok(event) = events.poll().await {
+                loop {
+                    let event = match events.poll().await {
+                        Ok(event) => event,
+                        // The broker may be reached but not ready yet; later, its end is the test's.
+                        Err(_) if tell.is_some() => {
+                            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                            continue;
+                        }
+                        Err(_) => return,
+                    };
                     match event {
                         Event::Incoming(Packet::SubAck(_)) => drop(tell.take().map(|tell| tell.send(()))),
                         Event::Incoming(Packet::Publish(publish)) => {

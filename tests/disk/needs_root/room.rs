@@ -174,7 +174,8 @@ impl Scene {
         let mut site = Site::new().uplink(cable.port, "5");
         site.max_bytes = "8MiB";
         let volume = Volume::of(&empty_ext4(24), &site.folder.path().join("journal"));
-        let gateway = Gateway::start(&site).await;
+        let log = std::fs::File::create(site.folder.path().join("log")).expect("created");
+        let gateway = Gateway::start_logging(&site, log.into()).await;
         let mut probe = Probe::new(gateway.door);
         assert_eq!(probe.publish(r#"{"temp": 20.0}"#).await, PubAckReason::Success);
         let (acknowledged, stop) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
@@ -226,6 +227,8 @@ impl Scene {
             .wait_until(|seen| seen.iter().filter(ends).count() >= acknowledged)
             .await;
         self.gateway.stop().await;
+        let log = std::fs::read_to_string(self.site.folder.path().join("log")).expect("kept");
+        assert!(log.contains("the journal is full"), "{log}");
         self.cloud.assert_first_sends_in_order();
         self.cloud.assert_no_unexplained_gap();
         let distinct = self.cloud.distinct();
