@@ -23,6 +23,7 @@ use crate::{
     hub::Hub,
     journal::{self, Cursor, Journal, Owner, Recovered, SinkPlan},
     rule::{
+        DeviceFacts,
         engine::{Engine, Setup},
         state::Outcome,
     },
@@ -383,9 +384,15 @@ async fn open_journal(config: &Config, origin: &Arc<Origin>, clock: &Clock) -> R
 
 /// The engine with the state that the journal kept; what edited rules and the time since ended is committed.
 fn restore(config: &Config, recovered: &Recovered, journal: &Journal, clock: &Clock) -> Engine {
+    // A serial line's device is as good as a [[device]]: last, so that it changes no name and no label.
+    let lines = config.serial.iter().flat_map(|line| {
+        let polled = line.polls.iter().filter_map(|poll| poll.device.as_ref());
+        line.device.iter().chain(polled)
+    });
+    let lines = lines.map(|id| DeviceFacts::of(id.as_str()));
     let setup = Setup {
         rules: config.rules.clone(),
-        devices: config.devices.clone(),
+        devices: config.devices.iter().cloned().chain(lines).collect(),
         epoch: recovered.epoch,
         max_devices: config.max_devices,
         max_metrics: config.max_metrics,

@@ -131,6 +131,19 @@ pub struct DeviceFacts {
     pub from: Vec<DeviceId>,
 }
 
+impl DeviceFacts {
+    /// A device of which nothing but its id is known.
+    #[must_use]
+    pub fn of(id: &str) -> Self {
+        Self {
+            id: Pattern(id.into()),
+            name: None,
+            labels: Labels::new(),
+            from: Vec::new(),
+        }
+    }
+}
+
 /// What one value says about a condition. Never both ends: a clear point lies on the far side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {

@@ -72,7 +72,7 @@ pub struct Setup {
     pub devices: Vec<DeviceFacts>,
     /// The journal's epoch: episodes are named by it.
     pub epoch: Epoch,
-    /// Device names ever seen; readings of further ones are not evaluated.
+    /// Device names ever seen; readings of further ones are not evaluated, but for those in `devices`.
     pub max_devices: usize,
     /// Metrics of one device.
     pub max_metrics: usize,
@@ -255,7 +255,15 @@ impl Engine {
             Some(known) => {
                 known.watches.contains_key(&reading.metric) || known.watches.len() < self.max_metrics
             }
-            None => self.known.len() < self.max_devices && self.max_metrics > 0,
+            // Who invents names takes no place from a device that the configuration names.
+            None => {
+                let named = || {
+                    self.facts
+                        .iter()
+                        .any(|facts| *facts.id.0 == *reading.device.as_str())
+                };
+                self.max_metrics > 0 && (self.known.len() < self.max_devices || named())
+            }
         };
         if !fits {
             self.counts.over_limit = self.counts.over_limit.saturating_add(1);

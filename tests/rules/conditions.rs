@@ -457,3 +457,14 @@ fn devices_and_metrics_over_the_limits_are_not_evaluated() {
     assert_eq!(story.told(), "raised@1 e1");
     assert_eq!(story.engine.counts().over_limit, 1);
 }
+
+#[test]
+fn a_device_that_the_configuration_names_has_its_place() {
+    let mut story = Story::with([above_30()], vec![DeviceFacts::of("boiler")]);
+    story.setup.max_devices = 1;
+    story.killed(0.0).read(1.0, 31.0);
+    let mut tell = |device| story.tell(device, 2.0, Value::Number(31.0), false).0;
+    assert_eq!(tell("t-2"), Err(Skipped::OverLimit));
+    assert_eq!(tell("boiler"), Ok(()));
+    assert_eq!(story.told(), "raised@1 e1, raised@2 e2");
+}
