@@ -102,7 +102,8 @@ fn checksum(salt: u64, frame: &[u8]) -> u32 {
 pub(super) fn verified(bytes: &[u8], salt: u64) -> Option<Header> {
     let header = Header::parse(bytes)?;
     let frame = bytes.get(..header.whole())?;
-    (u32_at(frame, 0)? == checksum(salt, frame)).then_some(header)
+    // A fuzzer cannot guess a checksum: without it, it gets to what stands behind.
+    (u32_at(frame, 0)? == checksum(salt, frame) || cfg!(fuzzing)).then_some(header)
 }
 
 /// Appends a frame.
