@@ -349,13 +349,24 @@ impl Image {
         self.miss(format!("segments {from} to {to}"), (to, 0), lost);
     }
 
-    /// A segment whose successor is missing: its frames end at the first bad one.
+    /// A segment whose successor is missing, so that nobody says where its frames end: behind the last good one.
     fn walk_to_the_end(&self, segment: &Segment) -> Result<Header, Error> {
         let path = self.dir.join(&segment.name);
         let mut walk = segment.walk(FRAMES, segment.limit());
         let mut last = before(&segment.header);
-        while let Step::Frame(_, header) = walk.next().map_err(at("read", &path))? {
-            last = header;
+        loop {
+            match walk.next().map_err(at("read", &path))? {
+                Step::Frame(_, header) => last = header,
+                // What is bad between is found, and told, by whoever reads it.
+                Step::Bad(bad) => {
+                    let survivors = walk.survivors(bad, &last).map_err(at("read", &path))?;
+                    let Some((next, _)) = survivors.good.first() else {
+                        break;
+                    };
+                    walk.go_to(*next);
+                }
+                Step::End => break,
+            }
         }
         segment.extend(walk.offset(), last.position, last.sequence);
         Ok(last)

@@ -388,3 +388,31 @@ fn a_disk_that_does_not_answer_now_has_its_journal_left_in_place() {
     disk.set_unreadable(&identity, 0..0);
     assert_eq!(Open::new(&disk).recovered.epoch, epoch);
 }
+
+#[test]
+fn a_damaged_segment_before_a_vanished_one_loses_only_what_was_damaged() {
+    let disk = Simulated::default();
+    let open = Open::new(&disk);
+    fill(&open, 60);
+    let before = ids(&everything(&open));
+    open.close();
+    let first = disk.content(Path::new("/journal/current/0001.seg")).unwrap();
+    let third = disk.content(Path::new("/journal/current/0003.seg")).unwrap();
+    // Where the header says which sequence stands before a segment.
+    let after = |bytes: &[u8]| u64::from_le_bytes(bytes[32..40].try_into().unwrap());
+    let second = disk.content(Path::new("/journal/current/0002.seg")).unwrap();
+    let gone = after(&second) + 1..=after(&third);
+    damage(&disk, Path::new("/journal/current/0001.seg"), first.len() / 2, 1);
+    disk.put_content(Path::new("/journal/current/0002.seg"), None);
+    let open = Open::new(&disk);
+    let all = settle(&open);
+    let kept = ids(&all);
+    let lost = before
+        .iter()
+        .filter(|id| !kept.contains(id))
+        .map(|(_, sequence)| *sequence);
+    let lost: Vec<u64> = lost.filter(|sequence| !gone.contains(sequence)).collect();
+    assert_eq!(lost.len(), 1, "one event was hit: {lost:?}");
+    assert_no_gap(&all);
+    assert_eq!(named(&all, "StorageDamaged"), 2);
+}
