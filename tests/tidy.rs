@@ -33,9 +33,10 @@ hub        <- time event journal
 source     <- time reading event decode hub journal::Journal journal::Health
 forward    <- time event journal
 config     <- time reading event rule decode source journal forward
+story      <- time reading event rule config
 daemon     <- time reading event rule decode source journal forward hub config
 telemetry  <-
-cli        <- event rule decode journal config daemon telemetry
+cli        <- event rule decode journal config story daemon telemetry
 main       <- cli telemetry
 ";
 
@@ -45,6 +46,7 @@ const PURE: &[&str] = &[
     "event",
     "rule",
     "decode",
+    "story",
     "source::framing",
     "source::mqtt::wire",
     "source::mqtt::session",
