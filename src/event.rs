@@ -13,6 +13,7 @@ use crate::{
 };
 
 pub mod cloudevents;
+pub mod gateway;
 
 /// Labels of a device, a rule or the gateway.
 pub type Labels = BTreeMap<String, String>;
@@ -152,7 +153,7 @@ pub struct Draft {
 pub enum Data {
     /// Of a rule.
     Rule(Box<RuleData>),
-    /// The gateway's own: already as JSON, without times. CBOR in the journal.
+    /// The gateway's own: already as JSON, its times as [`gateway::At`]. CBOR in the journal.
     Gateway(serde_json::Map<String, serde_json::Value>),
 }
 

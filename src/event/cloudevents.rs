@@ -6,7 +6,9 @@
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
-use super::{Data, Entry, EpisodeFacts, Event, Labels, Reason, RuleData, Sequence, Severity, Transition};
+use super::{
+    Data, Entry, EpisodeFacts, Event, Labels, Reason, RuleData, Sequence, Severity, Transition, gateway,
+};
 use crate::{
     reading::Value,
     time::{ClockQuality, EngineTime, Timestamp},
@@ -58,7 +60,7 @@ pub fn render(entry: &Entry, previous: Sequence) -> Vec<u8> {
         correlationid: draft.correlation.as_deref(),
         data: match &draft.data {
             Data::Rule(data) => Body::Rule(Box::new(rule_body(event, data))),
-            Data::Gateway(map) => Body::Gateway(map),
+            Data::Gateway(map) => Body::Gateway(gateway::with_times(map, &|at| wall(event, at))),
         },
     };
     serde_json::to_vec(&envelope).expect("maps with string keys and numbers always serialise")
@@ -172,7 +174,7 @@ struct Envelope<'a> {
 #[serde(untagged)]
 enum Body<'a> {
     Rule(Box<RuleBody<'a>>),
-    Gateway(&'a Map<String, Json>),
+    Gateway(Map<String, Json>),
 }
 
 #[derive(Serialize)]
