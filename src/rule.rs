@@ -10,6 +10,7 @@ use crate::{
 };
 
 pub mod engine;
+pub mod period;
 pub mod state;
 
 /// One watch over one metric of every matching device.
