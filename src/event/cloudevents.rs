@@ -7,10 +7,11 @@ use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
 use super::{
-    Data, Entry, EpisodeFacts, Event, Labels, Reason, RuleData, Sequence, Severity, Transition, gateway,
+    ConditionFacts, Data, Entry, EpisodeFacts, Event, Labels, Reason, RuleData, Sequence, Severity,
+    Transition, gateway,
 };
 use crate::{
-    reading::Value,
+    reading::{Metric, Value},
     time::{ClockQuality, EngineTime, Timestamp},
 };
 
@@ -97,7 +98,7 @@ fn placeholder<'a>(key: &str, event: &'a Event) -> &'a str {
         "event" => &draft.name,
         "device" => &draft.about,
         "metric" => match &draft.data {
-            Data::Rule(data) => data.metric.as_str(),
+            Data::Rule(data) => data.metric.as_ref().map_or(ABSENT, Metric::as_str),
             Data::Gateway(_) => ABSENT,
         },
         "severity" => match draft.severity {
@@ -182,14 +183,34 @@ struct RuleBody<'a> {
     summary: &'a str,
     gateway: GatewayBody<'a>,
     device: DeviceBody<'a>,
-    metric: &'a str,
+    metric: Option<&'a str>,
     unit: Option<&'a str>,
     #[serde(flatten)]
     value: ValueBody<'a>,
     rule: &'a super::RuleFacts,
     episode: EpisodeBody,
-    /// What a windowed condition computed from; the conditions of today have none.
-    window: Option<()>,
+    window: Option<WindowBody<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    conditions: Vec<ConditionBody<'a>>,
+}
+
+#[derive(Serialize)]
+struct WindowBody<'a> {
+    of: &'a str,
+    over_s: Json,
+    count: u64,
+    span_s: Json,
+    approximate: bool,
+}
+
+#[derive(Serialize)]
+struct ConditionBody<'a> {
+    device: &'a str,
+    metric: &'a str,
+    unit: Option<&'a str>,
+    #[serde(flatten)]
+    value: ValueBody<'a>,
+    holds: Option<bool>,
 }
 
 #[derive(Serialize)]
@@ -244,17 +265,47 @@ fn rule_body<'a>(event: &'a Event, data: &'a RuleData) -> RuleBody<'a> {
             name: data.device_name.as_deref(),
             labels: &data.device_labels,
         },
-        metric: data.metric.as_str(),
+        metric: data.metric.as_ref().map(Metric::as_str),
         unit: data.unit.as_deref(),
-        value: match &data.value {
-            None => ValueBody::Number(None),
-            Some(Value::Number(number)) => ValueBody::Number(Some(*number)),
-            Some(Value::Bool(bool)) => ValueBody::Bool(*bool),
-            Some(Value::Text(text)) => ValueBody::Text(text),
-        },
+        value: value_body(data.value.as_ref()),
         rule: &data.rule,
         episode: episode_body(event, &data.episode),
-        window: None,
+        window: data.window.as_ref().map(|window| WindowBody {
+            of: &window.of,
+            over_s: seconds(window.over_ms),
+            count: window.count,
+            span_s: seconds(window.span_ms),
+            approximate: window.approximate,
+        }),
+        conditions: data.conditions.iter().map(condition_body).collect(),
+    }
+}
+
+fn condition_body(condition: &ConditionFacts) -> ConditionBody<'_> {
+    ConditionBody {
+        device: condition.device.as_str(),
+        metric: condition.metric.as_str(),
+        unit: condition.unit.as_deref(),
+        value: value_body(condition.value.as_ref()),
+        holds: condition.holds,
+    }
+}
+
+fn value_body(value: Option<&Value>) -> ValueBody<'_> {
+    match value {
+        None => ValueBody::Number(None),
+        Some(Value::Number(number)) => ValueBody::Number(Some(*number)),
+        Some(Value::Bool(bool)) => ValueBody::Bool(*bool),
+        Some(Value::Text(text)) => ValueBody::Text(text),
+    }
+}
+
+/// Whole seconds as an integer, others as a fraction.
+fn seconds(millis: u64) -> Json {
+    if millis.is_multiple_of(1000) {
+        Json::from(millis / 1000)
+    } else {
+        Json::from(std::time::Duration::from_millis(millis).as_secs_f64())
     }
 }
 
@@ -280,7 +331,7 @@ mod tests {
     use super::*;
     use crate::{
         event::{Draft, EpisodeId, Epoch, Origin, Position, RuleFacts},
-        reading::{DeviceId, Metric},
+        reading::DeviceId,
         time::{BootId, Moment},
     };
 
@@ -336,7 +387,7 @@ mod tests {
             device: DeviceId::new("thermostat-7").unwrap(),
             device_name: Some("Living room".into()),
             device_labels: Arc::new(Labels::from([("room".to_owned(), "living".to_owned())])),
-            metric: Metric::new("temperature").unwrap(),
+            metric: Some(Metric::new("temperature").unwrap()),
             unit: Some("Cel".into()),
             value,
             rule: Arc::new(RuleFacts {
@@ -361,6 +412,8 @@ mod tests {
                 flaps: 0,
                 reason: None,
             },
+            window: None,
+            conditions: Vec::new(),
         }))
     }
 
