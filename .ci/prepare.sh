@@ -43,3 +43,41 @@ prepare_rust() {
         sh -s -- -y --quiet --profile minimal --default-toolchain none --no-modify-path >/dev/null
     PATH="$HOME/.cargo/bin:$PATH"
 }
+
+# Where the tests find the receivers' languages: target/tools/python/bin/python3, target/tools/node/node_modules.
+tools=target/tools
+
+need_python() {
+    need python3 python3
+    # Debian packs the part of Python that makes environments separately.
+    ! command -v python3 >/dev/null || python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+}
+
+need_node() {
+    need node nodejs
+    need npm npm
+}
+
+# prepare_python: the pinned packages of tests/tools/requirements.txt. Asks nobody if they are there already.
+prepare_python() {
+    local wanted=tests/tools/requirements.txt there=$tools/python
+    cmp -s $wanted $there/requirements.txt && $there/bin/python3 -c '' 2>/dev/null && return
+    say "installing the Python packages of $wanted into $there"
+    rm -rf $there
+    python3 -m venv $there
+    $there/bin/python3 -m pip install --quiet --disable-pip-version-check --requirement $wanted
+    cp $wanted $there/
+}
+
+# prepare_node: the same for tests/tools/package-lock.json.
+prepare_node() {
+    local wanted=tests/tools there=$tools/node
+    cmp -s $wanted/package-lock.json $there/package-lock.json && [ -e $there/complete ] && return
+    say "installing the JavaScript packages of $wanted/package-lock.json into $there"
+    rm -rf $there
+    mkdir -p $there
+    cp $wanted/package.json $wanted/package-lock.json $there/
+    # No install scripts: none of these packages needs one, and one of them would report home.
+    (cd $there && npm ci --ignore-scripts --no-audit --no-fund --prefer-offline --loglevel=error >/dev/null)
+    touch $there/complete
+}

@@ -24,6 +24,8 @@ pub mod config;
 
 pub mod story;
 
+pub mod control;
+
 pub mod daemon;
 
 pub mod telemetry;

@@ -5,12 +5,13 @@
 //!
 //! No clock is read, no file is opened and nobody is waited for: a day takes as long as its readings take.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
     config::units,
     event::Draft,
     reading::{DeviceId, Metric, Value},
+    rule::engine::MuteTarget,
     time::{ClockQuality, Timestamp},
 };
 
@@ -33,7 +34,7 @@ impl fmt::Display for At {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match u64::try_from(self.0) {
             Ok(micros) if micros.is_multiple_of(1000) => {
-                let length = std::time::Duration::from_micros(micros);
+                let length = Duration::from_micros(micros);
                 formatter.write_str(&units::show_duration(length))
             }
             _ => {
@@ -60,6 +61,8 @@ pub struct Story {
     rules: Arc<Rules>,
     start: Timestamp,
     quality: ClockQuality,
+    /// How often windows are saved.
+    checkpoint: At,
     /// In order of time.
     steps: Vec<Step>,
     /// In order of time.
@@ -95,6 +98,13 @@ enum Act {
     Clock(ClockChange),
     /// The configuration is edited and taken up without a restart.
     Reload(Arc<Rules>),
+    Mute {
+        target: MuteTarget,
+        length: Duration,
+        reason: String,
+    },
+    Unmute(MuteTarget),
+    Forget(DeviceId),
 }
 
 #[derive(Clone, Copy, Debug, Default)]

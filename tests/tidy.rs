@@ -34,9 +34,10 @@ source     <- time reading event decode hub journal::Journal journal::Health
 forward    <- time event journal
 config     <- time reading event rule decode source journal forward
 story      <- time reading event rule config
-daemon     <- time reading event rule decode source journal forward hub config
+control    <-
+daemon     <- time reading event rule decode source journal forward hub config control
 telemetry  <-
-cli        <- event rule decode journal config story daemon telemetry
+cli        <- event rule decode journal config control story daemon telemetry
 main       <- cli telemetry
 ";
 

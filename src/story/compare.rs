@@ -26,6 +26,9 @@ pub(super) const FACTS: &[&str] = &[
     "readings",
     "reminder",
     "flaps",
+    "count",
+    "span",
+    "approximate",
 ];
 
 /// One line of a comparison.
@@ -208,16 +211,16 @@ impl Said {
         match key {
             "value" => data.value.as_ref().map(value),
             "unit" => data.unit.as_ref().map(|unit| Fact::Text(unit.to_string())),
-            "metric" => Some(Fact::Text(data.metric.to_string())),
+            "metric" => data.metric.as_ref().map(|metric| Fact::Text(metric.to_string())),
+            "count" => count(data.window.as_ref()?.count),
+            "span" => Some(Fact::Text(millis(data.window.as_ref()?.span_ms)?)),
+            "approximate" => Some(Fact::Flag(data.window.as_ref()?.approximate)),
             "rule" => Some(Fact::Text(data.rule.name.to_string())),
             "reason" => word(&episode.reason?),
             "summary" => Some(Fact::Text(data.summary.clone())),
             "episode" => count(episode.id.number),
             "since" => Some(Fact::Text(At(episode.since.0 + self.booted.0).to_string())),
-            "duration" => {
-                let millis = i64::try_from(episode.duration_ms).ok()?;
-                Some(Fact::Text(At(millis.saturating_mul(1000)).to_string()))
-            }
+            "duration" => Some(Fact::Text(millis(episode.duration_ms)?)),
             "min" => episode.min.map(Fact::Number),
             "max" => episode.max.map(Fact::Number),
             "readings" => count(episode.readings),
@@ -226,6 +229,11 @@ impl Said {
             _ => None,
         }
     }
+}
+
+fn millis(length: u64) -> Option<String> {
+    let micros = i64::try_from(length).ok()?.checked_mul(1000)?;
+    Some(At(micros).to_string())
 }
 
 fn value(value: &Value) -> Fact {

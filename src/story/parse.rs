@@ -7,16 +7,19 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::{Act, Expected, Step, Story, sections, steps};
+use super::{Act, At, Expected, Step, Story, sections, steps};
 use crate::{
     config::{self, Report, units},
     reading::{Metric, Value},
-    rule::{DeviceFacts, Rule},
+    rule::{Condition, DeviceFacts, Rule},
     time::{ClockQuality, Timestamp},
 };
 
 /// Where a story begins if it does not say.
 const START: Timestamp = Timestamp(1_795_255_200_000_000);
+
+/// `[journal] checkpoint` as it is by default.
+const CHECKPOINT: At = At(60_000_000);
 
 pub(super) type Item<'i> = Spanned<DeValue<'i>>;
 
@@ -55,7 +58,15 @@ pub fn parse(
 }
 
 const FILE_KEYS: &[&str] = &["rules", "story", "set"];
-const STORY_KEYS: &[&str] = &["name", "rules", "device", "start", "synchronised", "steps"];
+const STORY_KEYS: &[&str] = &[
+    "name",
+    "rules",
+    "device",
+    "start",
+    "synchronised",
+    "checkpoint",
+    "steps",
+];
 
 fn file(document: &DeTable<'_>, reader: &mut Reader<'_>) -> Vec<Story> {
     let rules = document.get("rules").and_then(|item| reader.text("rules", item));
@@ -124,6 +135,10 @@ fn story(
         Some(item) => reader.quality(&format!("{who}: synchronised"), item)?,
         None => ClockQuality::Synchronised,
     };
+    let checkpoint = match table.get("checkpoint") {
+        Some(item) => At(reader.duration(&format!("{who}: checkpoint"), item)?.max(1)),
+        None => CHECKPOINT,
+    };
     let device = table.get("device").and_then(|item| reader.device(item));
     let own = table.get("rules").and_then(|item| reader.text("rules", item));
     let rules = reader.sets.rules(own.or(rules), &span, &mut reader.wrong)?;
@@ -134,7 +149,7 @@ fn story(
         return None;
     };
     let line = reader.line(&span);
-    let mut parsed = steps::Steps::new(device, who);
+    let mut parsed = steps::Steps::new(device, who, &rules);
     for item in items {
         parsed.take(item, reader);
     }
@@ -167,6 +182,7 @@ fn story(
         rules,
         start,
         quality,
+        checkpoint,
         steps,
         expected,
     })
@@ -423,7 +439,16 @@ impl Rules {
         })
     }
 
+    /// All metrics that some rule looks at.
     fn metrics(&self) -> Vec<&str> {
-        self.rules.iter().map(|rule| rule.metric.as_str()).collect()
+        let mut metrics = Vec::new();
+        for rule in &self.rules {
+            metrics.extend(rule.metric());
+            if let Condition::All(parts) | Condition::Any(parts) = &rule.condition {
+                metrics.extend(parts.iter().map(|part| &part.watched.metric));
+            }
+            metrics.extend(rule.unless.iter().map(|unless| &unless.part.watched.metric));
+        }
+        metrics.into_iter().map(Metric::as_str).collect()
     }
 }

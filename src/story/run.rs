@@ -51,6 +51,9 @@ struct Gateway {
     /// What the wall clock is ahead of the story, in microseconds.
     wall: i64,
     quality: ClockQuality,
+    /// How often windows are saved, in microseconds, and when next.
+    checkpoint: i64,
+    next_checkpoint: At,
 }
 
 impl Story {
@@ -76,6 +79,10 @@ impl Story {
                 // What falls due at the very time of a step comes after its readings: so the restart is just before.
                 let just_before = At(at.0 - 1).max(last);
                 gateway.pass(just_before);
+                if stop == Stop::Kill {
+                    // What a crash may cost, window data younger than the checkpoint, is a story of its own.
+                    gateway.save_windows(just_before);
+                }
                 gateway.start(stop, just_before, 0, ClockChange::default());
             }
             gateway.pass(at);
@@ -118,6 +125,8 @@ impl Gateway {
             booted: At(0),
             wall,
             quality: story.quality,
+            checkpoint: story.checkpoint.0,
+            next_checkpoint: story.checkpoint,
         };
         gateway.commit(out);
         gateway
@@ -139,11 +148,29 @@ impl Gateway {
 
     /// Time goes by: every deadline before `at` fires, each at its own time. One at `at` waits for the readings there.
     fn pass(&mut self, at: At) {
-        let until = self.boot_clock(at);
-        while let Some(due) = self.engine.next_deadline().filter(|due| *due < until) {
-            self.settle(At(due.0 + self.booted.0));
+        loop {
+            let due = self.engine.next_deadline().map(|due| At(due.0 + self.booted.0));
+            let next = due.map_or(self.next_checkpoint, |due| due.min(self.next_checkpoint));
+            if next >= at {
+                break;
+            }
+            if due == Some(next) {
+                self.settle(next);
+            }
+            if next == self.next_checkpoint {
+                self.save_windows(next);
+            }
         }
         self.engine.set_moment(self.moment(at));
+    }
+
+    /// What windows took in is saved now and then: a crash costs what came since.
+    fn save_windows(&mut self, at: At) {
+        self.engine.set_moment(self.moment(at));
+        let mut out = Outcome::default();
+        self.engine.save_windows(&mut out);
+        self.commit(out);
+        self.next_checkpoint = At(at.0.saturating_add(self.checkpoint));
     }
 
     /// All deadlines up to `at`, those at it too.
@@ -188,7 +215,33 @@ impl Gateway {
             }
             Act::Reload(rules) => {
                 self.rules = Arc::clone(rules);
-                self.start(Stop::Restart, at, 0, ClockChange::default())
+                let mut out = Outcome::default();
+                self.engine.reconfigure(setup(rules), &mut out);
+                self.commit(out);
+                at
+            }
+            Act::Mute {
+                target,
+                length,
+                reason,
+            } => {
+                let mut out = Outcome::default();
+                self.engine.mute(target.clone(), *length, reason, &mut out);
+                self.commit(out);
+                at
+            }
+            // That there was nothing to end, or nobody to forget, is part of the story: no event comes.
+            Act::Unmute(target) => {
+                let mut out = Outcome::default();
+                self.engine.unmute(target, &mut out);
+                self.commit(out);
+                at
+            }
+            Act::Forget(device) => {
+                let mut out = Outcome::default();
+                self.engine.forget(device, &mut out);
+                self.commit(out);
+                at
             }
         }
     }
@@ -202,6 +255,7 @@ impl Gateway {
             self.commit(out);
         }
         let up = At(at.0.saturating_add(away));
+        self.next_checkpoint = At(up.0.saturating_add(self.checkpoint));
         if stop == Stop::Reboot {
             self.boot += 1;
             self.booted = up;

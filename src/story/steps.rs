@@ -1,21 +1,31 @@
 //! The steps of a story: readings, what happens to the gateway, and what is expected of it.
 
-use std::ops::Range;
+use std::{collections::BTreeSet, ops::Range, time::Duration};
 
 use toml::de::{DeTable, DeValue};
 
 use super::{
     Act, At, ClockChange, ClockSet, Expected, Fact, Step, Stop,
     compare::FACTS,
-    parse::{Item, Parsed, Reader, number},
+    parse::{Item, Parsed, Reader, Rules, number},
 };
 use crate::{
     config::units,
     reading::{DeviceId, Value},
+    rule::engine::MuteTarget,
 };
 
 /// The words that a step is recognised by.
-pub(super) const WORDS: &[&str] = &["expect", "gateway", "clock", "synchronised", "reload"];
+pub(super) const WORDS: &[&str] = &[
+    "expect",
+    "gateway",
+    "clock",
+    "synchronised",
+    "reload",
+    "mute",
+    "unmute",
+    "forget",
+];
 /// The keys of a reading that are no metric.
 const READING: &[&str] = &[
     "at", "device", "every", "times", "stamp", "unit", "metric", "value",
@@ -23,6 +33,9 @@ const READING: &[&str] = &[
 const GATEWAY: &[&str] = &["at", "gateway", "away", "clock", "synchronised"];
 const CLOCK: &[&str] = &["at", "clock", "synchronised"];
 const RELOAD: &[&str] = &["at", "reload"];
+const MUTE: &[&str] = &["at", "mute", "for", "reason"];
+const UNMUTE: &[&str] = &["at", "unmute"];
+const FORGET: &[&str] = &["at", "forget"];
 /// The most readings that one step stands for.
 const MOST: u32 = 100_000;
 
@@ -31,6 +44,8 @@ pub(super) struct Steps {
     /// Whose readings are, where a step does not say.
     device: Option<DeviceId>,
     who: String,
+    /// The names of the rules.
+    rules: BTreeSet<String>,
     /// The time of the step before.
     last: At,
     steps: Vec<Step>,
@@ -39,10 +54,11 @@ pub(super) struct Steps {
 }
 
 impl Steps {
-    pub fn new(device: Option<DeviceId>, who: String) -> Self {
+    pub fn new(device: Option<DeviceId>, who: String, rules: &Rules) -> Self {
         Self {
             device,
             who,
+            rules: rules.rules.iter().map(|rule| rule.name.to_string()).collect(),
             last: At(0),
             steps: Vec::new(),
             expected: Vec::new(),
@@ -81,14 +97,27 @@ impl Steps {
             return reader.wrong(at.span(), format!("{message}; write the steps in order of time"));
         }
         self.last = time;
-        let has = |key: &str| table.contains_key(key);
+        // Beside `metric` every other word is one, too.
+        let has = |key: &str| table.contains_key(key) && (key == "expect" || !table.contains_key("metric"));
         if has("expect") {
             self.expect(time, table, reader);
         } else if has("gateway") {
             self.gateway(time, table, reader);
         } else if has("reload") {
             self.reload(time, table, reader);
-        } else if (has("clock") || has("synchronised")) && !has("metric") {
+        } else if has("mute") {
+            self.mute(time, table, reader);
+        } else if let Some(item) = table.get("unmute").filter(|_| has("unmute")) {
+            known("an unmute", table, UNMUTE, reader);
+            if let Some(target) = self.target("unmute", item, reader) {
+                self.push(time, Act::Unmute(target));
+            }
+        } else if let Some(item) = table.get("forget").filter(|_| has("forget")) {
+            known("a forget", table, FORGET, reader);
+            if let Some(device) = reader.device(item) {
+                self.push(time, Act::Forget(device));
+            }
+        } else if has("clock") || has("synchronised") {
             known("a clock's step", table, CLOCK, reader);
             if let Some(change) = clock_change(table, reader) {
                 self.push(time, Act::Clock(change));
@@ -164,6 +193,42 @@ impl Steps {
         {
             self.push(at, Act::Reload(rules));
         }
+    }
+
+    fn mute(&mut self, at: At, table: &DeTable<'_>, reader: &mut Reader<'_>) {
+        known("a mute", table, MUTE, reader);
+        let Some(item) = table.get("mute") else { return };
+        let target = self.target("mute", item, reader);
+        let Some(length) = table.get("for") else {
+            return reader.wrong(item.span(), "a mute says for how long: for = \"2h\"");
+        };
+        let length = reader
+            .duration("for", length)
+            .and_then(|micros| u64::try_from(micros).ok());
+        let reason = match table.get("reason") {
+            Some(item) => reader.text("reason", item),
+            None => Some(""),
+        };
+        if let (Some(target), Some(length), Some(reason)) = (target, length, reason) {
+            let (length, reason) = (Duration::from_micros(length), reason.to_owned());
+            self.push(
+                at,
+                Act::Mute {
+                    target,
+                    length,
+                    reason,
+                },
+            );
+        }
+    }
+
+    /// A rule of that name, else a device: as on the command line.
+    fn target(&self, key: &str, item: &Item<'_>, reader: &mut Reader<'_>) -> Option<MuteTarget> {
+        let name = reader.text(key, item)?;
+        if self.rules.contains(name) {
+            return Some(MuteTarget::Rule(name.into()));
+        }
+        reader.device(item).map(MuteTarget::Device)
     }
 
     fn readings(&mut self, at: At, table: &DeTable<'_>, reader: &mut Reader<'_>) {
@@ -318,7 +383,7 @@ fn clock_change(table: &DeTable<'_>, reader: &mut Reader<'_>) -> Option<ClockCha
 
 fn fact_of(key: &'static str, item: &Item<'_>, reader: &mut Reader<'_>) -> Option<Fact> {
     match key {
-        "since" | "duration" => reader
+        "since" | "duration" | "span" => reader
             .duration(key, item)
             .map(|micros| Fact::Text(At(micros).to_string())),
         "severity" | "transition" => {
