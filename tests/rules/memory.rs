@@ -164,6 +164,20 @@ fn across_a_reboot_a_timer_counts_what_passed_if_both_ends_were_synchronised() {
 }
 
 #[test]
+fn what_a_timer_counted_since_a_reboot_is_not_lost_to_a_kill() {
+    let mut story = Story::of([high_temperature()]);
+    story.read(100.0, 31.0);
+    story.started(Moment {
+        boot_id: BootId(1),
+        boot: seconds(5.0),
+        quality: ClockQuality::Unknown,
+        ..story.moment
+    });
+    story.wait(20.0).killed(20.0).wait(500.0);
+    assert_eq!(story.told(), "raised@35 e1");
+}
+
+#[test]
 fn an_episode_older_than_the_boot_keeps_its_beginning_and_its_duration() {
     let mut story = Story::of([above_30()]);
     story.read(100.0, 31.0);
