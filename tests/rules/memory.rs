@@ -3,9 +3,9 @@
 use super::story::*;
 
 use tidegate::{
-    event::Epoch,
+    event::{Epoch, Position},
     reading::{Metric, Value},
-    rule::{Condition, Rule, Test},
+    rule::{Condition, Rule, Test, engine::Skipped, state::Outcome},
     time::{BootId, ClockQuality, Moment, Timestamp},
 };
 
@@ -120,6 +120,20 @@ fn another_metric_or_kind_starts_anew() {
     let mut story = Story::of([above_30()]);
     story.read(0.0, 31.0).edited(below).killed(5.0).read(6.0, 31.0);
     assert_eq!(story.told(), "raised@0 e1, rule-changed@5 e1, raised@6 e2");
+}
+
+#[test]
+fn another_configuration_forgets_neither_the_number_of_the_last_episode_nor_what_is_not_durable_yet() {
+    let mut story = Story::of([above_30()]);
+    story.stamped(1.0, 31.0).unwrap();
+    story.stamped(2.0, 20.0).unwrap();
+    let mut out = Outcome::default();
+    story.engine.reconfigure(story.setup.clone(), &mut out);
+    story.commit(out);
+    let repeated = story.tell("t-1", 2.0, Value::Number(20.0), true);
+    assert_eq!(repeated, (Err(Skipped::Duplicate), Position(2)));
+    story.stamped(3.0, 31.0).unwrap();
+    assert_eq!(story.told(), "raised@1 e1, cleared@2 e1, raised@3 e2");
 }
 
 #[test]
