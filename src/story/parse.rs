@@ -403,7 +403,7 @@ impl Sets<'_> {
 }
 
 fn is_path(name: &str) -> bool {
-    name.contains('/') || name.ends_with(".toml")
+    name.contains(['/', '.'])
 }
 
 fn listed(names: &[&str]) -> String {

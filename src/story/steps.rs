@@ -48,7 +48,7 @@ pub(super) struct Steps {
     rules: BTreeSet<String>,
     /// The time of the step before.
     last: At,
-    steps: Vec<Step>,
+    told: Vec<Step>,
     expected: Vec<Expected>,
     metrics: Vec<(String, Range<usize>)>,
 }
@@ -60,7 +60,7 @@ impl Steps {
             who,
             rules: rules.rules.iter().map(|rule| rule.name.to_string()).collect(),
             last: At(0),
-            steps: Vec::new(),
+            told: Vec::new(),
             expected: Vec::new(),
             metrics: Vec::new(),
         }
@@ -68,9 +68,9 @@ impl Steps {
 
     /// All of them in order of time, and every metric that was told with its place.
     pub fn done(mut self) -> Parsed {
-        self.steps.sort_by_key(|step| step.at);
+        self.told.sort_by_key(|step| step.at);
         self.expected.sort_by_key(|expected| expected.at);
-        (self.steps, self.expected, self.metrics)
+        (self.told, self.expected, self.metrics)
     }
 
     /// Takes the next step; what is wrong with it is remembered.
@@ -130,7 +130,7 @@ impl Steps {
     }
 
     fn push(&mut self, at: At, act: Act) {
-        self.steps.push(Step { at, act });
+        self.told.push(Step { at, act });
     }
 
     fn expect(&mut self, at: At, table: &DeTable<'_>, reader: &mut Reader<'_>) {
@@ -147,7 +147,10 @@ impl Steps {
         for (key, item) in table {
             match key.get_ref().as_ref() {
                 "at" => {}
-                "expect" => wanted.event = reader.text("expect", item).unwrap_or_default().to_owned(),
+                "expect" => reader
+                    .text("expect", item)
+                    .unwrap_or_default()
+                    .clone_into(&mut wanted.event),
                 "device" => wanted.device = reader.text("device", item).map(str::to_owned),
                 name => match FACTS.iter().find(|fact| **fact == name) {
                     Some(fact) => wanted

@@ -103,11 +103,11 @@ fn rules_come_from_a_path_from_the_file_or_from_a_set_of_it() {
 fn a_mistake_is_told_with_its_line_and_its_remedy() {
     for (steps, wanted) in [
         (
-            r#"{ temperature = 1 }"#,
+            "{ temperature = 1 }",
             "does not say when; begin it with at = \"30s\"",
         ),
         (r#"{ at = "30" }"#, "a duration is a whole number"),
-        (r#"{ at = 30 }"#, "at must be text in quotes"),
+        ("{ at = 30 }", "at must be text in quotes"),
         (
             r#"{ at = "1s" }, { at = "0s" }"#,
             "write the steps in order of time",
@@ -153,7 +153,7 @@ fn a_mistake_is_told_with_its_line_and_its_remedy() {
             "write its rules as [[set.warmer.rule]]",
         ),
         (r#"{ at = "1s", sensor.heat = 1 }"#, "stands in quotes"),
-        (r#"3"#, "a step is a table"),
+        ("3", "a step is a table"),
     ] {
         let report = story(steps).map(|_| ()).expect_err(steps);
         assert!(report.contains(wanted), "{steps}\n{report}");
