@@ -76,21 +76,15 @@ fn key(said: &[Said]) -> Vec<String> {
 
 #[test]
 fn every_story_comes_out_as_it_is_told() {
-    let mut failed = String::new();
+    let mut failed = Vec::new();
     for (path, story) in stories() {
         let verdict = story.judge(&story.tell());
         if !verdict.is_ok() {
-            let lines: Vec<String> = verdict.lines.iter().map(ToString::to_string).collect();
-            failed += &format!(
-                "\n{}:{}: {}\n{}\n",
-                path.display(),
-                story.line,
-                story.name,
-                lines.join("\n")
-            );
+            failed.push(format!("{}:{}: {}", path.display(), story.line, story.name));
+            failed.extend(verdict.lines.iter().map(ToString::to_string));
         }
     }
-    assert!(failed.is_empty(), "{failed}");
+    assert!(failed.is_empty(), "\n{}", failed.join("\n"));
 }
 
 #[test]
