@@ -118,7 +118,8 @@ impl Drop for Ticket {
 #[derive(Debug)]
 pub struct Stamps {
     clock: Clock,
-    max_clock_skew: Duration,
+    /// In microseconds.
+    max_clock_skew: AtomicI64,
     last_arrival: AtomicI64,
 }
 
@@ -128,9 +129,15 @@ impl Stamps {
     pub fn new(clock: Clock, max_clock_skew: Duration) -> Self {
         Self {
             clock,
-            max_clock_skew,
+            max_clock_skew: AtomicI64::new(micros(max_clock_skew)),
             last_arrival: AtomicI64::new(0),
         }
+    }
+
+    /// From now on this is the skew.
+    pub fn set_max_clock_skew(&self, max_clock_skew: Duration) {
+        self.max_clock_skew
+            .store(micros(max_clock_skew), Ordering::Relaxed);
     }
 
     /// The time of what arrived just now, and whether it is the device's `own`. Never later than now.
@@ -154,17 +161,21 @@ impl Stamps {
     /// How far a device's `own` time is off, if that is why it was not believed.
     pub fn off_by(&self, own: Timestamp) -> Option<Duration> {
         let moment = self.clock.moment();
-        let off = Duration::from_micros(own.0.abs_diff(moment.wall.0));
-        (moment.quality == ClockQuality::Synchronised && off >= self.max_clock_skew).then_some(off)
+        let off = own.0.abs_diff(moment.wall.0);
+        (moment.quality == ClockQuality::Synchronised && off >= self.skew())
+            .then(|| Duration::from_micros(off))
     }
 
     fn believed(&self, own: Timestamp, moment: &Moment) -> Option<EngineTime> {
-        let off = Duration::from_micros(own.0.abs_diff(moment.wall.0));
-        if moment.quality != ClockQuality::Synchronised || off >= self.max_clock_skew {
+        if moment.quality != ClockQuality::Synchronised || own.0.abs_diff(moment.wall.0) >= self.skew() {
             return None;
         }
         let age = moment.wall.0.saturating_sub(own.0).max(0);
         Some(moment.boot.shifted(-age))
+    }
+
+    fn skew(&self) -> u64 {
+        self.max_clock_skew.load(Ordering::Relaxed).unsigned_abs()
     }
 
     fn arrival(&self, now: EngineTime) -> EngineTime {
@@ -174,6 +185,10 @@ impl Stamps {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last)));
         EngineTime(next(last.unwrap_or_else(|last| last)))
     }
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
