@@ -4,6 +4,7 @@
 #![expect(clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod cloud;
+mod control;
 mod device;
 mod hostile;
 mod kill;
