@@ -40,8 +40,10 @@ use state::{Event, State};
 const TOPIC: &str = "tidegate/+/events/#";
 /// So long the broker keeps what comes while we are away; what it drops is seen as a gap.
 const SESSION_SECONDS: u32 = 7 * 24 * 3600;
-/// As many events come before the first must be acknowledged.
+/// As many events shall come before the first is acknowledged; brokers have been seen to send more.
 const RECEIVE_MAXIMUM: u16 = 20;
+/// As many acknowledgements may wait to be sent: no broker has more unanswered, for there are no more packet ids.
+const REQUESTS: usize = u16::MAX as usize;
 /// The largest event that a gateway sends, with room for its topic.
 const MAX_PACKET: u32 = 2 * 1024 * 1024;
 
@@ -87,7 +89,7 @@ fn run(directory: &str, host: &str, port: &str, sink: &str) -> Result<ExitCode, 
 ///
 /// Each connection has a client of its own: no acknowledgement can go to a connection that is not its event's.
 async fn connection(consumer: &mut Consumer, options: MqttOptions) -> Result<String, Failure> {
-    let (client, mut events) = AsyncClient::new(options, 2 * usize::from(RECEIVE_MAXIMUM));
+    let (client, mut events) = AsyncClient::new(options, REQUESTS);
     loop {
         match events.poll().await {
             Ok(Mqtt::Incoming(Packet::ConnAck(answer))) => {
