@@ -236,7 +236,9 @@ impl Gateway {
             .announcer
             .started(&recovered, clock.moment().boot_id, &config.sha256);
         if let Some(report) = rejected {
-            gateway.announcer.configuration_rejected(report);
+            gateway
+                .announcer
+                .configuration_rejected(report, "the last configuration that loaded");
         }
         Ok((gateway, beat))
     }

@@ -33,9 +33,10 @@ hub        <- time event journal
 source     <- time reading event decode hub journal::Journal journal::Health
 forward    <- time event journal
 config     <- time reading event rule decode source journal forward
-daemon     <- time reading event rule decode source journal forward hub config
+control    <-
+daemon     <- time reading event rule decode source journal forward hub config control
 telemetry  <-
-cli        <- event rule decode journal config daemon telemetry
+cli        <- event rule decode journal config control daemon telemetry
 main       <- cli telemetry
 ";
 

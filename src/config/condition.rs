@@ -9,7 +9,7 @@ use super::{
     check::{Checker, Span},
     raw,
 };
-use crate::{reading::Value, rule::Condition};
+use crate::{reading::Value, rule::Test};
 
 /// The longest text that a reading can have, in bytes.
 const MAX_TEXT: usize = 64;
@@ -63,24 +63,26 @@ impl Threshold {
 }
 
 /// The margin that a condition has, however it was written.
-pub(super) fn margin_of(condition: &Condition) -> Option<f64> {
+pub(super) fn margin_of(condition: &Test) -> Option<f64> {
     match condition {
-        Condition::Above { threshold, clear } => Some(threshold - clear),
-        Condition::Below { threshold, clear } => Some(clear - threshold),
-        Condition::Outside { margin, .. } | Condition::Inside { margin, .. } => Some(*margin),
-        Condition::Equals(_) | Condition::NotEquals(_) => None,
+        Test::Above { threshold, clear } => Some(threshold - clear),
+        Test::Below { threshold, clear } => Some(clear - threshold),
+        Test::Outside { margin, .. } | Test::Inside { margin, .. } => Some(*margin),
+        Test::Equals(_) | Test::NotEquals(_) | Test::RisesBy { .. } | Test::FallsBy { .. } => None,
     }
 }
 
 /// The threshold that a condition has.
-pub(super) fn threshold_of(condition: &Condition) -> Threshold {
+pub(super) fn threshold_of(condition: &Test) -> Threshold {
     match condition {
-        Condition::Above { threshold, .. } => Threshold::Above(*threshold),
-        Condition::Below { threshold, .. } => Threshold::Below(*threshold),
-        Condition::Outside { lo, hi, .. } => Threshold::Outside(*lo, *hi),
-        Condition::Inside { lo, hi, .. } => Threshold::Inside(*lo, *hi),
-        Condition::Equals(value) => Threshold::Equals(value.clone()),
-        Condition::NotEquals(value) => Threshold::NotEquals(value.clone()),
+        Test::Above { threshold, .. } => Threshold::Above(*threshold),
+        Test::Below { threshold, .. } => Threshold::Below(*threshold),
+        Test::Outside { lo, hi, .. } => Threshold::Outside(*lo, *hi),
+        Test::Inside { lo, hi, .. } => Threshold::Inside(*lo, *hi),
+        Test::Equals(value) => Threshold::Equals(value.clone()),
+        Test::NotEquals(value) => Threshold::NotEquals(value.clone()),
+        // Of these the configuration knows nothing yet.
+        Test::RisesBy { by, .. } | Test::FallsBy { by, .. } => Threshold::Above(*by),
     }
 }
 
@@ -165,7 +167,7 @@ pub(super) fn compose(
     threshold: &Threshold,
     point: &ClearPoint,
     checker: &mut Checker<'_>,
-) -> Option<Condition> {
+) -> Option<Test> {
     match (threshold, point) {
         (Threshold::Above(threshold), ClearPoint::Clear(clear, span)) if clear > threshold => {
             let message = format!(
@@ -207,37 +209,37 @@ pub(super) fn compose(
                 checker.wrong(point.span(), message);
                 return None;
             }
-            Some(Condition::Outside {
+            Some(Test::Outside {
                 lo: *lo,
                 hi: *hi,
                 margin,
             })
         }
-        (Threshold::Inside(lo, hi), _) => Some(Condition::Inside {
+        (Threshold::Inside(lo, hi), _) => Some(Test::Inside {
             lo: *lo,
             hi: *hi,
             margin: point.margin(),
         }),
-        (Threshold::Equals(value), ClearPoint::Unsaid) => Some(Condition::Equals(value.clone())),
-        (Threshold::NotEquals(value), ClearPoint::Unsaid) => Some(Condition::NotEquals(value.clone())),
+        (Threshold::Equals(value), ClearPoint::Unsaid) => Some(Test::Equals(value.clone())),
+        (Threshold::NotEquals(value), ClearPoint::Unsaid) => Some(Test::NotEquals(value.clone())),
     }
 }
 
-fn one_sided(threshold: &Threshold, point: &ClearPoint) -> Option<Condition> {
+fn one_sided(threshold: &Threshold, point: &ClearPoint) -> Option<Test> {
     match (threshold, point) {
-        (Threshold::Above(threshold), ClearPoint::Clear(clear, _)) => Some(Condition::Above {
+        (Threshold::Above(threshold), ClearPoint::Clear(clear, _)) => Some(Test::Above {
             threshold: *threshold,
             clear: *clear,
         }),
-        (Threshold::Below(threshold), ClearPoint::Clear(clear, _)) => Some(Condition::Below {
+        (Threshold::Below(threshold), ClearPoint::Clear(clear, _)) => Some(Test::Below {
             threshold: *threshold,
             clear: *clear,
         }),
-        (Threshold::Above(threshold), _) => Some(Condition::Above {
+        (Threshold::Above(threshold), _) => Some(Test::Above {
             threshold: *threshold,
             clear: threshold - point.margin(),
         }),
-        (Threshold::Below(threshold), _) => Some(Condition::Below {
+        (Threshold::Below(threshold), _) => Some(Test::Below {
             threshold: *threshold,
             clear: threshold + point.margin(),
         }),

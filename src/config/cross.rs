@@ -81,6 +81,7 @@ pub(super) fn devices(tables: &[Spanned<raw::Device>], checker: &mut Checker<'_>
             name: raw.name.as_ref().map(|name| name.get_ref().as_str().into()),
             labels: raw.labels.clone(),
             from: names,
+            expects: Vec::new(),
         }));
     }
     all
@@ -132,7 +133,9 @@ fn takes_all(decoder: &Decoder) -> bool {
 }
 
 fn metric_comes(placed: &Placed, named: &BTreeSet<&str>, open: bool, checker: &mut Checker<'_>) {
-    let metric = placed.rule.metric.as_str();
+    let Some(metric) = placed.rule.metric().map(crate::reading::Metric::as_str) else {
+        return;
+    };
     if named.contains(metric) {
         return;
     }

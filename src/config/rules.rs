@@ -14,7 +14,7 @@ use super::{
 use crate::{
     event::{Severity, is_identifier},
     reading::Metric,
-    rule::{Condition, MaxRaises, Override, Pattern, Rule},
+    rule::{Condition, MaxRaises, Override, Pattern, Rule, Test},
 };
 
 const SEVERITIES: Words<'static, Severity> = Words {
@@ -113,8 +113,6 @@ fn rule(table: &Spanned<raw::Rule>, type_prefix: &str, checker: &mut Checker<'_>
         event,
         cleared_event: cleared.into(),
         type_prefix: type_prefix.into(),
-        // Stand-ins: a rule with a problem never leaves.
-        metric: metric.unwrap_or_else(|| Metric::new("unnamed").expect("a name")),
         devices: match &raw.devices {
             Some(list) => patterns(&who, list, checker),
             None => vec![Pattern("*".into())],
@@ -124,10 +122,14 @@ fn rule(table: &Spanned<raw::Rule>, type_prefix: &str, checker: &mut Checker<'_>
             .as_ref()
             .map(|labels| labels.get_ref().clone())
             .unwrap_or_default(),
-        condition: condition.unwrap_or(Condition::Above {
-            threshold: 0.0,
-            clear: 0.0,
-        }),
+        // Stand-ins: a rule with a problem never leaves.
+        condition: Condition::of(
+            metric.unwrap_or_else(|| Metric::new("unnamed").expect("a name")),
+            condition.unwrap_or(Test::Above {
+                threshold: 0.0,
+                clear: 0.0,
+            }),
+        ),
         hold,
         clear_hold: checker
             .duration(&who, "clear-hold", raw.clear_hold.as_ref())
@@ -136,6 +138,10 @@ fn rule(table: &Spanned<raw::Rule>, type_prefix: &str, checker: &mut Checker<'_>
             .word(&who, "severity", raw.severity.as_ref(), &SEVERITIES)
             .unwrap_or_default(),
         max_raises: max_raises(&who, raw, checker).unwrap_or(MaxRaises { count: 12, per: hour }),
+        remind_every: None,
+        unless: None,
+        during: Vec::new(),
+        stale_after: Duration::from_mins(15),
         summary: raw.summary.as_ref().map(|summary| summary.get_ref().clone()),
         runbook: raw.runbook.as_ref().map(|runbook| runbook.get_ref().clone()),
         labels: raw.labels.clone(),
@@ -152,12 +158,12 @@ fn rule(table: &Spanned<raw::Rule>, type_prefix: &str, checker: &mut Checker<'_>
 }
 
 /// Warns of a rule that nothing keeps from trembling.
-fn steady(who: &str, raw: &raw::Rule, condition: Option<&Condition>, span: &Span, checker: &mut Checker<'_>) {
+fn steady(who: &str, raw: &raw::Rule, condition: Option<&Test>, span: &Span, checker: &mut Checker<'_>) {
     if raw.clear.is_some() || raw.margin.is_some() || raw.hold.is_some() {
         return;
     }
     let remedy = match condition {
-        Some(Condition::Equals(_) | Condition::NotEquals(_)) => "hold = \"30s\" steadies it",
+        Some(Test::Equals(_) | Test::NotEquals(_)) => "hold = \"30s\" steadies it",
         _ => "margin = ... or hold = \"30s\" steadies it",
     };
     let why = "it has neither clear, margin nor hold: a value that trembles at the threshold raises and clears again \
@@ -185,7 +191,7 @@ fn metric(who: &str, raw: &raw::Rule, span: &Span, checker: &mut Checker<'_>) ->
     }
 }
 
-fn condition(who: &str, raw: &raw::Rule, span: &Span, checker: &mut Checker<'_>) -> Option<Condition> {
+fn condition(who: &str, raw: &raw::Rule, span: &Span, checker: &mut Checker<'_>) -> Option<Test> {
     let keys = Keys {
         above: &raw.above,
         below: &raw.below,
@@ -411,22 +417,28 @@ fn overriding(table: &Spanned<raw::Override>, placed: &mut [Placed], checker: &m
     };
     base.rule.overrides.push(Override {
         devices,
-        condition,
+        condition: condition
+            .zip(base.rule.metric().cloned())
+            .map(|(test, metric)| Condition::of(metric, test)),
         hold,
         clear_hold,
         severity,
+        remind_every: None,
     });
 }
 
 /// The rule's condition with what the override says instead.
-fn merged(who: &str, keys: &Keys<'_>, rule: &Rule, checker: &mut Checker<'_>) -> Option<Condition> {
+fn merged(who: &str, keys: &Keys<'_>, rule: &Rule, checker: &mut Checker<'_>) -> Option<Test> {
+    let Condition::Value(watched) = &rule.condition else {
+        return None;
+    };
     let before = checker.problems.len();
     let own = keys.threshold(who, checker);
     let point = keys.clear_point(who, checker);
     if checker.problems.len() > before {
         return None;
     }
-    let base = condition::threshold_of(&rule.condition);
+    let base = condition::threshold_of(&watched.test);
     if let Some((threshold, span)) = &own
         && threshold.key() != base.key()
     {
@@ -441,7 +453,7 @@ fn merged(who: &str, keys: &Keys<'_>, rule: &Rule, checker: &mut Checker<'_>) ->
     let said = own.as_ref().map(|(_, span)| span.clone());
     let point = match (point?, said) {
         // Another threshold keeps the rule's distance to its clear point.
-        (ClearPoint::Unsaid, Some(span)) => condition::margin_of(&rule.condition)
+        (ClearPoint::Unsaid, Some(span)) => condition::margin_of(&watched.test)
             .map_or(ClearPoint::Unsaid, |margin| ClearPoint::Margin(margin, span)),
         (point, _) => point,
     };

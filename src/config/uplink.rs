@@ -9,7 +9,10 @@ use super::{
     raw,
 };
 use crate::{
-    event::SinkName,
+    event::{
+        SinkName,
+        cloudevents::{Encoding, Form, Mode},
+    },
     forward::mqtt::{Settings, Version},
 };
 
@@ -126,6 +129,7 @@ fn sink(table: &Spanned<raw::SinkMqtt>, gateway: &str, checker: &mut Checker<'_>
             .unwrap_or(false),
     );
     let (version, inflight, ack_timeout, max_attempts, from_oldest) = settings;
+    let form = form(who, raw, version, checker);
     let (name, broker) = (name?, broker?);
     let text = |value: &raw::Text| value.as_ref().map(|value| value.get_ref().clone());
     let path = |value: &raw::Text| value.as_ref().map(|value| PathBuf::from(value.get_ref()));
@@ -137,6 +141,7 @@ fn sink(table: &Spanned<raw::SinkMqtt>, gateway: &str, checker: &mut Checker<'_>
         topic,
         status_topic,
         version,
+        form,
         client_id,
         username: text(&raw.username),
         password_file: path(&raw.password_file),
@@ -223,26 +228,40 @@ fn broker(who: &str, written: &Spanned<String>, checker: &mut Checker<'_>) -> Op
     })
 }
 
+/// `encoding` and `mode`, as far as `version` has a place for them.
+fn form(who: &str, raw: &raw::SinkMqtt, version: Version, checker: &mut Checker<'_>) -> Form {
+    let encodings = Words {
+        now: &[("json", Encoding::Json), ("cbor", Encoding::Cbor)],
+        later: &[],
+    };
+    let modes = Words {
+        now: &[("structured", Mode::Structured), ("binary", Mode::Binary)],
+        later: &[],
+    };
+    let encoding = checker.word(who, "encoding", raw.encoding.as_ref(), &encodings);
+    let mode = checker.word(who, "mode", raw.mode.as_ref(), &modes);
+    if version == Version::V311 {
+        if let (Some(Mode::Binary), Some(written)) = (mode, &raw.mode) {
+            let why = "needs MQTT 5, which has user properties for the attributes";
+            let remedy = "write version = \"5\", or mode = \"structured\"";
+            checker.wrong(
+                written.span(),
+                format!("{who}: mode = \"binary\" {why}; {remedy}"),
+            );
+        } else if let (Some(Encoding::Cbor), Some(written)) = (encoding, &raw.encoding) {
+            let why =
+                "MQTT 3.1.1 cannot say that a payload is CBOR, and CloudEvents receivers expect JSON there";
+            checker.warn(written.span(), format!("{who}: {why}; each of them must be told"));
+        }
+    }
+    Form {
+        encoding: encoding.unwrap_or_default(),
+        mode: mode.unwrap_or_default(),
+    }
+}
+
 /// Keys that have one value yet.
 fn only_one_form(who: &str, raw: &raw::SinkMqtt, checker: &mut Checker<'_>) {
-    checker.word(
-        who,
-        "encoding",
-        raw.encoding.as_ref(),
-        &Words {
-            now: &[("json", ())],
-            later: &["cbor"],
-        },
-    );
-    checker.word(
-        who,
-        "mode",
-        raw.mode.as_ref(),
-        &Words {
-            now: &[("structured", ())],
-            later: &["binary"],
-        },
-    );
     let partition = Words {
         now: &[("gateway", ())],
         later: &["device"],

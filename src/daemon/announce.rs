@@ -1,11 +1,15 @@
 //! The gateway's own events: what it says of itself (docs/events.md, "Event types").
 
-use std::{collections::HashSet, sync::Arc};
-
-use serde_json::{Map, Value, json};
+use std::{
+    collections::HashSet,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use crate::{
-    event::{Data, Draft, Epoch, Position, Severity},
+    event::{
+        Draft, Epoch, Position,
+        gateway::{self, ConfigurationRejected, GatewayAlive, GatewayStarted, GatewayStopped, Recorded},
+    },
     journal::{Journal, Recovered},
     time::{BootId, Clock},
 };
@@ -20,7 +24,7 @@ pub struct Announcer {
     journal: Journal,
     clock: Clock,
     gateway: Arc<str>,
-    off: Arc<HashSet<String>>,
+    off: Arc<RwLock<HashSet<String>>>,
 }
 
 impl Announcer {
@@ -31,83 +35,80 @@ impl Announcer {
             journal,
             clock,
             gateway,
-            off: Arc::new(off.iter().cloned().collect()),
+            off: Arc::new(RwLock::new(off.iter().cloned().collect())),
         }
     }
 
     /// `GatewayStarted`.
     pub fn started(&self, recovered: &Recovered, boot_id: BootId, config_sha256: &str) {
-        self.record(
-            "GatewayStarted",
-            Severity::Info,
-            json!({
-                "epoch": recovered.epoch.to_string(),
-                "first_sequence": recovered.first.0,
-                "last_sequence": recovered.last.0,
-                "boot_id": format!("{:032x}", boot_id.0),
-                "version": env!("CARGO_PKG_VERSION"),
-                "unclean": !recovered.clean,
-                "found": recovered.findings,
-                "configuration_sha256": config_sha256,
-            }),
-        );
+        self.record(&GatewayStarted {
+            epoch: recovered.epoch.to_string(),
+            first_sequence: recovered.first.0,
+            last_sequence: recovered.last.0,
+            boot_id: format!("{:032x}", boot_id.0),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            unclean: !recovered.clean,
+            found: recovered.findings.clone(),
+            configuration_sha256: config_sha256.to_owned(),
+        });
     }
 
     /// `GatewayStopped`; returns where it stands, unless it is off.
     pub fn stopped(&self) -> Option<Position> {
-        self.record(
-            "GatewayStopped",
-            Severity::Info,
-            json!({ "reason": "asked to stop" }),
-        )
+        self.record(&GatewayStopped {
+            reason: "asked to stop".to_owned(),
+        })
     }
 
     /// `GatewayAlive`.
     pub fn alive(&self, epoch: Epoch, active_episodes: usize, backlog: u64) {
         let last = self.journal.health().borrow().last.0;
-        self.record(
-            "GatewayAlive",
-            Severity::Info,
-            json!({
-                "epoch": epoch.to_string(),
-                "last_sequence": last,
-                "active_episodes": active_episodes,
-                "backlog": backlog,
-            }),
-        );
+        self.record(&GatewayAlive {
+            epoch: epoch.to_string(),
+            last_sequence: last,
+            active_episodes: active_episodes as u64,
+            backlog,
+        });
     }
 
-    /// `ConfigurationRejected`.
-    pub fn configuration_rejected(&self, report: &str) {
-        self.record(
-            "ConfigurationRejected",
-            Severity::Error,
-            json!({
-                "report": bounded(report),
-                "used": "the last configuration that loaded",
-            }),
-        );
+    /// `ConfigurationRejected`; `used` says what is used instead.
+    pub fn configuration_rejected(&self, report: &str, used: &str) {
+        self.record(&ConfigurationRejected {
+            report: bounded(report),
+            used: used.to_owned(),
+        });
     }
 
-    fn record(&self, name: &str, severity: Severity, data: Value) -> Option<Position> {
-        if self.off.contains(name) {
+    /// Records what is not off, about the gateway.
+    pub fn record<F: Recorded>(&self, fact: &F) -> Option<Position> {
+        self.record_about(fact, &self.gateway, None)
+    }
+
+    /// Records what is not off, about a device, a source or a sink.
+    pub fn record_about<F: Recorded>(
+        &self,
+        fact: &F,
+        subject: &str,
+        correlation: Option<Arc<str>>,
+    ) -> Option<Position> {
+        if self.is_off(F::FACT.name) {
             return None;
         }
-        let data = match data {
-            Value::Object(map) => map,
-            other => Map::from_iter([("value".to_owned(), other)]),
-        };
-        Some(self.journal.record(Draft {
-            kind: format!("io.tidegate.gateway.{name}").into(),
-            name: name.into(),
-            subject: Arc::clone(&self.gateway),
-            about: Arc::clone(&self.gateway),
-            severity,
-            at: self.clock.now(),
-            transition: None,
-            correlation: None,
-            data: Data::Gateway(data),
-        }))
+        let draft = gateway::draft(fact, subject, self.clock.now());
+        Some(self.journal.record(Draft { correlation, ..draft }))
+    }
+
+    /// Whether `[events] off` names it.
+    pub fn is_off(&self, name: &str) -> bool {
+        self.off
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(name)
+    }
+
+    /// From now on these are off.
+    pub fn set_off(&self, off: &[String]) {
+        *self.off.write().unwrap_or_else(PoisonError::into_inner) = off.iter().cloned().collect();
     }
 }
 

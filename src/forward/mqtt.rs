@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Forwarder, Log, Pace, Status};
 use crate::{
-    event::{Epoch, Origin, SinkName},
+    event::{Epoch, Origin, SinkName, cloudevents::Form},
     journal::Journal,
 };
 
@@ -55,6 +55,8 @@ pub struct Settings {
     pub status_topic: Option<String>,
     /// 5 or 3.1.1.
     pub version: Version,
+    /// What an event looks like; binary mode only with version 5, which has a place for the attributes.
+    pub form: Form,
     /// `{gateway}` is already replaced.
     pub client_id: String,
     /// User name.

@@ -15,7 +15,10 @@ use std::{
 use tokio::sync::watch;
 
 use crate::{
-    event::{Data, Draft, Epoch, Event, Position, Sequence, Severity, SinkName},
+    event::{
+        Draft, Epoch, Event, Position, Sequence, SinkName,
+        gateway::{self, EventsDiscarded, Recorded, StorageDamaged},
+    },
     rule::state::StateChange,
     time::Moment,
 };
@@ -555,11 +558,12 @@ impl Writer {
 
     /// Tells what damage was found, and what was lost by it; and notes that it is told.
     pub fn tell_damage(&mut self, damage: &Damage, epoch: Epoch) {
-        let mut data = serde_json::Map::new();
-        data.insert("file".to_owned(), damage.file.clone().into());
-        data.insert("from".to_owned(), damage.from.into());
-        data.insert("to".to_owned(), damage.to.into());
-        let draft = self.draft("StorageDamaged", Severity::Critical, data);
+        let damaged = StorageDamaged {
+            file: damage.file.clone(),
+            from: damage.from as u64,
+            to: damage.to as u64,
+        };
+        let draft = self.draft(&damaged);
         let event = self.stamp(draft);
         let mut commit = Commit::new(Position(0), &[event], Vec::new());
         if let Some((segment, from)) = damage.place {
@@ -606,39 +610,17 @@ impl Writer {
 
     /// The event that tells a note.
     pub fn discarded(&self, note: &Note, epoch: Epoch) -> Event {
-        let mut data = serde_json::Map::new();
-        data.insert("epoch".to_owned(), epoch.to_string().into());
-        data.insert(
-            "sinks".to_owned(),
-            note.sinks.iter().map(ToString::to_string).collect(),
-        );
-        data.insert(
-            "ranges".to_owned(),
-            note.ranges.iter().map(|(from, to)| vec![*from, *to]).collect(),
-        );
-        data.insert("count".to_owned(), note.count().into());
-        data.insert("reason".to_owned(), note.reason.clone().into());
-        self.stamp(self.draft("EventsDiscarded", Severity::Error, data))
+        self.stamp(self.draft(&EventsDiscarded {
+            epoch: epoch.to_string(),
+            sinks: note.sinks.iter().map(ToString::to_string).collect(),
+            ranges: note.ranges.clone(),
+            count: note.count(),
+            reason: note.reason.clone(),
+        }))
     }
 
-    fn draft(
-        &self,
-        name: &str,
-        severity: Severity,
-        data: serde_json::Map<String, serde_json::Value>,
-    ) -> Draft {
-        let gateway = &self.shared.origin.gateway;
-        Draft {
-            kind: format!("io.tidegate.gateway.{name}").into(),
-            name: name.into(),
-            subject: Arc::clone(gateway),
-            about: Arc::clone(gateway),
-            severity,
-            at: self.shared.clock.now(),
-            transition: None,
-            correlation: None,
-            data: Data::Gateway(data),
-        }
+    fn draft<F: Recorded>(&self, fact: &F) -> Draft {
+        gateway::draft(fact, &self.shared.origin.gateway, self.shared.clock.now())
     }
 
     /// Completes an event as it is stored.

@@ -5,7 +5,7 @@ use super::story::*;
 use tidegate::{
     event::Epoch,
     reading::{Metric, Value},
-    rule::{Condition, Rule},
+    rule::{Condition, Rule, Test},
     time::{BootId, ClockQuality, Moment, Timestamp},
 };
 
@@ -30,7 +30,7 @@ fn one_episode_is_raised_once_over_any_number_of_restarts() {
 #[test]
 fn an_edited_rule_that_still_holds_says_changed_once() {
     let mut story = Story::of([above_30()]);
-    let edited = at_once(Condition::Above {
+    let edited = at_once(Test::Above {
         threshold: 29.0,
         clear: 25.0,
     });
@@ -44,7 +44,7 @@ fn an_edited_rule_that_still_holds_says_changed_once() {
 #[test]
 fn an_edited_rule_that_no_longer_holds_clears_with_rule_changed() {
     let mut story = Story::of([above_30()]);
-    let edited = at_once(Condition::Above {
+    let edited = at_once(Test::Above {
         threshold: 40.0,
         clear: 38.0,
     });
@@ -84,10 +84,10 @@ fn an_edited_hold_is_judged_by_its_new_length() {
 fn a_pending_value_under_the_new_threshold_raises_nothing() {
     let mut story = Story::of([high_temperature()]);
     let edited = Rule {
-        condition: Condition::Above {
+        condition: of_temperature(Test::Above {
             threshold: 40.0,
             clear: 40.0,
-        },
+        }),
         ..high_temperature()
     };
     story.read(0.0, 31.0).edited(edited).killed(10.0).wait(100.0);
@@ -97,12 +97,18 @@ fn a_pending_value_under_the_new_threshold_raises_nothing() {
 
 #[test]
 fn another_metric_or_kind_starts_anew() {
-    let below = at_once(Condition::Below {
+    let below = at_once(Test::Below {
         threshold: 50.0,
         clear: 50.0,
     });
     let humidity = Rule {
-        metric: Metric::new("humidity").unwrap(),
+        condition: Condition::of(
+            Metric::new("humidity").unwrap(),
+            Test::Above {
+                threshold: 30.0,
+                clear: 28.0,
+            },
+        ),
         ..above_30()
     };
     for other in [below.clone(), humidity] {

@@ -16,7 +16,7 @@ mod server;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tidegate::{
-    event::{Data, Draft, Epoch, Origin, Position, Sequence, Severity},
+    event::{Data, Draft, Epoch, Origin, Position, Sequence, Severity, cloudevents::Form},
     forward::{
         Pace, Status,
         mqtt::{Settings, Tls, Uplink, Version},
@@ -143,6 +143,7 @@ pub(crate) fn settings(port: u16, version: Version) -> Settings {
         topic: "tidegate/{gateway}/events/{event}/{device}".to_owned(),
         status_topic: Some("tidegate/gw/status".to_owned()),
         version,
+        form: Form::default(),
         client_id: "tidegate-gw".to_owned(),
         username: None,
         password_file: None,

@@ -15,6 +15,7 @@ use rustls::ClientConfig;
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::Version;
+use crate::event::cloudevents::Message;
 
 /// The largest packet taken or sent. rumqttc's own 10 KiB would make an event of many labels a poison message.
 pub(super) const MAX_PACKET: u32 = 1024 * 1024;
@@ -117,11 +118,13 @@ impl Connection {
     }
 
     /// Hands a QoS 1 publish to the pump; false if there is no room, which the window rules out.
-    pub fn publish(&self, topic: &str, payload: Vec<u8>, retain: bool, content_type: &str) -> bool {
+    pub fn publish(&self, topic: &str, message: Message, retain: bool) -> bool {
+        let payload = message.payload;
         match &self.client {
             Client::V5(client) => {
                 let properties = packets5::PublishProperties {
-                    content_type: Some(content_type.to_owned()),
+                    content_type: Some(message.content_type.to_owned()),
+                    user_properties: message.attributes,
                     ..Default::default()
                 };
                 client

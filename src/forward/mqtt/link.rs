@@ -15,14 +15,17 @@ use super::{
     connection::{Connection, MAX_PACKET, Plan, Signal},
 };
 use crate::{
-    event::{Entry, Epoch, Origin, Position, Sequence, cloudevents},
+    event::{
+        Entry, Epoch, Origin, Position, Sequence,
+        cloudevents::{self, Form, Message},
+    },
     forward::{Link, Sink, Verdict},
 };
 
 /// The payload format of the birth and the will.
 const STATUS_CONTENT_TYPE: &str = "application/json";
 
-/// What a publish has beside topic and payload, at most: fixed header, lengths, packet id, properties.
+/// What a publish has beside topic and payload, at most: fixed header, lengths, packet id, content type.
 const OVERHEAD: usize = 64;
 
 /// The farewell and the DISCONNECT, each: beyond it the will says the same.
@@ -141,6 +144,7 @@ impl Sink for Broker {
         let mut link = MqttLink {
             connection,
             topic: self.settings.topic.clone(),
+            form: self.settings.form,
             presence: presence.clone(),
             limit: plan.inflight.min(receive_max.max(1)),
             max_packet: usize::try_from(max_packet.min(MAX_PACKET)).unwrap_or(usize::MAX),
@@ -174,6 +178,7 @@ impl Sink for Broker {
 pub(super) struct MqttLink {
     connection: Connection,
     topic: String,
+    form: Form,
     presence: Option<Presence>,
     limit: u16,
     max_packet: usize,
@@ -195,7 +200,12 @@ impl MqttLink {
     /// Publishes a state, retained, and waits for the answer: its reason code. Nothing else may be in flight
     /// that the caller still wants to hear of.
     async fn announce(&mut self, topic: &str, payload: Vec<u8>) -> Result<u8, String> {
-        if !self.connection.publish(topic, payload, true, STATUS_CONTENT_TYPE) {
+        let message = Message {
+            content_type: STATUS_CONTENT_TYPE,
+            attributes: Vec::new(),
+            payload,
+        };
+        if !self.connection.publish(topic, message, true) {
             return Err("the status topic is not one".to_owned());
         }
         self.handed.push_back(Publish::Presence);
@@ -251,8 +261,8 @@ impl Link for MqttLink {
 
     fn send(&mut self, entry: &Entry, previous: Sequence) {
         let topic = cloudevents::topic(&self.topic, entry);
-        let payload = cloudevents::render(entry, previous);
-        let size = topic.len() + payload.len() + OVERHEAD;
+        let message = cloudevents::message(entry, previous, self.form);
+        let size = topic.len() + size(&message) + OVERHEAD;
         if size > self.max_packet || topic.len() > usize::from(u16::MAX) {
             // Handed to the client it would end the connection, again and again.
             let reason = format!(
@@ -262,10 +272,7 @@ impl Link for MqttLink {
             self.verdicts.push_back(Verdict::Refused(entry.position, reason));
             return;
         }
-        if self
-            .connection
-            .publish(&topic, payload, false, cloudevents::CONTENT_TYPE)
-        {
+        if self.connection.publish(&topic, message, false) {
             self.handed.push_back(Publish::Event(entry.position));
         } else {
             self.verdicts
@@ -313,6 +320,13 @@ impl Link for MqttLink {
         // Unanswered, the connection is cut all the same when `self` goes.
         timeout(LEAVE_WITHIN, self.leave()).await.unwrap_or_default();
     }
+}
+
+/// Its bytes on the wire, but for what [`OVERHEAD`] counts.
+fn size(message: &Message) -> usize {
+    // A user property is its identifier and two texts with their lengths.
+    let property = |(name, value): &(String, String)| 5 + name.len() + value.len();
+    message.payload.len() + message.attributes.iter().map(property).sum::<usize>()
 }
 
 /// 0x95 and 0x99 judge the event; every other refusal judges us, and would meet any other event as well.

@@ -8,7 +8,10 @@ use super::{
     broker::{Broker, Got, Manners},
     *,
 };
-use crate::forward::tests::{MemoryLog, PATIENCE, origin, pace};
+use crate::{
+    event::cloudevents::Form,
+    forward::tests::{MemoryLog, PATIENCE, origin, pace},
+};
 
 fn settings(port: u16, version: Version) -> Settings {
     Settings {
@@ -19,6 +22,7 @@ fn settings(port: u16, version: Version) -> Settings {
         topic: "tidegate/{gateway}/events/{event}/{device}".to_owned(),
         status_topic: Some("tidegate/gw/status".to_owned()),
         version,
+        form: Form::default(),
         client_id: "tidegate-gw".to_owned(),
         username: None,
         password_file: None,

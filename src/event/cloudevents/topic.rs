@@ -1,0 +1,72 @@
+//! The topic an event goes to.
+
+use crate::{
+    event::{Data, Entry, Event, Severity, Transition},
+    reading::Metric,
+};
+
+/// What stands in a topic for a metric or a transition that an event has not: an empty level would be lost
+/// on many a reader.
+const ABSENT: &str = "none";
+
+/// The topic of an event: `{gateway} {event} {device} {metric} {severity} {transition}` filled in. What a
+/// topic cannot hold (`/`, `+`, `#`, control characters) becomes `_`, so a name is always exactly one level.
+#[must_use]
+pub fn topic(template: &str, entry: &Entry) -> String {
+    let mut topic = String::with_capacity(template.len() + 64);
+    let mut rest = template;
+    while let Some((literal, tail)) = rest.split_once('{') {
+        topic.push_str(literal);
+        let Some((key, after)) = tail.split_once('}') else {
+            // Not a placeholder after all: the configuration has refused this already.
+            rest = tail;
+            continue;
+        };
+        push_level(&mut topic, placeholder(key, &entry.event));
+        rest = after;
+    }
+    topic.push_str(rest);
+    if topic.starts_with('$') {
+        // `$…` belongs to the broker: a device called `$SYS` must not write there.
+        topic.replace_range(..1, "_");
+    }
+    topic
+}
+
+fn placeholder<'a>(key: &str, event: &'a Event) -> &'a str {
+    let draft = &event.draft;
+    match key {
+        "gateway" => &event.origin.gateway,
+        "event" => &draft.name,
+        "device" => &draft.about,
+        "metric" => match &draft.data {
+            Data::Rule(data) => data.metric.as_ref().map_or(ABSENT, Metric::as_str),
+            Data::Gateway(_) => ABSENT,
+        },
+        "severity" => match draft.severity {
+            Severity::Info => "info",
+            Severity::Warning => "warning",
+            Severity::Error => "error",
+            Severity::Critical => "critical",
+        },
+        "transition" => match draft.transition {
+            Some(Transition::Raised) => "raised",
+            Some(Transition::Reminded) => "reminded",
+            Some(Transition::Changed) => "changed",
+            Some(Transition::Cleared) => "cleared",
+            None => ABSENT,
+        },
+        // The configuration has refused any other key.
+        _ => "",
+    }
+}
+
+fn push_level(topic: &mut String, level: &str) {
+    if level.is_empty() {
+        topic.push('_');
+    }
+    for character in level.chars() {
+        let illegal = character.is_control() || matches!(character, '/' | '+' | '#');
+        topic.push(if illegal { '_' } else { character });
+    }
+}
