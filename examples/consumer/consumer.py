@@ -61,7 +61,7 @@ def arrived(source, event):
         # We begin with the first event of a source that we hear, but know a later epoch of it from its number 1 on:
         # unless nothing of it was for us until now (previous is 0).
         begin = number - 1 if not source["epochs"] or previous == 0 else 0
-        source["epochs"][event["epoch"]] = {"highest": begin, "gaps": [], "lost": 0, "alarms_as_of": 0}
+        source["epochs"][event["epoch"]] = {"highest": begin, "gaps": [], "lost": 0, "alarms_as_of": 0, "listing": None}
         source["current"] = event["epoch"]
         # A new epoch begins with no alarm open: those of the old one are void, nothing will clear them.
         source["episodes"] = {}
@@ -93,7 +93,7 @@ def follow(source, event):
     if event["epoch"] != source["current"]:
         return  # of an epoch that is over: void
     if event["type"] == GATEWAY_EVENT + "ActiveAlarms":
-        all_active(source, epoch, number, event["data"]["alarms"])
+        all_active(source, epoch, number, event["data"])
     elif event.get("transition") in ("raised", "reminded", "changed", "cleared"):
         told = source["episodes"].get(event["correlationid"])
         # Else it is out of date: a later event of this episode was here, or a later list that did not have it.
@@ -109,19 +109,28 @@ def follow(source, event):
     source["episodes"] = {i: e for i, e in source["episodes"].items() if e["open"] or e["sequence"] > mark}
 
 
-def all_active(source, epoch, number, alarms):
+def all_active(source, epoch, number, data):
     """`ActiveAlarms`: exactly these were open then. It mends what a lost raise or a lost clear has left wrong."""
-    listed = {alarm["id"]: alarm for alarm in alarms}
-    source["episodes"] = {i: e for i, e in source["episodes"].items() if i in listed or e["sequence"] > number}
-    for identity, alarm in listed.items():
-        source["episodes"].setdefault(identity, {
-            "sequence": number,
+    if data["part"] == 1:
+        epoch["listing"] = {"first": number, "parts": 0, "ids": []}
+    listing = epoch["listing"]
+    if not listing or listing["parts"] + 1 != data["part"] or number < epoch["alarms_as_of"]:
+        epoch["listing"] = None  # a part is missing, or a later list was here: this one says nothing
+        return
+    listing["parts"] += 1
+    for alarm in data["alarms"]:
+        listing["ids"].append(alarm["id"])
+        source["episodes"].setdefault(alarm["id"], {
+            "sequence": listing["first"],
             "open": True,
             "severity": alarm["severity"],
             "since": alarm["since"],
             "summary": f"{alarm['device']}: {alarm['event']}",
         })
-    epoch["alarms_as_of"] = max(epoch["alarms_as_of"], number)
+    if listing["parts"] == data["parts"]:
+        ids, first = set(listing["ids"]), listing["first"]
+        source["episodes"] = {i: e for i, e in source["episodes"].items() if i in ids or e["sequence"] > first}
+        epoch["alarms_as_of"], epoch["listing"] = first, None
 
 
 class Consumer:

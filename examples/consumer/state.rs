@@ -88,8 +88,17 @@ pub struct Epoch {
     pub gaps: Vec<(u64, u64, String)>,
     /// The highest number that the gateway gave up and that we had been waiting for.
     lost: u64,
-    /// The last `ActiveAlarms`.
+    /// The last `ActiveAlarms` that came whole.
     alarms_as_of: u64,
+    /// One of which some parts are still to come.
+    listing: Option<Listing>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Listing {
+    first: u64,
+    parts: u64,
+    ids: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -110,7 +119,14 @@ struct Discarded {
     ranges: Vec<(u64, u64)>,
 }
 
-/// One of `data.alarms` in `ActiveAlarms`.
+/// Of `data` in `ActiveAlarms`.
+#[derive(Deserialize)]
+struct ActiveAlarms {
+    part: u64,
+    parts: u64,
+    alarms: Vec<Alarm>,
+}
+
 #[derive(Deserialize)]
 struct Alarm {
     id: String,
@@ -210,21 +226,12 @@ impl Source {
             return Ok(());
         };
         if event.is("ActiveAlarms") {
-            let alarms = Vec::<Alarm>::deserialize(data.get("alarms").unwrap_or(&Json::Null))?;
-            // Exactly these were open then. It mends what a lost raise or a lost clear has left wrong.
-            let listed = |id: &String| alarms.iter().any(|alarm| alarm.id == *id);
-            self.episodes
-                .retain(|id, episode| episode.sequence > event.number || listed(id));
-            for alarm in alarms {
-                self.episodes.entry(alarm.id).or_insert_with(|| Episode {
-                    sequence: event.number,
-                    open: true,
-                    severity: alarm.severity,
-                    since: alarm.since,
-                    summary: format!("{}: {}", alarm.device, alarm.event),
-                });
-            }
-            epoch.alarms_as_of = epoch.alarms_as_of.max(event.number);
+            all_active(
+                &mut self.episodes,
+                epoch,
+                event.number,
+                ActiveAlarms::deserialize(data)?,
+            );
         } else if let (Some("raised" | "reminded" | "changed" | "cleared"), Some(id)) =
             (event.transition.as_deref(), &event.correlationid)
         {
@@ -254,6 +261,41 @@ impl Source {
     pub fn alarms_are_uncertain(&self) -> bool {
         let epoch = self.epochs.get(&self.current);
         epoch.is_some_and(|epoch| !epoch.gaps.is_empty() || epoch.lost > epoch.alarms_as_of)
+    }
+}
+
+/// Exactly these were open then. It mends what a lost raise or a lost clear has left wrong.
+fn all_active(episodes: &mut BTreeMap<String, Episode>, epoch: &mut Epoch, number: u64, data: ActiveAlarms) {
+    if data.part == 1 {
+        epoch.listing = Some(Listing {
+            first: number,
+            parts: 0,
+            ids: Vec::new(),
+        });
+    }
+    // None again if a part is missing, or a later list was here: then this one says nothing.
+    let Some(mut listing) = epoch.listing.take() else {
+        return;
+    };
+    if listing.parts + 1 != data.part || number < epoch.alarms_as_of {
+        return;
+    }
+    listing.parts += 1;
+    for alarm in data.alarms {
+        listing.ids.push(alarm.id.clone());
+        episodes.entry(alarm.id).or_insert_with(|| Episode {
+            sequence: listing.first,
+            open: true,
+            severity: alarm.severity,
+            since: alarm.since,
+            summary: format!("{}: {}", alarm.device, alarm.event),
+        });
+    }
+    if listing.parts == data.parts {
+        episodes.retain(|id, episode| episode.sequence > listing.first || listing.ids.contains(id));
+        epoch.alarms_as_of = listing.first;
+    } else {
+        epoch.listing = Some(listing);
     }
 }
 

@@ -123,6 +123,16 @@ fn alarm(epoch: &str, number: u64, episode: u64, transition: &str) -> Value {
     event
 }
 
+fn active(epoch: &str, number: u64, part: u64, parts: u64, ids: &[&str]) -> Value {
+    let listed = |id: &&str| {
+        json!({ "id": id, "rule": "too-hot", "event": "TooHot", "device": "boiler", "metric": "temperature",
+                "severity": "warning", "since": "2026-11-21T10:00:00.000Z", "value": 31.0 })
+    };
+    let alarms: Vec<Value> = ids.iter().map(listed).collect();
+    let data = json!({ "epoch": epoch, "part": part, "parts": parts, "count": 9, "alarms": alarms });
+    own(epoch, number, "ActiveAlarms", data)
+}
+
 const UNCERTAIN: &str =
     "a raise or a clear may be among what is missing or lost: certain with the next ActiveAlarms";
 
@@ -168,9 +178,7 @@ async fn a_gap_is_reported_until_its_events_come_late_or_are_discarded_for_this_
         .await;
     stage.send([plain("a", 12), plain("a", 14)]).await;
     stage.reports(&["epoch a: up to 19", UNCERTAIN]).await;
-    stage
-        .send([own("a", 20, "ActiveAlarms", json!({ "alarms": [] }))])
-        .await;
+    stage.send([active("a", 20, 1, 1, &[])]).await;
     stage.reports(&["epoch a: up to 20"]).await;
     stage.handled(10);
 }
@@ -258,12 +266,7 @@ async fn active_alarms_mends_what_a_loss_has_left_wrong() {
         .await;
     // 3 is the clear of e1, 4 the raise of e3, 5 raise and 7 clear of e4: only the clear of e4 comes.
     stage.send([alarm("a", 7, 4, "cleared")]).await;
-    let listed = |id: &str| {
-        json!({ "id": id, "rule": "too-hot", "event": "TooHot", "device": "boiler", "metric": "temperature",
-                "severity": "warning", "since": "2026-11-21T10:00:00.000Z", "value": 31.0 })
-    };
-    let data = json!({ "alarms": [listed("a-e2"), listed("a-e3")], "part": 1 });
-    stage.send([own("a", 8, "ActiveAlarms", data)]).await;
+    stage.send([active("a", 8, 1, 1, &["a-e2", "a-e3"])]).await;
     let open = ["open a-e2 WARN", "open a-e3 warning"];
     stage
         .reports(&["epoch a: up to 8", "missing 3 to 6", UNCERTAIN, open[0], open[1]])
@@ -280,6 +283,41 @@ async fn active_alarms_mends_what_a_loss_has_left_wrong() {
     stage.reports(&["epoch a: up to 8", open[0], open[1]]).await;
     stage.send([alarm("a", 9, 3, "cleared")]).await;
     stage.reports(&["epoch a: up to 9", open[0]]).await;
+}
+
+#[tokio::test]
+async fn a_list_of_alarms_in_parts_counts_when_it_is_whole_and_late_ones_not_at_all() {
+    let mut stage = Stage::new().await;
+    stage
+        .send([alarm("a", 1, 1, "raised"), alarm("a", 2, 2, "raised")])
+        .await;
+    let still = ["open a-e1 WARN", "open a-e2 WARN"];
+    // Of three parts two have come, and then two of another list, the first of which is missing.
+    stage
+        .send([active("a", 3, 1, 3, &["a-e1"]), active("a", 4, 2, 3, &[])])
+        .await;
+    stage.reports(&["epoch a: up to 4", still[0], still[1]]).await;
+    stage
+        .send([active("a", 5, 2, 3, &[]), active("a", 6, 3, 3, &[])])
+        .await;
+    stage.reports(&["epoch a: up to 6", still[0], still[1]]).await;
+    // Whole, with a raise between its parts, and an older one behind it.
+    stage
+        .send([
+            active("a", 8, 1, 2, &["a-e2"]),
+            alarm("a", 9, 3, "raised"),
+            active("a", 10, 2, 2, &["a-e4"]),
+            active("a", 7, 1, 1, &["a-e1"]),
+        ])
+        .await;
+    stage
+        .reports(&[
+            "epoch a: up to 10",
+            "open a-e2 WARN",
+            "open a-e3 WARN",
+            "open a-e4 warning",
+        ])
+        .await;
 }
 
 #[tokio::test]
