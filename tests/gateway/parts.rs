@@ -272,6 +272,12 @@ impl Gateway {
         Self::launch(site, site.command()).await
     }
 
+    /// With a configuration that the test has written, and this door in it.
+    pub(crate) async fn start_at(site: &Site, door: u16) -> Self {
+        site.door.set(door).expect("set once");
+        Self::start(site).await
+    }
+
     /// With more in its environment.
     pub(crate) async fn start_in(site: &Site, environment: &[(&str, &str)]) -> Self {
         let mut command = site.command();

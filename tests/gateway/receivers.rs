@@ -1,5 +1,6 @@
 //! The receivers of examples/consumer, in Python and in Rust, as processes: what they handled, and what they report.
 
+mod document;
 mod hard_days;
 mod stories;
 
@@ -58,8 +59,11 @@ impl Receiver {
         receiver
     }
 
-    pub(crate) async fn kill_and_start_again(&mut self) {
+    pub(crate) async fn kill(&mut self) {
         self.process.kill().await.expect("it was running");
+    }
+
+    pub(crate) fn start_again(&mut self) {
         self.process = launch(self.language, &self.directory, self.port);
     }
 
@@ -92,13 +96,19 @@ impl Receiver {
         ids
     }
 
+    /// Whether its mark is where its work is.
+    pub(crate) fn has_stored(&self) -> bool {
+        let handled = self.directory.join("handled.jsonl").metadata();
+        handled.is_ok_and(|handled| self.state()["handled_bytes"] == handled.len())
+    }
+
     pub(crate) fn state(&self) -> Value {
         let text = std::fs::read(self.directory.join("state.json")).expect("it has stored its state");
         serde_json::from_slice(&text).expect("always whole")
     }
 
-    /// What `report` says, without the times, and whether it says that nothing is missing.
-    pub(crate) async fn report(&self) -> (Vec<String>, bool) {
+    /// What `report` says, and whether nothing is missing.
+    pub(crate) async fn report_in_full(&self) -> (String, bool) {
         let output = program(self.language)
             .arg("report")
             .arg(&self.directory)
@@ -106,11 +116,17 @@ impl Receiver {
             .await
             .expect("it runs");
         let text = String::from_utf8(output.stdout).expect("text");
+        (text, output.status.success())
+    }
+
+    /// The same line by line, without the times.
+    pub(crate) async fn report(&self) -> (Vec<String>, bool) {
+        let (text, complete) = self.report_in_full().await;
         let timeless = |line: &str| {
             let cut = line.split(" since ").next().unwrap_or(line).trim();
             cut.split(": last heard").next().unwrap_or(cut).to_owned()
         };
-        (text.lines().map(timeless).collect(), output.status.success())
+        (text.lines().map(timeless).collect(), complete)
     }
 
     pub(crate) async fn until(&self, what: &str, done: impl Fn() -> bool) {
