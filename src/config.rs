@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use toml::de::DeTable;
 
 use self::{check::Checker, error::Problem, syntax::syntax};
-pub use self::{error::Report, machine::Machine};
+pub use self::{error::Report, machine::Machine, shape::closest};
 use crate::{event::Labels, forward, journal, rule, source};
 
 mod check;
@@ -34,7 +34,7 @@ mod rules;
 mod shape;
 mod site;
 mod syntax;
-mod units;
+pub mod units;
 mod uplink;
 
 /// A configuration that is right.
@@ -95,8 +95,7 @@ impl Config {
     ///
     /// A [`Report`] of all that is wrong with it, or why it could not be read.
     pub fn load(path: &Path) -> Result<Self, Report> {
-        let bytes = std::fs::read(path).map_err(|error| Report::unreadable(path, &error))?;
-        let text = String::from_utf8(bytes).map_err(|error| Report::not_text(path, &error))?;
+        let text = Report::read(path, "the configuration")?;
         Self::read(&path.display().to_string(), &text, &Machine::read(), files::check)
     }
 

@@ -7,6 +7,8 @@ use std::{fmt, io::ErrorKind, ops::Range, path::Path, string::FromUtf8Error, syn
 
 use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
 
+use super::{check::Checker, syntax::syntax};
+
 /// The longest line that is quoted whole, in characters: two lines of a terminal.
 const MAX_QUOTED: usize = 160;
 /// The longest message, in characters. Its middle goes first: it begins with who and what and ends with the remedy.
@@ -69,7 +71,36 @@ impl Report {
         }
     }
 
-    pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> Self {
+    /// A report on a file of another kind than a configuration: where something is wrong (none: the file as a whole),
+    /// and what, with the remedy.
+    #[must_use]
+    pub fn of(file: &str, text: &str, wrong: Vec<(Option<Range<usize>>, String)>) -> Self {
+        let problems = wrong.into_iter().map(|(span, message)| match span {
+            Some(span) => Problem::at(text, span, message),
+            None => Problem::of_file(message),
+        });
+        Self::new(file, text, problems.collect())
+    }
+
+    /// A report on a text that is not TOML.
+    #[must_use]
+    pub fn not_toml(file: &str, text: &str, error: &toml::de::Error) -> Self {
+        let mut checker = Checker::new(text);
+        syntax(text, error, &mut checker);
+        Self::new(file, text, checker.problems)
+    }
+
+    /// The text of the file at `path`, which holds `what`.
+    ///
+    /// # Errors
+    ///
+    /// A [`Report`] of why it could not be read.
+    pub fn read(path: &Path, what: &str) -> Result<String, Self> {
+        let bytes = std::fs::read(path).map_err(|error| Self::unreadable(path, what, &error))?;
+        String::from_utf8(bytes).map_err(|error| Self::not_text(path, &error))
+    }
+
+    fn unreadable(path: &Path, what: &str, error: &std::io::Error) -> Self {
         let remedy = match error.kind() {
             ErrorKind::NotFound => "there is no such file; is the path right?".to_owned(),
             ErrorKind::PermissionDenied => {
@@ -78,14 +109,14 @@ impl Report {
             ErrorKind::IsADirectory => "it is a directory; name the file in it".to_owned(),
             _ => format!("{error}; is it a file, on a disk that works?"),
         };
-        let problem = Problem::of_file(format!("could not read the configuration: {remedy}"));
+        let problem = Problem::of_file(format!("could not read {what}: {remedy}"));
         Self::new(&path.display().to_string(), "", vec![problem])
     }
 
-    pub(super) fn not_text(path: &Path, error: &FromUtf8Error) -> Self {
+    fn not_text(path: &Path, error: &FromUtf8Error) -> Self {
         let good = error.utf8_error().valid_up_to();
         let line = line_of_bytes(error.as_bytes(), good);
-        let message = "this is not text in UTF-8; save the file as UTF-8, or name the configuration instead";
+        let message = "this is not text in UTF-8; save the file as UTF-8, or name another file";
         let mut problem = Problem::of_file(message.to_owned());
         problem.line = Some(line);
         // Its bytes are not quoted: a terminal would obey them.
