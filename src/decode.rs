@@ -92,7 +92,7 @@ pub struct MetricPlan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OwnTime {
     /// A point in time.
-    Instant(Timestamp),
+    Utc(Timestamp),
     /// What the clock on its wall shows, wherever that is.
     Local(jiff::civil::DateTime),
 }

@@ -172,7 +172,7 @@ impl Stamps {
     /// to `wall` counts.
     fn instant(&self, own: OwnTime, wall: Timestamp) -> Timestamp {
         let local = match own {
-            OwnTime::Instant(instant) => return instant,
+            OwnTime::Utc(instant) => return instant,
             OwnTime::Local(local) => local,
         };
         let offsets = match self.zone.to_ambiguous_timestamp(local).offset() {
@@ -229,7 +229,7 @@ mod tests {
     }
 
     fn own(seconds: i64) -> OwnTime {
-        OwnTime::Instant(Timestamp(1_800_000_000_000_000 + seconds * 1_000_000))
+        OwnTime::Utc(Timestamp(1_800_000_000_000_000 + seconds * 1_000_000))
     }
 
     #[test]
@@ -289,7 +289,7 @@ mod tests {
         assert_eq!(stamps().believed(own(-5), &moment(ClockQuality::Unknown)), None);
         assert_eq!(stamps().believed(own(-5), &moment(ClockQuality::Corrected)), None);
         assert_eq!(
-            stamps().believed(OwnTime::Instant(Timestamp(i64::MIN)), &synchronised),
+            stamps().believed(OwnTime::Utc(Timestamp(i64::MIN)), &synchronised),
             None
         );
     }

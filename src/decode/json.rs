@@ -141,9 +141,9 @@ fn name(found: Found) -> Option<String> {
 /// counts.
 fn time(found: &Found) -> Option<OwnTime> {
     match found {
-        Found::Number(number) => unix(number.as_f64()?).map(OwnTime::Instant),
+        Found::Number(number) => unix(number.as_f64()?).map(OwnTime::Utc),
         Found::Text(text) => match text.trim().parse::<f64>() {
-            Ok(number) => unix(number).map(OwnTime::Instant),
+            Ok(number) => unix(number).map(OwnTime::Utc),
             Err(_) => date(text.trim()),
         },
         Found::Null | Found::Bool(_) | Found::Several => None,
@@ -152,7 +152,7 @@ fn time(found: &Found) -> Option<OwnTime> {
 
 fn date(text: &str) -> Option<OwnTime> {
     if let Ok(time) = text.parse::<jiff::Timestamp>() {
-        return Some(OwnTime::Instant(Timestamp(time.as_microsecond())));
+        return Some(OwnTime::Utc(Timestamp(time.as_microsecond())));
     }
     // A date alone says no time, and a zone's name in brackets would be passed over.
     let is_local = text.contains(':') && !text.contains('[');

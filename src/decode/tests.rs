@@ -69,7 +69,7 @@ fn device_and_time_are_no_metrics() {
         .unwrap();
     assert_eq!(decoded.device.as_deref(), Some("boiler"));
     assert_eq!(decoded.values.len(), 1);
-    let expected = OwnTime::Instant(Timestamp(1_700_000_000_000_000));
+    let expected = OwnTime::Utc(Timestamp(1_700_000_000_000_000));
     assert_eq!(decoded.time, Some(expected));
 }
 
@@ -83,7 +83,7 @@ fn time_is_rfc_3339_or_unix_seconds_or_milliseconds() {
             .unwrap()
             .time
     };
-    let right = Some(OwnTime::Instant(Timestamp(1_700_000_000_500_000)));
+    let right = Some(OwnTime::Utc(Timestamp(1_700_000_000_500_000)));
     assert_eq!(time("1700000000.5"), right);
     assert_eq!(time("1700000000500"), right);
     assert_eq!(time("\"1700000000.5\""), right);
