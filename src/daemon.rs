@@ -445,7 +445,8 @@ impl Gateway {
             *heartbeat = config.events.heartbeat;
             changed
         });
-        self.stamps.set_max_clock_skew(config.events.max_clock_skew);
+        self.stamps
+            .set(config.events.max_clock_skew, jiff::tz::TimeZone::UTC);
         let (answer, answered) = oneshot::channel();
         let setup = Box::new(setup(config, self.epoch));
         // An engine that has gone is told by its stage's end.
