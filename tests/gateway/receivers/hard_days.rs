@@ -40,7 +40,10 @@ const COOL: &str = r#"{"temp": 20.0}"#;
 
 impl Day {
     async fn new(change: impl FnOnce(Site) -> Site) -> Self {
-        let broker = Mosquitto::start().await;
+        Self::behind(Mosquitto::start().await, change).await
+    }
+
+    async fn behind(broker: Mosquitto, change: impl FnOnce(Site) -> Site) -> Self {
         let recorder = Cloud::subscribe(broker.port).await;
         let cable = Cable::to(broker.port).await;
         let site = change(Site::new().uplink(cable.port, "5"));
@@ -253,6 +256,94 @@ async fn what_a_full_journal_drops_is_no_open_gap_once_the_gateway_has_said_so()
             "{said:#?}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_broker_drops_of_an_absent_receivers_queue_is_reported_as_missing() {
+    let mut day = Day::behind(Mosquitto::start_with_queues_of(10).await, |site| site).await;
+    let mut device = day.device("one");
+    device.publish_until_acknowledged(&[HOT]).await;
+    day.settle(|event| event["transition"] == "raised").await;
+
+    for receiver in &mut day.receivers {
+        receiver.kill().await;
+    }
+    let cleared = |seen: &[Value]| seen.iter().filter(|e| e["transition"] == "cleared").count();
+    for round in 1..=30 {
+        device.publish_until_acknowledged(&[COOL, HOT]).await;
+        day.recorder.wait_until(|seen| cleared(seen) >= round).await;
+    }
+    for receiver in &mut day.receivers {
+        receiver.start_again();
+    }
+    let truth = |day: &Day| {
+        day.recorder
+            .distinct()
+            .iter()
+            .map(number)
+            .collect::<BTreeSet<u64>>()
+    };
+    let newest = |day: &Day| truth(day).last().copied().unwrap_or_default();
+    for receiver in &day.receivers {
+        // Their queues are empty when what is new comes through.
+        let current = || {
+            let handled = receiver.handled();
+            handled.last().map(number) == Some(newest(&day)) && receiver.has_stored()
+        };
+        let again = async {
+            while !current() {
+                day.device("bell").publish_until_acknowledged(&[HOT, COOL]).await;
+                tokio::time::sleep(Duration::from_millis(300)).await;
+            }
+        };
+        tokio::time::timeout(super::PATIENCE, again)
+            .await
+            .expect("it gets what is new");
+        let handled: BTreeSet<u64> = receiver.handled().iter().map(number).collect();
+        let missing: BTreeSet<u64> = truth(&day).difference(&handled).copied().collect();
+        assert!(missing.len() >= 10, "the broker kept too much: {missing:?}");
+        let state = receiver.state();
+        let epochs = state["sources"][SOURCE]["epochs"]
+            .as_object()
+            .expect("one source");
+        let gaps = epochs
+            .values()
+            .flat_map(|epoch| epoch["gaps"].as_array().expect("gaps"));
+        let told = gaps.flat_map(|gap| gap[0].as_u64().expect("from")..=gap[1].as_u64().expect("to"));
+        assert_eq!(told.collect::<BTreeSet<_>>(), missing, "{:?}", receiver.language);
+        assert!(!receiver.report().await.1, "{:?}", receiver.language);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_lost_journal_owed_is_explained_in_the_old_epoch_by_an_event_of_the_new_one() {
+    let mut day = Day::new(|site| site).await;
+    day.device("old").publish_until_acknowledged(&[HOT]).await;
+    day.settle(|event| event["transition"] == "raised").await;
+    day.cable.cut();
+    day.device("owed").publish_until_acknowledged(&[HOT]).await;
+    day.kill_the_gateway().await;
+
+    let journal = day.site.folder.path().join("journal/current");
+    for entry in std::fs::read_dir(journal).expect("a journal") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|extension| extension == "seg") {
+            std::fs::remove_file(path).expect("removed");
+        }
+    }
+    day.cable.mend();
+    day.start_the_gateway().await;
+    day.device("new").publish_until_acknowledged(&[HOT]).await;
+    day.settle(|event| event["type"] == "io.tidegate.gateway.EventsDiscarded")
+        .await;
+    day.settle(|event| event["data"]["device"]["id"] == "new").await;
+    day.ends_complete_with_open(&["new"]).await;
+    let state = day.receivers[0].state();
+    let epochs = state["sources"][SOURCE]["epochs"]
+        .as_object()
+        .expect("one source");
+    let lost = epochs.values().filter(|epoch| epoch["lost"] != 0).count();
+    assert_eq!((epochs.len(), lost), (2, 1), "{state}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
