@@ -9,6 +9,7 @@ mod hostile;
 mod kill;
 mod parts;
 mod service;
+mod wall_clock;
 
 use std::time::Duration;
 
