@@ -67,7 +67,7 @@ pub struct Config {
 }
 
 /// `[gateway]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Gateway {
     /// The id: configured, else from the board's serial number, else the machine id.
     pub id: Arc<str>,
@@ -78,7 +78,7 @@ pub struct Gateway {
 }
 
 /// `[events]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Events {
     /// Gateway events not recorded.
     pub off: Vec<String>,
