@@ -62,6 +62,12 @@ impl Board {
         Gateway::start_in(site, &environment).await
     }
 
+    /// Somebody sets the clock, wrong; the kernel vouches for nothing that was set by hand.
+    fn set_by_hand(&self) {
+        std::fs::remove_file(&self.synchronised).expect("it was synchronised");
+        std::fs::write(&self.wall, "-1d").expect("written");
+    }
+
     /// A time daemon sets the clock, then says so.
     fn synchronise(&self) {
         std::fs::write(&self.wall, "+0").expect("written");
@@ -153,5 +159,22 @@ async fn in_1970_alarms_come_on_time_with_estimates_and_once_the_clock_is_set_wi
         micros(&corrected, "/time") - micros(&corrected, "/data/episode/since"),
         second
     );
+
+    board.set_by_hand();
+    let lost = |event: &Value| event["type"] == "io.tidegate.gateway.ClockLost";
+    let lost = cloud.wait_for(lost).await;
+    assert_eq!(lost["correlationid"], told["correlationid"]);
+    assert_eq!(lost["clockquality"], "corrected");
+    // It was right a moment before: nothing that is said now is a day early.
+    assert!(micros(&lost, "/data/since") >= micros(&told, "/time"), "{lost}");
+    assert!(micros(&lost, "/time") >= micros(&lost, "/data/since"), "{lost}");
+    board.synchronise();
+    let again = |event: &Value| {
+        event["type"] == "io.tidegate.gateway.ClockSynchronised" && event["sequence"] != told["sequence"]
+    };
+    let again = cloud.wait_for(again).await;
+    assert_eq!(again["correlationid"], lost["correlationid"]);
+    let moved = again["data"]["moved_s"].as_f64().expect("a number");
+    assert!(moved.abs() < 1.0, "the boot clock went on: {again}");
     gateway.stop().await;
 }
