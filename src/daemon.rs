@@ -137,9 +137,9 @@ impl Daemon {
     pub async fn run(self, stop: CancellationToken, ready: impl FnOnce(&[SocketAddr])) -> Result<(), Error> {
         let (mut gateway, beat) = Gateway::build(&self.config, self.rejected.as_deref()).await?;
         if self.rejected.is_none()
-            && let (Some(last_good), Some(path)) = (&self.last_good, &self.source)
+            && let Some(last_good) = &self.last_good
         {
-            last_good.keep(path, &self.config.sha256);
+            last_good.keep(&self.config.files);
         }
         systemd::ready("ready");
         // After it: no sign of life before there is one.
