@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 mod check;
 mod run;
+mod test;
 
 /// Reads sensors over MQTT and serial lines, raises alarms by rule, and delivers every event upstream at least once.
 #[derive(Debug, Parser)]
@@ -51,6 +52,15 @@ enum Command {
         #[arg(value_name = "FILE")]
         config: PathBuf,
     },
+    /// Test rules: tell them stories of readings, and say where other events come than a story expects.
+    ///
+    /// Opens no journal and needs no running gateway: the time in a story is simulated. How a story is written, and
+    /// an example: docs/rules.md.
+    Test {
+        /// Story files.
+        #[arg(value_name = "FILE", required = true)]
+        files: Vec<PathBuf>,
+    },
 }
 
 impl Arguments {
@@ -63,6 +73,7 @@ impl Arguments {
         match self.command {
             Command::Run { config, strict } => run::run(&config, strict),
             Command::Check { config } => check::check(&config),
+            Command::Test { files } => test::test(&files),
         }
     }
 }
@@ -97,4 +108,9 @@ impl fmt::Display for Failure {
             Self::Configuration(text) | Self::Failed(text) => formatter.write_str(text.trim_end()),
         }
     }
+}
+
+/// `1 rule`, `2 rules`.
+fn counted(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }

@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use toml::de::{DeTable, Deserializer};
 
 use self::{check::Checker, error::Problem, include::Wrong, syntax::syntax, texts::Texts};
-pub use self::{error::Report, machine::Machine, ruleset::RuleSet, texts::FileText};
+pub use self::{error::Report, machine::Machine, ruleset::RuleSet, shape::closest, texts::FileText};
 use crate::{event::Labels, forward, journal, rule, source};
 
 mod check;
@@ -44,7 +44,7 @@ mod shape;
 mod site;
 mod syntax;
 mod texts;
-mod units;
+pub mod units;
 mod uplink;
 mod watched;
 
@@ -150,14 +150,14 @@ impl Config {
     ///
     /// A [`Report`] of all that is wrong with it.
     pub fn parse(path_shown: &str, text: &str, machine: &Machine) -> Result<Self, Report> {
-        let texts = alone(path_shown, text);
+        let texts = Texts::alone(path_shown, text);
         let wrong = include::refused(&texts);
         Self::read(texts, wrong, machine, |_, _, _| ())
     }
 
     fn read(texts: Texts, wrong: Vec<Wrong>, machine: &Machine, files: FileCheck) -> Result<Self, Report> {
         let mut checker = Checker::new(&texts);
-        let config = written(&texts, wrong, &keys::FILE, &mut checker).map(|file| {
+        let config = written(&texts, wrong, &mut checker).map(|file| {
             let config = compose(&file, machine, &mut checker);
             files(&file, &config, &mut checker);
             config
@@ -185,38 +185,29 @@ impl Config {
 
 /// The text at `path`.
 fn open(path: &Path) -> Result<FileText, Report> {
-    let bytes = std::fs::read(path).map_err(|error| Report::unreadable(path, &error))?;
-    let text = String::from_utf8(bytes).map_err(|error| Report::not_text(path, &error))?;
+    let text = Report::read(path, "the configuration")?;
     Ok(FileText {
         path: path.to_owned(),
         text,
     })
 }
 
-fn alone(path_shown: &str, text: &str) -> Texts {
-    Texts::new(FileText {
-        path: path_shown.into(),
-        text: text.to_owned(),
-    })
-}
-
 /// Looks at the files that a configuration names.
 type FileCheck = fn(&raw::File, &Config, &mut Checker<'_>);
 
-/// What all files say together, with `main` the keys that the first may have; `wrong` is what their includes have.
-/// None, reported: what is wrong leaves nothing to build from.
-fn written(
-    texts: &Texts,
-    wrong: Vec<Wrong>,
-    main: &'static keys::Table,
-    checker: &mut Checker<'_>,
-) -> Option<raw::File> {
+/// What all files say together; `wrong` is what their includes have. None, reported: what is wrong leaves nothing to
+/// build from.
+fn written(texts: &Texts, wrong: Vec<Wrong>, checker: &mut Checker<'_>) -> Option<raw::File> {
     for (span, message) in wrong {
         checker.wrong(span, message);
     }
     let mut all: Option<raw::File> = None;
     for text in texts.padded() {
-        let known = if all.is_none() { main } else { &keys::INCLUDED };
+        let known = if all.is_none() {
+            &keys::FILE
+        } else {
+            &keys::INCLUDED
+        };
         let file = one(&text, known, checker).unwrap_or_default();
         match &mut all {
             None => all = Some(file),

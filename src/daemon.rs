@@ -42,10 +42,12 @@ mod local;
 mod pulse;
 pub mod signals;
 pub mod systemd;
+pub mod wall_clock;
 
 use announce::Announcer;
 use last_good::LastGood;
 use signals::Signals;
+use wall_clock::WallClock;
 
 /// How long forwarders may go on after a stop was asked for; what is left stays in the journal.
 pub const GRACE: Duration = Duration::from_secs(10);
@@ -231,10 +233,21 @@ impl Gateway {
             stop: gateway.stop_sources.clone(),
         };
         gateway.start_sources(config, &clock, hub).await?;
+        let mut wall_clock = WallClock::new(
+            clock.clone(),
+            gateway.journal.clone(),
+            gateway.announcer.clone(),
+            recovered.unsynchronised,
+        );
         // Said only now that nothing more can fail: a gateway that restarts again and again fills no journal.
         gateway
             .announcer
-            .started(&recovered, clock.moment().boot_id, &config.sha256);
+            .started(&recovered, clock.boot_id(), &config.sha256);
+        // Before anything else is said: what this boot did not know so far it may know by now.
+        wall_clock.look();
+        gateway
+            .others
+            .spawn(named("watch of the wall clock", wall_clock.watch()));
         if let Some(report) = rejected {
             gateway
                 .announcer

@@ -36,11 +36,12 @@ use tokio::sync::{oneshot, watch};
 use crate::{
     event::{Draft, Entry, Epoch, Origin, Position, Sequence, SinkName},
     rule::state::Outcome,
-    time::{Clock, EngineTime},
+    time::{BootId, Clock, EngineTime, KnownBoot, Moment},
 };
 
-use self::{read::Catalog, room::Room, storage::Storage};
+use self::{boots::Boots, read::Catalog, room::Room, storage::Storage};
 
+mod boots;
 mod frame;
 mod identity;
 mod opening;
@@ -120,6 +121,8 @@ pub struct Recovered {
     pub clean: bool,
     /// What to tell in `GatewayStarted`: one line per thing found, empty if all was well.
     pub findings: Vec<String>,
+    /// When something was stored last, if that was in this boot and nobody vouched for the wall clock.
+    pub unsynchronised: Option<Moment>,
 }
 
 /// A sink's place: forward only.
@@ -282,6 +285,28 @@ impl Journal {
         })
     }
 
+    /// The wall clock is right: from when this is durable on, readers get the times of this boot's events as they
+    /// were, those that nobody vouched for when they were stored. The `event` that tells it is in the same commit.
+    pub fn synchronised(&self, now: Moment, event: Option<Draft>) -> Position {
+        let shared = &self.0.shared;
+        let archived = shared
+            .archives()
+            .into_iter()
+            .map(|old| old.catalog.oldest_after());
+        let gone = archived.chain([self.0.catalog.oldest_after()]).min();
+        let newest = shared.queue().newest;
+        self.append(Outcome {
+            events: event.into_iter().collect(),
+            state: shared.boots.changes(now, newest, gone.unwrap_or_default()),
+            ..Outcome::default()
+        })
+    }
+
+    /// When the wall clock of a boot was known to be right, as far as that is on the disk.
+    pub fn known_boot(&self, boot: BootId) -> Option<KnownBoot> {
+        self.0.shared.boots.get(boot)
+    }
+
     /// What the disk has: moves after fdatasync, never back. Closed when the thread has ended.
     pub fn durable(&self) -> watch::Receiver<Position> {
         self.0.durable.clone()
@@ -293,7 +318,8 @@ impl Journal {
     }
 
     /// Events after `cursor`, in order, never past `durable`; empty if there is none. An old epoch's
-    /// undelivered events come first, under their own epoch, and never together with a newer epoch's.
+    /// undelivered events come first, under their own epoch, and never together with a newer epoch's. Their times
+    /// are as right as they are known to be by now.
     ///
     /// # Errors
     ///
@@ -310,6 +336,14 @@ impl Journal {
     ///
     /// As [`Journal::read_after`].
     pub fn read_after_blocking(&self, cursor: Cursor, limit: Limit) -> Result<Vec<Entry>, Error> {
+        let mut entries = self.read_stored(cursor, limit)?;
+        for entry in &mut entries {
+            self.0.shared.boots.correct(entry);
+        }
+        Ok(entries)
+    }
+
+    fn read_stored(&self, cursor: Cursor, limit: Limit) -> Result<Vec<Entry>, Error> {
         for archive in self.0.shared.archives() {
             match archive.catalog.read(&archive.dir, cursor.position, limit) {
                 Ok(entries) if entries.is_empty() => {}
@@ -408,6 +442,7 @@ struct Archive {
 struct Shared {
     origin: Arc<Origin>,
     clock: Clock,
+    boots: Boots,
     sinks: Vec<SinkPlan>,
     /// The last position of the epochs before.
     base: Position,

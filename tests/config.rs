@@ -169,7 +169,7 @@ fn a_file_that_cannot_be_read_is_told_with_what_to_do() {
         ),
         (
             &binary,
-            ":2: this is not text in UTF-8; save the file as UTF-8, or name the configuration instead\n",
+            ":2: this is not text in UTF-8; save the file as UTF-8, or name another file\n",
         ),
     ] {
         assert_eq!(shown(path), format!("{}{wanted}", path.display()));

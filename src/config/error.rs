@@ -7,7 +7,11 @@ use std::{fmt, io::ErrorKind, ops::Range, path::Path, string::FromUtf8Error};
 
 use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
 
-use super::texts::{FileText, Texts};
+use super::{
+    check::Checker,
+    syntax::syntax,
+    texts::{FileText, Texts},
+};
 
 /// The longest line that is quoted whole, in characters: two lines of a terminal.
 const MAX_QUOTED: usize = 160;
@@ -85,9 +89,40 @@ impl Report {
         Self::new(Texts::new(file), vec![problem])
     }
 
-    /// The file at `path` could not be read.
+    /// A report on a file of another kind than a configuration: where something is wrong (none: the file as a whole),
+    /// and what, with the remedy.
     #[must_use]
-    pub fn unreadable(path: &Path, error: &std::io::Error) -> Self {
+    pub fn of(file: &str, text: &str, wrong: Vec<(Option<Range<usize>>, String)>) -> Self {
+        let texts = Texts::alone(file, text);
+        let problems = wrong.into_iter().map(|(span, message)| match span {
+            Some(span) => Problem::at(&texts, &span, message),
+            None => Problem::of_file(message),
+        });
+        let problems = problems.collect();
+        Self::new(texts, problems)
+    }
+
+    /// A report on a text that is not TOML.
+    #[must_use]
+    pub fn not_toml(file: &str, text: &str, error: &toml::de::Error) -> Self {
+        let texts = Texts::alone(file, text);
+        let mut checker = Checker::new(&texts);
+        syntax(text, error, &mut checker);
+        let problems = checker.problems;
+        Self::new(texts, problems)
+    }
+
+    /// The text of the file at `path`, which holds `what`.
+    ///
+    /// # Errors
+    ///
+    /// A [`Report`] of why it could not be read.
+    pub fn read(path: &Path, what: &str) -> Result<String, Self> {
+        let bytes = std::fs::read(path).map_err(|error| Self::unreadable(path, what, &error))?;
+        String::from_utf8(bytes).map_err(|error| Self::not_text(path, &error))
+    }
+
+    fn unreadable(path: &Path, what: &str, error: &std::io::Error) -> Self {
         let remedy = match error.kind() {
             ErrorKind::NotFound => "there is no such file; is the path right?".to_owned(),
             ErrorKind::PermissionDenied => {
@@ -96,14 +131,14 @@ impl Report {
             ErrorKind::IsADirectory => "it is a directory; name the file in it".to_owned(),
             _ => format!("{error}; is it a file, on a disk that works?"),
         };
-        let problem = Problem::of_file(format!("could not read the configuration: {remedy}"));
+        let problem = Problem::of_file(format!("could not read {what}: {remedy}"));
         Self::without_text(path, problem)
     }
 
-    pub(super) fn not_text(path: &Path, error: &FromUtf8Error) -> Self {
+    fn not_text(path: &Path, error: &FromUtf8Error) -> Self {
         let good = error.utf8_error().valid_up_to();
         let line = line_of(error.as_bytes(), good);
-        let message = "this is not text in UTF-8; save the file as UTF-8, or name the configuration instead";
+        let message = "this is not text in UTF-8; save the file as UTF-8, or name another file";
         let mut problem = Problem::of_file(message.to_owned());
         problem.line = Some(line);
         // Its bytes are not quoted: a terminal would obey them.
@@ -224,15 +259,8 @@ impl miette::Diagnostic for Pointed<'_> {
 mod tests {
     use super::*;
 
-    fn texts(text: &str) -> Texts {
-        Texts::new(FileText {
-            path: "x.toml".into(),
-            text: text.to_owned(),
-        })
-    }
-
     fn report() -> Report {
-        let texts = texts("a = 1\n  b = 2\n");
+        let texts = Texts::alone("x.toml", "a = 1\n  b = 2\n");
         let problems = vec![
             Problem::at(&texts, &(12..13), "b is wrong".into()),
             Problem::at(&texts, &(4..5), "a is wrong".into()),
@@ -252,7 +280,7 @@ mod tests {
     fn what_is_long_keeps_its_beginning_and_its_end() {
         let text = format!("a = \"{}\"\n", "x".repeat(100_000));
         let message = format!("a = {} is wrong; shorten it", "y".repeat(100_000));
-        let texts = texts(&text);
+        let texts = Texts::alone("x.toml", &text);
         let problems = vec![Problem::at(&texts, &(4..100_004), message)];
         let report = Report::new(texts, problems);
         for shown in [report.to_string(), report.render(true)] {

@@ -5,8 +5,8 @@
 
 mod rules;
 
+pub(super) use rules::INCLUDED;
 use rules::{DEVICE, OVERRIDE, PERIOD, RULE};
-pub(super) use rules::{INCLUDED, RULE_SET};
 
 /// One table.
 #[derive(Debug)]

@@ -200,7 +200,8 @@ fn unknown(known: &'static Table, who: &str, name: &str) -> String {
 }
 
 /// The name that somebody who wrote `name` probably meant.
-pub(super) fn closest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+#[must_use]
+pub fn closest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     let slips = |candidate: &str| distance(&name.to_lowercase(), &candidate.to_lowercase());
     let (distance, best) = known.map(|candidate| (slips(candidate), candidate)).min()?;
     // A third of the letters wrong is another word.

@@ -59,14 +59,11 @@ fn first_of(text: &str, second: &Span) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::texts::{FileText, Texts};
+    use crate::config::texts::Texts;
 
     fn told(text: &str) -> String {
         let error = toml::de::DeTable::parse(text).expect_err("this is not TOML");
-        let texts = Texts::new(FileText {
-            path: "x.toml".into(),
-            text: text.to_owned(),
-        });
+        let texts = Texts::alone("x.toml", text);
         let mut checker = Checker::new(&texts);
         syntax(text, &error, &mut checker);
         checker.problems[0].plain(texts.files())

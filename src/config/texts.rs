@@ -28,6 +28,14 @@ impl Texts {
         Self(vec![main])
     }
 
+    /// One text, which reports call `shown`.
+    pub fn alone(shown: &str, text: &str) -> Self {
+        Self::new(FileText {
+            path: shown.into(),
+            text: text.to_owned(),
+        })
+    }
+
     pub fn push(&mut self, file: FileText) {
         self.0.push(file);
     }

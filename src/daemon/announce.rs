@@ -98,6 +98,15 @@ impl Announcer {
         Some(self.journal.record(Draft { correlation, ..draft }))
     }
 
+    /// What is not off, about the gateway, for whoever commits it together with something else.
+    pub fn draft<F: Recorded>(&self, fact: &F, correlation: Option<Arc<str>>) -> Option<Draft> {
+        if self.is_off(F::FACT.name) {
+            return None;
+        }
+        let draft = gateway::draft(fact, &self.gateway, self.clock.now());
+        Some(Draft { correlation, ..draft })
+    }
+
     /// Whether `[events] off` names it.
     pub fn is_off(&self, name: &str) -> bool {
         self.off

@@ -49,10 +49,8 @@ impl LastGood {
         if !self.file.exists() {
             return None;
         }
-        Some(match std::fs::read_to_string(&self.file) {
-            Ok(kept) => Config::of_files(apart(&self.file, &kept)),
-            Err(error) => Err(Report::unreadable(&self.file, &error)),
-        })
+        let kept = Report::read(&self.file, "the last good configuration");
+        Some(kept.and_then(|kept| Config::of_files(apart(&self.file, &kept))))
     }
 
     /// Keeps `files`, which have loaded. Not writable: not kept, one warning; the gateway runs.

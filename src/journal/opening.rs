@@ -21,11 +21,11 @@ use tokio::sync::watch;
 
 use crate::{
     event::{Epoch, Position, Sequence, SinkName},
-    time::Clock,
+    time::{Clock, ClockQuality},
 };
 
 use super::{
-    Archive, Cursor, Error, Owner, Queue, Recovered, Room, Settings, Shared,
+    Archive, Boots, Cursor, Error, Owner, Queue, Recovered, Room, Settings, Shared, boots,
     frame::{TORN_TAIL, Told},
     identity::Identity,
     read::Catalog,
@@ -112,13 +112,21 @@ pub(super) fn open(
     found.image.damages.extend(unreadable.into_iter().map(whole));
     let cursors = places(&owner, &archives, &found);
     let (writer, first) = assemble(storage, settings, owner, clock, archives, &mut found, cursors)?;
+    let clock = &writer.shared.clock;
+    let stored = found.image.stored.iter().rev();
+    let unsynchronised = stored
+        .copied()
+        .find(|stored| stored.boot_id == clock.boot_id())
+        .filter(|stored| stored.quality == ClockQuality::Unknown);
+    let state = found.image.state.into_iter();
     let recovered = Recovered {
-        state: found.image.state.into_iter().collect(),
+        state: state.filter(|(key, _)| !key.starts_with(boots::PREFIX)).collect(),
         epoch: found.identity.epoch,
         first,
         last: found.image.sequence,
         clean: found.image.clean,
         findings,
+        unsynchronised,
     };
     Ok((writer, recovered))
 }
@@ -278,6 +286,7 @@ fn assemble(
     cursors: BTreeMap<SinkName, Cursor>,
 ) -> Result<(Writer, Sequence), Error> {
     let Found { identity, image } = found;
+    let boots = Boots::of(archives.iter().map(|old| &old.image).chain([&*image]), &clock);
     let segments = std::mem::take(&mut image.segments);
     let first = segments
         .first()
@@ -314,6 +323,7 @@ fn assemble(
     let shared = Arc::new(Shared {
         origin: owner.origin,
         clock,
+        boots,
         sinks: owner.sinks,
         base: identity.after,
         state_delay: settings.state_delay,

@@ -60,6 +60,8 @@ pub struct Engine {
     /// (rule, device) to slot, where a rule has a deadline or a state.
     index: HashMap<(usize, DeviceId), usize>,
     touched: Vec<usize>,
+    /// The last commit before the configuration changed: no slot remembers it, and it may not be durable yet.
+    rests_on: Position,
     counts: Counts,
 }
 
@@ -190,6 +192,7 @@ impl Engine {
             deadlines: BTreeSet::new(),
             index: HashMap::new(),
             touched: Vec::new(),
+            rests_on: Position::default(),
             counts: Counts::default(),
         };
         engine.take_in(saved, &now, out);
@@ -205,6 +208,7 @@ impl Engine {
     /// [`Skipped`] says why the reading was not evaluated; the engine has counted it.
     pub fn observe(&mut self, reading: &Reading, out: &mut Outcome) -> Result<(), Skipped> {
         self.admit(reading)?;
+        out.depends_on = out.depends_on.max(self.rests_on);
         let placed = self.place(reading);
         let slots = self.watch(&reading.device, &reading.metric);
         for slot in slots.iter().filter_map(|index| self.slots.get(*index)) {
@@ -299,14 +303,19 @@ impl Engine {
     pub fn reconfigure(&mut self, setup: Setup, out: &mut Outcome) {
         let mut kept = Outcome::default();
         self.checkpoint(&mut kept);
-        let saved: Vec<_> = kept
+        let mut saved: Vec<_> = kept
             .state
             .iter()
             .filter_map(|change| Some((change.key.clone(), change.value.clone()?)))
             .collect();
+        saved.push((COUNTER.to_vec(), encode(&self.episodes)));
         out.state.extend(kept.state);
         let moment = self.saved_at();
+        let (counts, committed) = (self.counts, self.slots.iter().map(|slot| slot.committed).max());
+        let rests_on = self.rests_on.max(committed.unwrap_or_default());
         *self = Self::restore(setup, &saved, moment, out);
+        self.counts = counts;
+        self.rests_on = rests_on;
     }
 
     /// Mutes a device or a rule: its open episodes end with `muted`, and until the end it raises none.

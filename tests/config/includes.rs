@@ -226,10 +226,13 @@ fn a_rule_set_stands_alone_and_reports_like_a_configuration() {
     assert_eq!(&*set.rules[0].type_prefix, "io.tidegate.rule.");
     assert_eq!(set.warnings, Vec::<String>::new());
     let wrong = |text: &str| RuleSet::parse("new.toml", text).expect_err("wrong").to_string();
-    assert_eq!(
-        wrong("[mqtt]\n[gateway]\nid = \"a\"\n"),
-        "new.toml:1: a rule set has no key `mqtt`; it belongs into a gateway's configuration\n     1 | [mqtt]\n\
-         new.toml:3: [gateway] has no key `id`; rules alone have no gateway; drop it\n     3 | id = \"a\"\n"
+    let whole = format!(
+        "{GATEWAY}{}",
+        high("Hot").replace("metric = \"t", "metric = \"at")
+    );
+    assert!(
+        wrong(&whole).contains(": no source yields the metric \"atemperature\""),
+        "a whole configuration is one too"
     );
     assert!(
         wrong(&high("Hot").replace("28", "33"))

@@ -3,9 +3,9 @@
 use super::story::*;
 
 use tidegate::{
-    event::Epoch,
+    event::{Epoch, Position},
     reading::{Metric, Value},
-    rule::{Condition, Rule, Test},
+    rule::{Condition, Rule, Test, engine::Skipped, state::Outcome},
     time::{BootId, ClockQuality, Moment, Timestamp},
 };
 
@@ -123,6 +123,20 @@ fn another_metric_or_kind_starts_anew() {
 }
 
 #[test]
+fn another_configuration_forgets_neither_the_number_of_the_last_episode_nor_what_is_not_durable_yet() {
+    let mut story = Story::of([above_30()]);
+    story.stamped(1.0, 31.0).unwrap();
+    story.stamped(2.0, 20.0).unwrap();
+    let mut out = Outcome::default();
+    story.engine.reconfigure(story.setup.clone(), &mut out);
+    story.commit(out);
+    let repeated = story.tell("t-1", 2.0, Value::Number(20.0), true);
+    assert_eq!(repeated, (Err(Skipped::Duplicate), Position(2)));
+    story.stamped(3.0, 31.0).unwrap();
+    assert_eq!(story.told(), "raised@1 e1, cleared@2 e1, raised@3 e2");
+}
+
+#[test]
 fn a_removed_rule_clears_with_its_old_facts() {
     let mut story = Story::of([Rule {
         runbook: Some("https://x".to_owned()),
@@ -161,6 +175,20 @@ fn across_a_reboot_a_timer_counts_what_passed_if_both_ends_were_synchronised() {
     };
     assert_eq!(reboot(ClockQuality::Synchronised), "raised@20 e1");
     assert_eq!(reboot(ClockQuality::Unknown), "raised@35 e1");
+}
+
+#[test]
+fn what_a_timer_counted_since_a_reboot_is_not_lost_to_a_kill() {
+    let mut story = Story::of([high_temperature()]);
+    story.read(100.0, 31.0);
+    story.started(Moment {
+        boot_id: BootId(1),
+        boot: seconds(5.0),
+        quality: ClockQuality::Unknown,
+        ..story.moment
+    });
+    story.wait(20.0).killed(20.0).wait(500.0);
+    assert_eq!(story.told(), "raised@35 e1");
 }
 
 #[test]

@@ -1,10 +1,8 @@
-//! The tables that an included file and a rule set may have too: `[[device]]`, `[period.*]`, `[[rule]]`, `[[override]]`.
+//! The tables that an included file may have too: `[[device]]`, `[period.*]`, `[[rule]]`, `[[override]]`.
 
 use super::{
     Key, PLAIN,
-    Shape::{
-        self, Duration, Labels, Named, Number, Numbers, Part, Parts, Rate, Tables, Text, Texts, Value, Whole,
-    },
+    Shape::{Duration, Labels, Named, Number, Numbers, Part, Parts, Rate, Tables, Text, Texts, Value, Whole},
     Table, later, live,
 };
 
@@ -35,47 +33,6 @@ pub(in crate::config) static INCLUDED: Table = Table {
 };
 
 const MAIN_FILE: &str = "it belongs into the file that includes this one";
-
-/// Rules to try out, without a gateway around them.
-pub(in crate::config) static RULE_SET: Table = Table {
-    header: "a rule set",
-    noun: "a rule set",
-    keys: &[
-        live("include", Texts),
-        live("gateway", Shape::Table(&RULE_SET_GATEWAY)),
-        live("device", Tables(&DEVICE)),
-        live("period", Named(&PERIOD)),
-        live("rule", Tables(&RULE)),
-        live("override", Tables(&OVERRIDE)),
-    ],
-    not_here: &[
-        ("journal", WHOLE),
-        ("events", WHOLE),
-        ("mqtt", WHOLE),
-        ("serial", WHOLE),
-        ("modbus", WHOLE),
-        ("sink", WHOLE),
-        ("reaction", WHOLE),
-        ("recorder", WHOLE),
-        ("status", WHOLE),
-    ],
-    ..PLAIN
-};
-
-const WHOLE: &str = "it belongs into a gateway's configuration";
-
-/// What of it rules depend on.
-static RULE_SET_GATEWAY: Table = Table {
-    header: "[gateway]",
-    noun: "[gateway]",
-    keys: &[live("timezone", Text)],
-    not_here: &[
-        ("id", "rules alone have no gateway; drop it"),
-        ("source", "rules alone have no gateway; drop it"),
-        ("labels", "rules alone have no gateway; drop it"),
-    ],
-    ..PLAIN
-};
 
 pub(super) static DEVICE: Table = Table {
     header: "[[device]]",
