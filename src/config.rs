@@ -91,7 +91,7 @@ pub struct Recorder {
 }
 
 /// `[gateway]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Gateway {
     /// The id: configured, else from the board's serial number, else the machine id.
     pub id: Arc<str>,
@@ -104,7 +104,7 @@ pub struct Gateway {
 }
 
 /// `[events]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Events {
     /// Gateway events not recorded.
     pub off: Vec<String>,

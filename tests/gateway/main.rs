@@ -4,10 +4,12 @@
 #![expect(clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod cloud;
+mod control;
 mod device;
 mod hostile;
 mod kill;
 mod parts;
+mod receivers;
 mod service;
 
 use std::time::Duration;
