@@ -161,9 +161,9 @@ impl Daemon {
     ) -> Result<(), Error> {
         let (mut gateway, beat) = Gateway::build(&self.config, self.rejected.as_deref()).await?;
         if self.rejected.is_none()
-            && let (Some(last_good), Some(path)) = (&self.last_good, &self.source)
+            && let Some(last_good) = &self.last_good
         {
-            last_good.keep(path, &self.config.sha256);
+            last_good.keep(&self.config.files);
         }
         self.listen(&mut gateway, reload);
         systemd::ready("ready");
@@ -262,8 +262,8 @@ impl Daemon {
                 warn!("the configuration is applied, but what it changed is not on the disk yet");
             }
         }
-        if let (Some(last_good), Some(path)) = (&self.last_good, &self.source) {
-            last_good.keep(path, &config.sha256);
+        if let Some(last_good) = &self.last_good {
+            last_good.keep(&config.files);
         }
         info!(
             changed = changed.join(", "),
@@ -331,7 +331,9 @@ impl Gateway {
 
         let (intake, deliveries) = mpsc::channel(INTAKE_LEN);
         let (asked, questions) = mpsc::channel(evaluate::QUESTIONS);
-        let stamps = Arc::new(Stamps::new(clock.clone(), config.events.max_clock_skew));
+        let stamps =
+            Stamps::new(clock.clone(), config.events.max_clock_skew).in_zone(config.gateway.timezone.clone());
+        let stamps = Arc::new(stamps);
         let mut gateway = Self {
             uplinks: Uplinks::new(journal.clone(), Arc::clone(&origin), recovered.epoch),
             lines: Lines::new(Arc::clone(&stamps)),
@@ -446,7 +448,7 @@ impl Gateway {
             changed
         });
         self.stamps
-            .set(config.events.max_clock_skew, jiff::tz::TimeZone::UTC);
+            .set(config.events.max_clock_skew, config.gateway.timezone.clone());
         let (answer, answered) = oneshot::channel();
         let setup = Box::new(setup(config, self.epoch));
         // An engine that has gone is told by its stage's end.

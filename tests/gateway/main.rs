@@ -11,6 +11,7 @@ mod kill;
 mod parts;
 mod receivers;
 mod service;
+mod wall_clock;
 
 use std::time::Duration;
 
