@@ -33,10 +33,11 @@ hub        <- time event journal
 source     <- time reading event decode hub journal::Journal journal::Health
 forward    <- time event journal
 config     <- time reading event rule decode source journal forward
+story      <- time reading event rule config
 control    <-
 daemon     <- time reading event rule decode source journal forward hub config control
 telemetry  <-
-cli        <- event rule decode journal config control daemon telemetry
+cli        <- event rule decode journal config control story daemon telemetry
 main       <- cli telemetry
 ";
 
@@ -46,6 +47,7 @@ const PURE: &[&str] = &[
     "event",
     "rule",
     "decode",
+    "story",
     "source::framing",
     "source::mqtt::wire",
     "source::mqtt::session",

@@ -4,11 +4,14 @@
 #![expect(clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod cloud;
+mod control;
 mod device;
 mod hostile;
 mod kill;
 mod parts;
+mod receivers;
 mod service;
+mod wall_clock;
 
 use std::time::Duration;
 

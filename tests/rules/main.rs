@@ -11,4 +11,5 @@
 mod conditions;
 mod memory;
 mod restarts;
+mod stories;
 mod story;

@@ -14,7 +14,10 @@ use crate::{
         gateway::{self, AlarmMuted, AlarmUnmuted, At, Recorded},
     },
     reading::DeviceId,
-    rule::state::{Outcome, StateChange},
+    rule::{
+        DeviceFacts,
+        state::{Outcome, StateChange},
+    },
     time::EngineTime,
 };
 
@@ -22,6 +25,17 @@ use crate::{
 const MAX_REASON: usize = 512;
 
 impl Engine {
+    /// Whether there is such a rule, or a device that was seen or is configured by its name.
+    pub fn knows(&self, target: &MuteTarget) -> bool {
+        match target {
+            MuteTarget::Rule(name) => self.rules.iter().any(|rule| rule.name == *name),
+            MuteTarget::Device(device) => {
+                let configured = |facts: &DeviceFacts| *facts.id.0 == *device.as_str();
+                self.names.contains_key(device) || self.facts.iter().any(configured)
+            }
+        }
+    }
+
     /// Mutes a device or a rule: its open episodes end with `muted`, and until the end it raises none. What then
     /// still holds, and has held for `hold`, is raised at once. A second mute takes the place of the first.
     pub fn mute(&mut self, target: MuteTarget, length: Duration, reason: &str, out: &mut Outcome) {
