@@ -6,7 +6,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{self, mpsc, oneshot},
     task::{JoinError, JoinSet},
     time::timeout,
 };
@@ -20,6 +20,7 @@ use crate::{
     forward,
     hub::Hub,
     journal::{self, Cursor, Journal, Owner, Recovered, SinkPlan},
+    reading::DeviceId,
     rule::{
         DeviceFacts,
         engine::{Engine, Setup},
@@ -41,9 +42,11 @@ mod local;
 mod pulse;
 mod reload;
 pub mod signals;
+mod standing;
 pub mod systemd;
 mod uplinks;
 pub mod wall_clock;
+mod watch;
 
 use announce::Announcer;
 use control::{Desk, Socket};
@@ -54,6 +57,7 @@ use reload::{Plan, Refused, Reload};
 use signals::Signals;
 use uplinks::{Loaded, Uplinks};
 use wall_clock::WallClock;
+use watch::{Named, Watch};
 
 /// How long forwarders may go on after a stop was asked for; what is left stays in the journal.
 pub const GRACE: Duration = Duration::from_secs(10);
@@ -296,7 +300,8 @@ struct Gateway {
     door: Option<mqtt::Handle>,
     lines: Lines,
     uplinks: Uplinks,
-    heartbeat: watch::Sender<Option<Duration>>,
+    heartbeat: sync::watch::Sender<Option<Duration>>,
+    named: sync::watch::Sender<Named>,
     stop_sources: CancellationToken,
     /// Nobody cancels it: what has it never ends before the process.
     end: CancellationToken,
@@ -346,14 +351,15 @@ impl Gateway {
             stamps,
             addresses: Vec::new(),
             door: None,
-            heartbeat: watch::Sender::new(config.events.heartbeat),
+            heartbeat: sync::watch::Sender::new(config.events.heartbeat),
+            named: sync::watch::Sender::new(named(config)),
             stop_sources: CancellationToken::new(),
             end: CancellationToken::new(),
             sources: JoinSet::new(),
             engine: JoinSet::new(),
             others: JoinSet::new(),
         };
-        let (status, engine_status) = watch::channel(evaluate::Status::default());
+        let (status, engine_status) = sync::watch::channel(evaluate::Status::default());
         let evaluation = evaluate::evaluate(
             engine,
             deliveries,
@@ -403,6 +409,10 @@ impl Gateway {
                 .configuration_rejected(report, "the last configuration that loaded");
         }
         gateway.announcer.active_alarms(recovered.epoch, &episodes);
+        let watch = gateway.watch(config).run();
+        gateway
+            .others
+            .spawn(staged("watch", gateway.stop_sources.clone(), watch));
         Ok((gateway, beat))
     }
 
@@ -447,6 +457,7 @@ impl Gateway {
         });
         self.stamps
             .set(config.events.max_clock_skew, jiff::tz::TimeZone::UTC);
+        self.named.send_replace(named(config));
         let (answer, answered) = oneshot::channel();
         let setup = Box::new(setup(config, self.epoch));
         // An engine that has gone is told by its stage's end.
@@ -458,6 +469,22 @@ impl Gateway {
         }
         self.set_lines(config);
         self.uplinks.set(sinks).await;
+    }
+
+    fn watch(&self, config: &Config) -> Watch {
+        Watch {
+            announcer: self.announcer.clone(),
+            clock: self.clock.clone(),
+            epoch: self.epoch,
+            journal: self.journal.clone(),
+            settings: config.journal.clone(),
+            asked: self.asked.clone(),
+            uplinks: self.uplinks.views(),
+            lines: self.lines.views(),
+            presence: self.door.as_ref().map(mqtt::Handle::presence),
+            named: self.named.subscribe(),
+            stop: self.stop_sources.clone(),
+        }
     }
 
     /// What the control socket's commands need.
@@ -622,6 +649,18 @@ fn setup(config: &Config, epoch: Epoch) -> Setup {
         epoch,
         max_devices: config.max_devices,
         max_metrics: config.max_metrics,
+    }
+}
+
+/// Whom presence is told of: a pattern names nobody.
+fn named(config: &Config) -> Named {
+    let ids = config.devices.iter().map(|device| &device.id.0);
+    Named {
+        devices: ids
+            .filter_map(|id| DeviceId::new(id).ok())
+            .filter(|id| !id.as_str().contains('*'))
+            .collect(),
+        offline_after: Duration::from_mins(5),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
+use tokio::sync::watch;
+
 use super::*;
 use crate::{
     event::{Data, Draft, Sequence, Severity},
