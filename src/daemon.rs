@@ -165,9 +165,9 @@ impl Daemon {
     ) -> Result<(), Error> {
         let (mut gateway, beat) = Gateway::build(&self.config, self.rejected.as_deref()).await?;
         if self.rejected.is_none()
-            && let (Some(last_good), Some(path)) = (&self.last_good, &self.source)
+            && let Some(last_good) = &self.last_good
         {
-            last_good.keep(path, &self.config.sha256);
+            last_good.keep(&self.config.files);
         }
         self.listen(&mut gateway, reload);
         systemd::ready("ready");
@@ -266,8 +266,8 @@ impl Daemon {
                 warn!("the configuration is applied, but what it changed is not on the disk yet");
             }
         }
-        if let (Some(last_good), Some(path)) = (&self.last_good, &self.source) {
-            last_good.keep(path, &config.sha256);
+        if let Some(last_good) = &self.last_good {
+            last_good.keep(&config.files);
         }
         info!(
             changed = changed.join(", "),
@@ -331,12 +331,14 @@ impl Gateway {
         }
         let gateway = Arc::clone(&config.gateway.id);
         let announcer = Announcer::new(journal.clone(), clock.clone(), gateway, &config.events.off);
-        let engine = restore(config, &recovered, &journal, &clock);
+        let engine = restore(config, &recovered, &announcer, &clock);
         let episodes: Vec<_> = engine.episodes().collect();
 
         let (intake, deliveries) = mpsc::channel(INTAKE_LEN);
         let (asked, questions) = mpsc::channel(evaluate::QUESTIONS);
-        let stamps = Arc::new(Stamps::new(clock.clone(), config.events.max_clock_skew));
+        let stamps =
+            Stamps::new(clock.clone(), config.events.max_clock_skew).in_zone(config.gateway.timezone.clone());
+        let stamps = Arc::new(stamps);
         let mut gateway = Self {
             uplinks: Uplinks::new(journal.clone(), Arc::clone(&origin), recovered.epoch),
             lines: Lines::new(Arc::clone(&stamps)),
@@ -364,8 +366,9 @@ impl Gateway {
             engine,
             deliveries,
             questions,
-            journal.clone(),
+            announcer.clone(),
             clock.clone(),
+            config.checkpoint,
             status,
         );
         let stop = gateway.stop_sources.clone();
@@ -456,12 +459,17 @@ impl Gateway {
             changed
         });
         self.stamps
-            .set(config.events.max_clock_skew, jiff::tz::TimeZone::UTC);
+            .set(config.events.max_clock_skew, config.gateway.timezone.clone());
         self.named.send_replace(named(config));
         let (answer, answered) = oneshot::channel();
         let setup = Box::new(setup(config, self.epoch));
         // An engine that has gone is told by its stage's end.
-        if self.asked.send(Asked::Reconfigure(setup, answer)).await.is_ok() {
+        if self
+            .asked
+            .send(Asked::Reconfigure(setup, config.checkpoint, answer))
+            .await
+            .is_ok()
+        {
             drop(answered.await);
         }
         if let (Some(door), Some(settings)) = (&self.door, config.mqtt.clone()) {
@@ -628,11 +636,11 @@ async fn open_journal(config: &Config, origin: &Arc<Origin>, clock: &Clock) -> R
 }
 
 /// The engine with the state that the journal kept; what edited rules and the time since ended is committed.
-fn restore(config: &Config, recovered: &Recovered, journal: &Journal, clock: &Clock) -> Engine {
+fn restore(config: &Config, recovered: &Recovered, announcer: &Announcer, clock: &Clock) -> Engine {
     let mut outcome = Outcome::default();
     let setup = setup(config, recovered.epoch);
     let mut engine = Engine::restore(setup, &recovered.state, clock.moment(), &mut outcome);
-    evaluate::commit(&mut engine, outcome, journal);
+    evaluate::commit(&mut engine, outcome, announcer);
     engine
 }
 
@@ -660,7 +668,7 @@ fn named(config: &Config) -> Named {
             .filter_map(|id| DeviceId::new(id).ok())
             .filter(|id| !id.as_str().contains('*'))
             .collect(),
-        offline_after: Duration::from_mins(5),
+        offline_after: config.events.offline_after,
     }
 }
 

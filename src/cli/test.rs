@@ -7,7 +7,7 @@ use std::{
 
 use super::Failure;
 use crate::{
-    config::Report,
+    config::{Report, RuleSet},
     story::{self, Rules, Story},
 };
 
@@ -78,8 +78,7 @@ fn read(path: &Path) -> Result<Vec<Story>, Report> {
     let text = Report::read(path, "the stories")?;
     let load = |written: &str| {
         let path = path.parent().unwrap_or(Path::new("")).join(written);
-        let text = Report::read(&path, "the rules")?;
-        Rules::parse(&path.display().to_string(), &text)
+        RuleSet::load(&path).map(Rules::of)
     };
     story::parse(&path.display().to_string(), &text, &load)
 }

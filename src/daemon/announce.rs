@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     event::{
-        Draft, Epoch, Position,
+        Data, Draft, Epoch, Position,
         gateway::{
             self, ActiveAlarms, At, ConfigurationRejected, GatewayAlive, GatewayStarted, GatewayStopped,
             OpenAlarm, Recorded,
@@ -117,6 +117,16 @@ impl Announcer {
     /// Records what is not off, about the gateway.
     pub fn record<F: Recorded>(&self, fact: &F) -> Option<Position> {
         self.record_about(fact, &self.gateway, self.clock.now(), None)
+    }
+
+    /// Where it is recorded.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// The engine speaks for the gateway, too: of mutes.
+    pub fn drop_what_is_off(&self, drafts: &mut Vec<Draft>) {
+        drafts.retain(|draft| !matches!(draft.data, Data::Gateway(_)) || !self.is_off(&draft.name));
     }
 
     /// Who speaks.

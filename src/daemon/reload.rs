@@ -71,6 +71,7 @@ fn applicable(old: &Config, new: Config) -> (Config, Vec<String>) {
     );
     config.gateway = Gateway {
         labels: config.gateway.labels,
+        timezone: config.gateway.timezone,
         ..old.gateway.clone()
     };
     let (journal, running) = (&config.journal, &old.journal);
@@ -83,6 +84,9 @@ fn applicable(old: &Config, new: Config) -> (Config, Vec<String>) {
         "[journal] state-delay",
     );
     config.journal = old.journal.clone();
+    if keep(config.recorder != old.recorder, "[recorder]") {
+        config.recorder = old.recorder;
+    }
     match (&mut config.mqtt, &old.mqtt) {
         (Some(door), Some(running)) => {
             if keep(door.listen != running.listen, "[mqtt] listen") {
@@ -106,6 +110,7 @@ fn differences(old: &Config, new: &Config) -> Vec<String> {
     let Config {
         gateway,
         journal,
+        checkpoint,
         events,
         mqtt,
         max_devices,
@@ -114,7 +119,9 @@ fn differences(old: &Config, new: &Config) -> Vec<String> {
         devices,
         rules,
         sinks,
+        recorder,
         warnings: _,
+        files: _,
         sha256: _,
     } = old;
     let mut table = |differs: bool, name: &str| {
@@ -123,8 +130,12 @@ fn differences(old: &Config, new: &Config) -> Vec<String> {
         }
     };
     table(*gateway != new.gateway, "[gateway]");
-    table(*journal != new.journal, "[journal]");
+    table(
+        *journal != new.journal || *checkpoint != new.checkpoint,
+        "[journal]",
+    );
     table(*events != new.events, "[events]");
+    table(*recorder != new.recorder, "[recorder]");
     let bounds = (*max_devices, *max_metrics) != (new.max_devices, new.max_metrics);
     match (mqtt, &new.mqtt) {
         (Some(old), Some(new)) => {

@@ -12,6 +12,7 @@ mod own_events;
 mod parts;
 mod receivers;
 mod service;
+mod wall_clock;
 
 use std::time::Duration;
 

@@ -257,6 +257,38 @@ fn flip_a_byte_of(text: &[u8], dir: &Path) -> std::path::PathBuf {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_named_device_that_comes_and_goes_is_told_once_and_others_never() {
+    let broker = Mosquitto::start().await;
+    let cloud = Cloud::subscribe(broker.port).await;
+    let site = Site::new()
+        .uplink(broker.port, "5")
+        .tables("[events]\noff = []\noffline-after = \"1s\"\n[[device]]\nid = \"attic-*\"");
+    let gateway = Gateway::start(&site).await;
+    let mut named = Device::new(Version::V5, QoS::AtLeastOnce, gateway.door, "thermostat-7");
+    let mut other = Device::new(Version::V311, QoS::AtLeastOnce, gateway.door, "attic-1");
+    named.publish_until_acknowledged(&[r#"{"temp": 27.0}"#]).await;
+    other.publish_until_acknowledged(&[r#"{"temp": 27.0}"#]).await;
+    let connected = cloud.wait_for(is("DeviceConnected")).await;
+    for (event, subject) in [(&connected, "/subject"), (&connected, "/data/device")] {
+        assert_eq!(text(event, subject), "thermostat-7");
+    }
+    drop((named, other));
+    let disconnected = cloud.wait_for(is("DeviceDisconnected")).await;
+    assert_eq!(disconnected["correlationid"], connected["correlationid"]);
+    assert_eq!(disconnected["severitytext"], "INFO");
+    let at = |text: &str| text.parse::<jiff::Timestamp>().expect("RFC 3339");
+    let away = at(text(&disconnected, "/time")).duration_since(at(text(&disconnected, "/data/last_seen")));
+    assert!(away.as_millis() >= 1_000, "{disconnected}");
+
+    // Again at once: at most one pair in five minutes. The alarm shows that it was heard.
+    let mut named = Device::new(Version::V5, QoS::AtLeastOnce, gateway.door, "thermostat-7");
+    named.publish_until_acknowledged(&[r#"{"temp": 31.0}"#]).await;
+    cloud.wait_for(|event| event["transition"] == "raised").await;
+    gateway.stop().await;
+    assert_eq!(cloud.count(is("DeviceConnected")), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_off_is_not_recorded() {
     let broker = Mosquitto::start().await;
     let cloud = Cloud::subscribe(broker.port).await;
