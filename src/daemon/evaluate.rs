@@ -77,18 +77,12 @@ pub async fn evaluate(
     let mut saved = clock.now();
     loop {
         beat(&status, &engine);
-        let mut desk = |question, engine: &mut Engine| {
-            if let Asked::Reconfigure(_, every, _) = &question {
-                checkpoint = *every;
-            }
-            answer(engine, question, &announcer, &clock);
-        };
         while health.borrow_and_update().parked {
             status.send_modify(|status| status.pulse = status.pulse.wrapping_add(1));
             // While anything is parked the engine takes no delivery and fires no timer. People are few, so they are
             // answered: a reload may be the remedy. The journal's pulse comes at least once a second.
             tokio::select! {
-                Some(question) = asked.recv() => desk(question, &mut engine),
+                Some(question) = asked.recv() => answer(&mut engine, question, &mut checkpoint, &announcer, &clock),
                 // There will be no room for what it decides any more: the journal has stopped, or all else does.
                 // Dropping the intake answers every waiting ticket "never".
                 changed = health.changed() => if changed.is_err() { return },
@@ -114,7 +108,7 @@ pub async fn evaluate(
         // All are cancel-safe: `recv` and `recv_many` take nothing unless they are the one that completes.
         tokio::select! {
             biased;
-            Some(question) = asked.recv() => desk(question, &mut engine),
+            Some(question) = asked.recv() => answer(&mut engine, question, &mut checkpoint, &announcer, &clock),
             taken = intake.recv_many(&mut batch, BATCH) => {
                 if taken == 0 {
                     // A clean stop remembers what a crash may forget, so that a clean restart changes no event.
@@ -191,11 +185,18 @@ fn beat(status: &watch::Sender<Status>, engine: &Engine) {
 }
 
 /// Does what is asked.
-fn answer(engine: &mut Engine, asked: Asked, announcer: &Announcer, clock: &Clock) {
+fn answer(
+    engine: &mut Engine,
+    asked: Asked,
+    checkpoint: &mut Duration,
+    announcer: &Announcer,
+    clock: &Clock,
+) {
     engine.set_moment(clock.moment());
     let mut outcome = Outcome::default();
     match asked {
-        Asked::Reconfigure(setup, _, answer) => {
+        Asked::Reconfigure(setup, every, answer) => {
+            *checkpoint = every;
             engine.reconfigure(*setup, &mut outcome);
             let position = commit(engine, outcome, announcer).unwrap_or_default();
             reply(answer, position);
