@@ -217,7 +217,7 @@ impl Daemon {
     }
 
     /// Applies the configuration file as it is now, unless it is wrong.
-    async fn reload(&mut self, gateway: &mut Gateway) -> Result<Reloaded, Refused> {
+    async fn reload(&mut self, gateway: &mut Gateway) -> Result<(Reloaded, Position), Refused> {
         let Some(path) = self.source.clone() else {
             return Err(Refused("this gateway was started without a file\n".to_owned()));
         };
@@ -239,7 +239,7 @@ impl Daemon {
         reloaded
     }
 
-    async fn apply(&mut self, gateway: &mut Gateway, plan: Plan) -> Reloaded {
+    async fn apply(&mut self, gateway: &mut Gateway, plan: Plan) -> (Reloaded, Position) {
         let Plan {
             config,
             sinks,
@@ -253,19 +253,18 @@ impl Daemon {
         let config = &self.config;
         gateway.apply(config, sinks).await;
         // What waits for a restart differs each time, and is told once.
-        if config.sha256 != old.sha256 {
-            let recorded = gateway.announcer.record(&ConfigurationChanged {
+        let recorded = if config.sha256 == old.sha256 {
+            None
+        } else {
+            gateway.announcer.record(&ConfigurationChanged {
                 old_sha256: old.sha256,
                 new_sha256: config.sha256.clone(),
                 changed: announce::bounded_lines(&changed),
                 needs_restart: needs_restart.clone(),
-            });
-            // Without the event: an empty commit stands behind all that was decided.
-            let recorded = recorded.unwrap_or_else(|| gateway.journal.append(Outcome::default()));
-            if !control::on_disk(&gateway.journal, recorded).await {
-                warn!("the configuration is applied, but what it changed is not on the disk yet");
-            }
-        }
+            })
+        };
+        // Without the event: an empty commit stands behind all that was decided.
+        let position = recorded.unwrap_or_else(|| gateway.journal.append(Outcome::default()));
         if let Some(last_good) = &self.last_good {
             last_good.keep(&config.files);
         }
@@ -276,11 +275,12 @@ impl Daemon {
         if !needs_restart.is_empty() {
             warn!("needs a restart: {}", needs_restart.join(", "));
         }
-        Reloaded {
+        let reloaded = Reloaded {
             changed,
             needs_restart,
             warnings: config.warnings.clone(),
-        }
+        };
+        (reloaded, position)
     }
 }
 

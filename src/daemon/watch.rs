@@ -87,12 +87,15 @@ impl Watch {
                 _ = ticks.tick() => {}
             }
             let now = self.clock.now();
+            self.look_at_room(now, &mut filling);
+            if self.journal.health().borrow().parked {
+                // What is told would wait in memory, however long. What is still so when there is room is told then.
+                continue;
+            }
             self.look_at_uplinks(now, &mut uplinks);
             self.look_at_lines(now, &mut lines);
             self.look_at_devices(now, &mut devices);
-            self.look_at_room(now, &mut filling);
-            // A full journal has no room for a list that can be asked for.
-            if now.since(listed) >= DAILY && !self.journal.health().borrow().parked {
+            if now.since(listed) >= DAILY {
                 listed = now;
                 self.list_alarms().await;
             }
