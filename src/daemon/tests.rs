@@ -2,6 +2,8 @@
 
 use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
+use tokio::sync::watch;
+
 use super::*;
 use crate::{
     event::{Data, Draft, Sequence, Severity},
@@ -110,6 +112,10 @@ fn journal(when_full: WhenFull) -> (Journal, Recovered, journal::Running) {
     Journal::open_on(Simulated::default().mount(), &settings, owner, Clock::system()).unwrap()
 }
 
+fn announcer(journal: &Journal) -> Announcer {
+    Announcer::new(journal.clone(), Clock::system(), "gw".into(), &[])
+}
+
 async fn is_healthy(journal: &Journal, what: impl FnMut(&journal::Health) -> bool) {
     let mut health = journal.health();
     let found = timeout(PATIENCE, health.wait_for(what)).await;
@@ -140,7 +146,7 @@ async fn a_heartbeat_is_recorded_when_there_is_room_and_not_while_the_journal_is
     let stop = CancellationToken::new();
     let beat = || pulse::Beat {
         journal: journal.clone(),
-        announcer: Announcer::new(journal.clone(), Clock::system(), "gw".into(), &[]),
+        announcer: announcer(&journal),
         engine: watch::channel(evaluate::Status::default()).1,
         uplinks: watch::channel(Vec::new()).1,
         epoch: recovered.epoch,
@@ -198,7 +204,15 @@ async fn a_stop_does_not_wait_for_room_in_a_parked_journal() {
     let (intake, deliveries) = mpsc::channel(INTAKE_LEN);
     let (status, _) = watch::channel(evaluate::Status::default());
     drop(intake);
-    let evaluation = evaluate::evaluate(engine, deliveries, mpsc::channel(1).1, journal, clock, status);
+    let evaluation = evaluate::evaluate(
+        engine,
+        deliveries,
+        mpsc::channel(1).1,
+        announcer(&journal),
+        clock,
+        Duration::from_mins(1),
+        status,
+    );
     timeout(PATIENCE, evaluation).await.expect("it ends");
 }
 
@@ -243,8 +257,9 @@ async fn a_flood_of_late_readings_holds_no_deadline_back() {
         engine,
         deliveries,
         mpsc::channel(1).1,
-        journal.clone(),
+        announcer(&journal),
         clock,
+        Duration::from_mins(1),
         status,
     );
     let mut evaluation = pin!(tokio::task::unconstrained(evaluation));

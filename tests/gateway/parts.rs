@@ -197,6 +197,13 @@ impl Site {
         self
     }
 
+    /// More tables.
+    pub(crate) fn tables(mut self, text: &str) -> Self {
+        self.tables += text;
+        self.tables.push('\n');
+        self
+    }
+
     pub(crate) fn serial(mut self, port: &std::path::Path) -> Self {
         _ = write!(
             self.tables,
