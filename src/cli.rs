@@ -4,6 +4,7 @@ use std::{fmt, path::PathBuf};
 
 use clap::{Parser, Subcommand};
 
+mod catalog;
 mod check;
 mod run;
 
@@ -51,6 +52,22 @@ enum Command {
         #[arg(value_name = "FILE")]
         config: PathBuf,
     },
+    /// Describe every event that a configuration can emit: name, meaning, severity, topic, schema, an example.
+    ///
+    /// From the configuration alone: needs no running gateway, opens no journal and no port.
+    Catalog {
+        /// The configuration file.
+        #[arg(
+            long,
+            short,
+            value_name = "FILE",
+            default_value = "/etc/tidegate/gateway.toml"
+        )]
+        config: PathBuf,
+        /// What to print.
+        #[arg(long, value_enum, default_value_t = catalog::Format::Asyncapi)]
+        format: catalog::Format,
+    },
 }
 
 impl Arguments {
@@ -63,6 +80,7 @@ impl Arguments {
         match self.command {
             Command::Run { config, strict } => run::run(&config, strict),
             Command::Check { config } => check::check(&config),
+            Command::Catalog { config, format } => catalog::catalog(&config, format),
         }
     }
 }

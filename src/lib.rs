@@ -22,6 +22,8 @@ pub mod hub;
 
 pub mod config;
 
+pub mod catalog;
+
 pub mod control;
 
 pub mod daemon;

@@ -34,9 +34,10 @@ source     <- time reading event decode hub journal::Journal journal::Health
 forward    <- time event journal
 config     <- time reading event rule decode source journal forward
 control    <-
+catalog    <- time reading event rule forward::mqtt config
 daemon     <- time reading event rule decode source journal forward hub config control
 telemetry  <-
-cli        <- event rule decode journal config control daemon telemetry
+cli        <- event rule decode journal config catalog control daemon telemetry
 main       <- cli telemetry
 ";
 
