@@ -191,6 +191,23 @@ fn the_tests_that_the_documents_name_exist() {
     }
 }
 
+#[test]
+fn every_test_that_gets_events_holds_them_against_the_contract() {
+    let mut forgetful = Vec::new();
+    for file in rust_files(&root().join("tests")) {
+        let text = read(&file);
+        // This file names what it looks for.
+        let subscribes = text.contains("tidegate/+/events/#") && text.contains("serde_json");
+        let gets_events = subscribes || text.contains("Engine::restore(");
+        if gets_events && !file.ends_with("tests/tidy.rs") && !text.contains("contract::") {
+            let remedy =
+                "gets events; hand each to contract::check or contract::check_draft (tests/contract)";
+            forgetful.push(format!("{}: {remedy}", file.display()));
+        }
+    }
+    assert_none(&forgetful);
+}
+
 // The imports.
 
 /// The text of a table, as module -> the paths it may name.

@@ -4,10 +4,13 @@
 #![expect(clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod cloud;
+#[path = "../contract/mod.rs"]
+mod contract;
 mod device;
 mod hostile;
 mod kill;
 mod parts;
+mod sdks;
 mod service;
 
 use std::time::Duration;
