@@ -162,7 +162,7 @@ impl Outlet {
             "device" => event.device.fixed(),
             "metric" => event.metric.fixed(),
             "severity" => match event.severities.as_slice() {
-                [one] => Some(topic::severity(*one)),
+                [one] => Some(one.as_str()),
                 _ => None,
             },
             "transition" => match event.transitions.as_slice() {
@@ -288,6 +288,6 @@ fn schemas(catalog: &Catalog) -> serde_json::Map<String, Json> {
 }
 
 fn words(severities: &[Severity]) -> String {
-    let words: Vec<_> = severities.iter().copied().map(topic::severity).collect();
+    let words: Vec<_> = severities.iter().copied().map(Severity::as_str).collect();
     words.join(", ")
 }

@@ -70,6 +70,19 @@ pub enum Severity {
     Critical,
 }
 
+impl Severity {
+    /// As the configuration and topics write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Error => "error",
+            Self::Critical => "critical",
+        }
+    }
+}
+
 /// Where in an episode's life an event stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -96,6 +109,12 @@ pub enum Reason {
     RuleRemoved,
     /// The device was forgotten.
     DeviceRemoved,
+    /// No period of the rule's `during` counts any more.
+    OutOfPeriod,
+    /// What the rule's `unless` names began to hold.
+    Suppressed,
+    /// Somebody muted the rule or the device.
+    Muted,
 }
 
 /// Names one episode of one rule on one device, for all time: `<epoch>-e<n>`.
@@ -169,8 +188,8 @@ pub struct RuleData {
     pub device_name: Option<Arc<str>>,
     /// The device's labels.
     pub device_labels: Arc<Labels>,
-    /// What was measured.
-    pub metric: Metric,
+    /// What was measured; none where several metrics decide.
+    pub metric: Option<Metric>,
     /// In which SenML unit.
     pub unit: Option<Arc<str>>,
     /// The value that decided, if one did.
@@ -179,6 +198,42 @@ pub struct RuleData {
     pub rule: Arc<RuleFacts>,
     /// The episode so far.
     pub episode: EpisodeFacts,
+    /// What a windowed value was computed from.
+    #[serde(default)]
+    pub window: Option<WindowFacts>,
+    /// The sub-conditions of `all` and `any`; else empty.
+    #[serde(default)]
+    pub conditions: Vec<ConditionFacts>,
+}
+
+/// What a value over a window was computed from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WindowFacts {
+    /// Of what it is: `mean`, `rise`.
+    pub of: Arc<str>,
+    /// How long the window is, in milliseconds.
+    pub over_ms: u64,
+    /// Readings in it.
+    pub count: u64,
+    /// From the oldest to the newest of them, in milliseconds.
+    pub span_ms: u64,
+    /// Whether it had more readings than it may keep, so that some were summed up.
+    pub approximate: bool,
+}
+
+/// A sub-condition as an event quotes it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConditionFacts {
+    /// Whose metric.
+    pub device: DeviceId,
+    /// Which.
+    pub metric: Metric,
+    /// What was looked at; none if it is unknown.
+    pub value: Option<Value>,
+    /// In which unit.
+    pub unit: Option<Arc<str>>,
+    /// Whether it holds; none if it is unknown.
+    pub holds: Option<bool>,
 }
 
 /// A rule as an event quotes it.

@@ -36,11 +36,12 @@ use tokio::sync::{oneshot, watch};
 use crate::{
     event::{Draft, Entry, Epoch, Origin, Position, Sequence, SinkName},
     rule::state::Outcome,
-    time::{Clock, EngineTime},
+    time::{BootId, Clock, EngineTime, KnownBoot, Moment},
 };
 
-use self::{read::Catalog, room::Room, storage::Storage};
+use self::{boots::Boots, read::Catalog, room::Room, storage::Storage};
 
+mod boots;
 mod frame;
 mod identity;
 mod opening;
@@ -56,7 +57,7 @@ mod thread;
 mod writer;
 
 /// What `[journal]` says.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// The directory; made if missing.
     pub dir: PathBuf,
@@ -120,6 +121,8 @@ pub struct Recovered {
     pub clean: bool,
     /// What to tell in `GatewayStarted`: one line per thing found, empty if all was well.
     pub findings: Vec<String>,
+    /// When something was stored last, if that was in this boot and nobody vouched for the wall clock.
+    pub unsynchronised: Option<Moment>,
 }
 
 /// A sink's place: forward only.
@@ -282,6 +285,28 @@ impl Journal {
         })
     }
 
+    /// The wall clock is right: from when this is durable on, readers get the times of this boot's events as they
+    /// were, those that nobody vouched for when they were stored. The `event` that tells it is in the same commit.
+    pub fn synchronised(&self, now: Moment, event: Option<Draft>) -> Position {
+        let shared = &self.0.shared;
+        let archived = shared
+            .archives()
+            .into_iter()
+            .map(|old| old.catalog.oldest_after());
+        let gone = archived.chain([self.0.catalog.oldest_after()]).min();
+        let newest = shared.queue().newest;
+        self.append(Outcome {
+            events: event.into_iter().collect(),
+            state: shared.boots.changes(now, newest, gone.unwrap_or_default()),
+            ..Outcome::default()
+        })
+    }
+
+    /// When the wall clock of a boot was known to be right, as far as that is on the disk.
+    pub fn known_boot(&self, boot: BootId) -> Option<KnownBoot> {
+        self.0.shared.boots.get(boot)
+    }
+
     /// What the disk has: moves after fdatasync, never back. Closed when the thread has ended.
     pub fn durable(&self) -> watch::Receiver<Position> {
         self.0.durable.clone()
@@ -293,7 +318,8 @@ impl Journal {
     }
 
     /// Events after `cursor`, in order, never past `durable`; empty if there is none. An old epoch's
-    /// undelivered events come first, under their own epoch, and never together with a newer epoch's.
+    /// undelivered events come first, under their own epoch, and never together with a newer epoch's. Their times
+    /// are as right as they are known to be by now.
     ///
     /// # Errors
     ///
@@ -310,6 +336,14 @@ impl Journal {
     ///
     /// As [`Journal::read_after`].
     pub fn read_after_blocking(&self, cursor: Cursor, limit: Limit) -> Result<Vec<Entry>, Error> {
+        let mut entries = self.read_stored(cursor, limit)?;
+        for entry in &mut entries {
+            self.0.shared.boots.correct(entry);
+        }
+        Ok(entries)
+    }
+
+    fn read_stored(&self, cursor: Cursor, limit: Limit) -> Result<Vec<Entry>, Error> {
         for archive in self.0.shared.archives() {
             match archive.catalog.read(&archive.dir, cursor.position, limit) {
                 Ok(entries) if entries.is_empty() => {}
@@ -353,6 +387,29 @@ impl Journal {
     /// Moves a sink's cursor; lazily durable. Going back changes nothing.
     pub fn acknowledge(&self, sink: &SinkName, through: Cursor) {
         self.0.shared.acknowledge(sink, through);
+    }
+
+    /// From now on events are stamped with `origin` (the same gateway's), and these are the configured sinks. A sink
+    /// that is new begins where its plan says; one that was configured before goes on at its cursor, which is kept.
+    /// Where a new one begins is on the disk as soon as anything that is appended from now on is.
+    pub fn reconfigure(&self, origin: Arc<Origin>, sinks: Vec<SinkPlan>) {
+        let shared = &self.0.shared;
+        {
+            let segments = self.0.catalog.segments();
+            let oldest = segments.first().map_or(shared.base, |first| first.header.after);
+            let end = *self.0.durable.borrow();
+            let mut cursors = shared.cursors();
+            for plan in &sinks {
+                cursors.entry(plan.name.clone()).or_insert_with(|| Cursor {
+                    position: if plan.from_oldest { oldest } else { end },
+                    sequence: Sequence(0),
+                });
+            }
+        }
+        *shared.origin.write().unwrap_or_else(PoisonError::into_inner) = origin;
+        *shared.sinks.write().unwrap_or_else(PoisonError::into_inner) = sinks.into();
+        shared.queue().moves += CURSOR_EVENTS;
+        shared.wake();
     }
 
     /// Commits what is waiting and a `closed` frame; then the thread ends. What is parked for lack of room
@@ -406,9 +463,10 @@ struct Archive {
 /// What the handles and the thread share.
 #[derive(Debug)]
 struct Shared {
-    origin: Arc<Origin>,
+    origin: RwLock<Arc<Origin>>,
     clock: Clock,
-    sinks: Vec<SinkPlan>,
+    boots: Boots,
+    sinks: RwLock<Arc<[SinkPlan]>>,
     /// The last position of the epochs before.
     base: Position,
     state_delay: Duration,
@@ -465,8 +523,12 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn plans(&self) -> &[SinkPlan] {
-        &self.sinks
+    fn plans(&self) -> Arc<[SinkPlan]> {
+        Arc::clone(&self.sinks.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn origin(&self) -> Arc<Origin> {
+        Arc::clone(&self.origin.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn archives(&self) -> Vec<Archive> {
@@ -487,7 +549,7 @@ impl Shared {
     }
 
     fn append(&self, outcome: Outcome) -> Position {
-        let bytes = room::size(&outcome, &self.origin);
+        let bytes = room::size(&outcome, &self.origin());
         let mut queue = self.queue();
         let events = outcome.events.len() as u64;
         if events == 0 && outcome.state.is_empty() {

@@ -22,9 +22,11 @@ pub mod hub;
 
 pub mod config;
 
-pub mod catalog;
+pub mod story;
 
 pub mod control;
+
+pub mod catalog;
 
 pub mod daemon;
 

@@ -2,18 +2,22 @@
 
 use std::{sync::Arc, time::Duration};
 
-use serde_json::{Map, Value as Json, json};
-
 use crate::{
     event::{Labels, Severity},
-    reading::{DeviceId, Metric, Value},
+    reading::{DeviceId, Metric},
 };
 
+pub use self::{
+    condition::{Aggregate, Condition, Part, Sliding, Test, Verdict, Watched},
+    period::Period,
+};
+
+pub mod condition;
 pub mod engine;
 pub mod period;
 pub mod state;
 
-/// One watch over one metric of every matching device.
+/// One watch over every matching device.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
     /// Unique; episodes survive an edit if it stays.
@@ -24,8 +28,6 @@ pub struct Rule {
     pub cleared_event: Arc<str>,
     /// What stands before the event's name in its type: `io.tidegate.rule.`.
     pub type_prefix: Arc<str>,
-    /// What it watches.
-    pub metric: Metric,
     /// Patterns of device ids (`*` any run of characters); at least one must match.
     pub devices: Vec<Pattern>,
     /// Labels the device must have.
@@ -40,6 +42,14 @@ pub struct Rule {
     pub severity: Severity,
     /// Raises per device and hour beyond which an episode stays active until quiet.
     pub max_raises: MaxRaises,
+    /// How often an open episode says that it goes on; none: never.
+    pub remind_every: Option<Duration>,
+    /// While this holds it does not raise.
+    pub unless: Option<Unless>,
+    /// When it counts: inside any of them; none: always.
+    pub during: Vec<Arc<Period>>,
+    /// A sub-condition or `unless` whose metric was not heard of for so long is unknown.
+    pub stale_after: Duration,
     /// With `{device}`, `{metric}`, `{value}`, `{unit}`, `{threshold}`; none: the default text.
     pub summary: Option<String>,
     /// Copied into the event.
@@ -59,6 +69,15 @@ pub struct MaxRaises {
     pub per: Duration,
 }
 
+/// What keeps a rule from raising: a defrost, a maintenance switch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unless {
+    /// What must hold.
+    pub part: Part,
+    /// How much longer than it holds.
+    pub after: Duration,
+}
+
 /// The same rule, other numbers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Override {
@@ -72,52 +91,13 @@ pub struct Override {
     pub clear_hold: Option<Duration>,
     /// Another severity.
     pub severity: Option<Severity>,
+    /// Another interval of reminders.
+    pub remind_every: Option<Duration>,
 }
 
 /// A pattern of device ids: `*` stands for any run of characters, all else for itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern(pub Arc<str>);
-
-/// A condition with its clear point already computed, so that `clear` and `margin` are one thing here.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Condition {
-    /// `v > threshold`; ends at `v <= clear`.
-    Above {
-        /** Over this. */
-        threshold: f64,
-        /** Ends at or under this. */
-        clear: f64,
-    },
-    /// `v < threshold`; ends at `v >= clear`.
-    Below {
-        /** Under this. */
-        threshold: f64,
-        /** Ends at or over this. */
-        clear: f64,
-    },
-    /// `v < lo or v > hi`; ends within `margin` of neither.
-    Outside {
-        /** Low end. */
-        lo: f64,
-        /** High end. */
-        hi: f64,
-        /** Hysteresis. */
-        margin: f64,
-    },
-    /// `lo <= v <= hi`; ends further than `margin` outside.
-    Inside {
-        /** Low end. */
-        lo: f64,
-        /** High end. */
-        hi: f64,
-        /** Hysteresis. */
-        margin: f64,
-    },
-    /// `v == value`.
-    Equals(Value),
-    /// `v != value`.
-    NotEquals(Value),
-}
 
 /// What the configuration knows of a device: its name, labels and the names it has on the wire.
 #[derive(Clone, Debug, PartialEq)]
@@ -130,6 +110,8 @@ pub struct DeviceFacts {
     pub labels: Labels,
     /// Names it has on the wire.
     pub from: Vec<DeviceId>,
+    /// What it should send: `silent-for` watches these from the gateway's start.
+    pub expects: Vec<Metric>,
 }
 
 impl DeviceFacts {
@@ -141,22 +123,18 @@ impl DeviceFacts {
             name: None,
             labels: Labels::new(),
             from: Vec::new(),
+            expects: Vec::new(),
         }
     }
 }
 
-/// What one value says about a condition. Never both ends: a clear point lies on the far side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// The condition is true.
-    Holds,
-    /// Neither: within the hysteresis.
-    Between,
-    /// The clear condition is true.
-    Clears,
-}
-
 impl Rule {
+    /// The one metric it is about; none for `all` and `any`.
+    #[must_use]
+    pub fn metric(&self) -> Option<&Metric> {
+        self.condition.metric()
+    }
+
     /// Whether it watches a device of this name and with these labels.
     #[must_use]
     pub fn watches(&self, device: &str, labels: &Labels) -> bool {
@@ -188,77 +166,5 @@ impl Pattern {
             }
         }
         rest.ends_with(last)
-    }
-}
-
-impl Condition {
-    /// What `value` says; none if it is of a kind that cannot be compared (a text with `above`).
-    #[must_use]
-    pub fn judge(&self, value: &Value) -> Option<Verdict> {
-        let number = match value {
-            Value::Number(number) => Some(*number),
-            Value::Bool(_) | Value::Text(_) => None,
-        };
-        let (holds, clears) = match self {
-            Self::Above { threshold, clear } => (number? > *threshold, number? <= *clear),
-            Self::Below { threshold, clear } => (number? < *threshold, number? >= *clear),
-            Self::Outside { lo, hi, margin } => {
-                let v = number?;
-                (v < *lo || v > *hi, v >= lo + margin && v <= hi - margin)
-            }
-            Self::Inside { lo, hi, margin } => {
-                let v = number?;
-                (v >= *lo && v <= *hi, v < lo - margin || v > hi + margin)
-            }
-            Self::Equals(wanted) => (value == wanted, value != wanted),
-            Self::NotEquals(wanted) => (value != wanted, value == wanted),
-        };
-        Some(match (holds, clears) {
-            (true, _) => Verdict::Holds,
-            (false, true) => Verdict::Clears,
-            (false, false) => Verdict::Between,
-        })
-    }
-
-    /// Whether the condition is true for `value`.
-    #[must_use]
-    pub fn holds(&self, value: &Value) -> bool {
-        self.judge(value) == Some(Verdict::Holds)
-    }
-
-    /// Whether the clear condition is true for `value`.
-    #[must_use]
-    pub fn clears(&self, value: &Value) -> bool {
-        self.judge(value) == Some(Verdict::Clears)
-    }
-
-    /// The configuration's key, as written.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Above { .. } => "above",
-            Self::Below { .. } => "below",
-            Self::Outside { .. } => "outside",
-            Self::Inside { .. } => "inside",
-            Self::Equals(_) => "equals",
-            Self::NotEquals(_) => "not-equals",
-        }
-    }
-
-    /// Its numbers as an event quotes them, under `snake_case` names.
-    #[must_use]
-    pub fn params(&self) -> Map<String, Json> {
-        let quoted = match self {
-            Self::Above { threshold, clear } => json!({ "above": threshold, "clear": clear }),
-            Self::Below { threshold, clear } => json!({ "below": threshold, "clear": clear }),
-            Self::Outside { lo, hi, margin } => json!({ "outside": [lo, hi], "margin": margin }),
-            Self::Inside { lo, hi, margin } => json!({ "inside": [lo, hi], "margin": margin }),
-            Self::Equals(value) => json!({ "equals": value }),
-            Self::NotEquals(value) => json!({ "not_equals": value }),
-        };
-        match quoted {
-            Json::Object(map) => map,
-            _ => Map::new(),
-        }
     }
 }

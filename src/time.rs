@@ -2,18 +2,17 @@
 //!
 //! Timers run on the boot clock ([`EngineTime`]), which no operator and no time server can move. The wall
 //! clock ([`Timestamp`]) is used only to render; a [`Moment`] carries both, so that a time can be
-//! corrected once the wall clock is known to be right. Boards have no battery-backed clock.
+//! corrected once the wall clock is known to be right ([`KnownBoot`]). Boards have no battery-backed clock.
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicI64, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
+
+mod clock;
+mod simulated;
+
+pub use clock::Clock;
+pub use simulated::Simulated;
 
 /// A point on the boot clock, in microseconds since boot (suspended time counts). Never goes back. What was
 /// before the boot, such as the start of an episode that outlived it, lies below zero.
@@ -51,6 +50,9 @@ fn micros(duration: Duration) -> i64 {
 #[serde(transparent)]
 pub struct Timestamp(pub i64);
 
+/// 2026-11-01: no gateway ran before this was written, so no wall clock that says so is right.
+pub const EARLIEST: Timestamp = Timestamp(1_793_491_200_000_000);
+
 impl fmt::Display for Timestamp {
     /// RFC 3339 in UTC with milliseconds: `2026-11-21T10:00:30.000Z`.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -84,7 +86,8 @@ pub struct Moment {
     pub boot_id: BootId,
     /// The boot clock.
     pub boot: EngineTime,
-    /// What the wall clock said, never earlier than the build.
+    /// The wall clock; while nobody vouches for it an estimate, never earlier than what was stored before, nor
+    /// than [`EARLIEST`].
     pub wall: Timestamp,
     /// Whether the wall clock can be believed.
     pub quality: ClockQuality,
@@ -100,81 +103,31 @@ impl Moment {
     }
 }
 
-/// The machine's clocks. Clones share what they know.
-#[derive(Clone, Debug)]
-pub struct Clock {
-    boot_id: BootId,
-    synchronised: Arc<Synchronised>,
+/// A boot whose wall clock was right at least once: what all other times of that boot are computed from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownBoot {
+    /// When the wall clock was first known to be right.
+    pub first: Moment,
+    /// When it last became right after it had been lost; else as `first`.
+    pub latest: Moment,
 }
 
-/// What the time daemon said last, and when it was asked: asking costs a system call.
-#[derive(Debug, Default)]
-struct Synchronised {
-    asked_at: AtomicI64,
-    answer: AtomicBool,
-}
-
-/// 2026-11-01: no gateway ran before this was written, so no wall clock that says so is right.
-const EARLIEST: Timestamp = Timestamp(1_793_491_200_000_000);
-
-/// systemd-timesyncd makes this file at its first synchronisation of a boot (systemd-timesyncd.service(8)).
-const TIMESYNC: &str = "/run/systemd/timesync/synchronized";
-
-/// How long an answer of the time daemon is good for.
-const ASK_EVERY: Duration = Duration::from_secs(1);
-
-impl Clock {
-    /// The clocks of this boot. Where the kernel names no boot, a random name is made: timers then start anew.
+impl KnownBoot {
+    /// A moment of this boot with its wall clock as it was, if nobody vouched for it then.
     #[must_use]
-    pub fn system() -> Self {
-        let named = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-            .ok()
-            .and_then(|text| u128::from_str_radix(&text.trim().replace('-', ""), 16).ok());
-        Self {
-            boot_id: BootId(named.unwrap_or_else(|| fastrand::u128(1..))),
-            synchronised: Arc::default(),
+    pub fn corrected(&self, moment: Moment) -> Moment {
+        if moment.boot_id != self.first.boot_id || moment.quality != ClockQuality::Unknown {
+            return moment;
         }
-    }
-
-    /// The boot clock, now.
-    #[must_use]
-    pub fn now(&self) -> EngineTime {
-        let read = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        let micros = read.tv_sec.saturating_mul(1_000_000);
-        EngineTime(micros.saturating_add(read.tv_nsec / 1_000))
-    }
-
-    /// Both clocks, now.
-    #[must_use]
-    pub fn moment(&self) -> Moment {
-        let read = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-        let wall = Timestamp(
-            read.tv_sec
-                .saturating_mul(1_000_000)
-                .saturating_add(read.tv_nsec / 1_000),
-        );
-        let boot = self.now();
-        Moment {
-            boot_id: self.boot_id,
-            boot,
-            wall: wall.max(EARLIEST),
-            quality: self.quality(boot),
-        }
-    }
-
-    fn quality(&self, now: EngineTime) -> ClockQuality {
-        let known = &self.synchronised;
-        let asked_at = EngineTime(known.asked_at.load(Ordering::Relaxed));
-        if asked_at == EngineTime::default() || now.since(asked_at) >= ASK_EVERY {
-            known
-                .answer
-                .store(std::path::Path::new(TIMESYNC).exists(), Ordering::Relaxed);
-            known.asked_at.store(now.0, Ordering::Relaxed);
-        }
-        if known.answer.load(Ordering::Relaxed) {
-            ClockQuality::Synchronised
+        let right = if moment.boot <= self.first.boot {
+            &self.first
         } else {
-            ClockQuality::Unknown
+            &self.latest
+        };
+        Moment {
+            wall: right.wall_of(moment.boot),
+            quality: ClockQuality::Corrected,
+            ..moment
         }
     }
 }
@@ -206,10 +159,35 @@ mod tests {
     }
 
     #[test]
-    fn the_boot_clock_never_goes_back_and_a_boot_keeps_its_name() {
-        let clock = Clock::system();
-        let (first, second) = (clock.moment(), clock.moment());
-        assert!(first.boot <= second.boot);
-        assert_eq!(first.boot_id, Clock::system().moment().boot_id);
+    fn a_boot_that_learned_the_time_corrects_what_it_did_not_know_and_nothing_else() {
+        let at = |boot: i64, wall: i64, quality| Moment {
+            boot_id: BootId(1),
+            boot: EngineTime(boot),
+            wall: Timestamp(wall),
+            quality,
+        };
+        let known = KnownBoot {
+            first: at(100, 5_100, ClockQuality::Synchronised),
+            latest: at(900, 6_900, ClockQuality::Synchronised),
+        };
+        let unknown = |boot| at(boot, 0, ClockQuality::Unknown);
+        assert_eq!(
+            known.corrected(unknown(40)),
+            at(40, 5_040, ClockQuality::Corrected)
+        );
+        assert_eq!(
+            known.corrected(unknown(101)),
+            at(101, 6_101, ClockQuality::Corrected),
+            "what was lost after the first time counts from when it was found again"
+        );
+        for other in [
+            at(40, 7, ClockQuality::Synchronised),
+            Moment {
+                boot_id: BootId(2),
+                ..unknown(40)
+            },
+        ] {
+            assert_eq!(known.corrected(other), other);
+        }
     }
 }

@@ -105,6 +105,30 @@ metric = "contact"
 equals = true
 
 [[rule]]
+event = "RisingFast"
+metric = "temperature"
+rises-by = 5.0
+within = "10m"
+
+[[rule]]
+event = "MeanTooHigh"
+metric = "temperature"
+of = "mean"
+over = "1h"
+above = 25.0
+remind-every = "1d"
+
+[[rule]]
+event = "SensorSilent"
+metric = "temperature"
+silent-for = "10m"
+
+[[rule]]
+event = "HeatingIneffective"
+all = [{ metric = "temperature", below = 18.0 }, { device = "boiler", metric = "pressure", above = 1.0 }]
+hold = "20m"
+
+[[rule]]
 event = "StateUnknown"
 metric = "contact"
 not-equals = "closed"
@@ -183,6 +207,10 @@ fn texts(list: &Value) -> BTreeSet<String> {
 /// All that [`SITE`] can say: the rules' events and ends, and every one of the gateway's own.
 fn expected() -> BTreeSet<String> {
     let rules = [
+        "RisingFast",
+        "MeanTooHigh",
+        "SensorSilent",
+        "HeatingIneffective",
         "HighTemperature",
         "TooCold",
         "PressureOutside",

@@ -13,6 +13,11 @@ use std::{
 use sha2::{Digest, Sha256};
 use tidegate::config::{Config, Machine, keys};
 
+#[path = "config/conditions.rs"]
+mod conditions;
+#[path = "config/includes.rs"]
+mod includes;
+
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
@@ -63,7 +68,7 @@ fn what_the_shipped_file_has_commented_out_loads_too() {
     let config = Config::parse("gateway.toml", &text, &machine()).unwrap_or_else(|report| panic!("{report}"));
     assert_eq!(
         (config.rules.len(), config.serial.len(), config.sinks.len()),
-        (1, 1, 1)
+        (3, 1, 1)
     );
 }
 
@@ -164,7 +169,7 @@ fn a_file_that_cannot_be_read_is_told_with_what_to_do() {
         ),
         (
             &binary,
-            ":2: this is not text in UTF-8; save the file as UTF-8, or name the configuration instead\n",
+            ":2: this is not text in UTF-8; save the file as UTF-8, or name another file\n",
         ),
     ] {
         assert_eq!(shown(path), format!("{}{wanted}", path.display()));
@@ -325,7 +330,10 @@ fn the_documentation_lists_every_key_and_no_other() {
     let mut known = BTreeSet::new();
     for table in keys::tables() {
         for key in table.keys {
-            if !matches!(key.shape, keys::Shape::Table(_) | keys::Shape::Tables(_)) {
+            if !matches!(
+                key.shape,
+                keys::Shape::Table(_) | keys::Shape::Tables(_) | keys::Shape::Named(_)
+            ) {
                 let header = if table.header.is_empty() {
                     "the top level"
                 } else {
@@ -350,9 +358,16 @@ fn loaded(text: &str) -> Config {
     Config::parse("x.toml", text, &machine()).expect("it loads")
 }
 
+fn test(condition: &tidegate::rule::Condition) -> tidegate::rule::Test {
+    match condition {
+        tidegate::rule::Condition::Value(watched) => watched.test.clone(),
+        other => unreachable!("{other:?}"),
+    }
+}
+
 #[test]
 fn an_override_keeps_the_rules_margin_and_may_change_any_number() {
-    use tidegate::{event::Severity, rule::Condition};
+    use tidegate::{event::Severity, rule::Test};
     let config = loaded(&format!(
         "{SOURCE}[[rule]]\nevent = \"HighTemperature\"\nmetric = \"temperature\"\nabove = 30\nclear = 28\nhold = \"30s\"\n\
          [[override]]\nrule = \"high-temperature\"\ndevices = [\"server-*\"]\nabove = 24\n\
@@ -366,14 +381,18 @@ fn an_override_keeps_the_rules_margin_and_may_change_any_number() {
         ("high-temperature", "HighTemperatureCleared")
     );
     assert_eq!(
-        rule.condition,
-        Condition::Above {
+        test(&rule.condition),
+        Test::Above {
             threshold: 30.0,
             clear: 28.0
         }
     );
-    let conditions: Vec<_> = rule.overrides.iter().map(|one| one.condition.clone()).collect();
-    let above = |threshold, clear| Some(Condition::Above { threshold, clear });
+    let conditions: Vec<_> = rule
+        .overrides
+        .iter()
+        .map(|one| one.condition.as_ref().map(test))
+        .collect();
+    let above = |threshold, clear| Some(Test::Above { threshold, clear });
     assert_eq!(
         conditions,
         [above(24.0, 22.0), above(30.0, 29.0), above(40.0, 39.0), None]
@@ -384,25 +403,25 @@ fn an_override_keeps_the_rules_margin_and_may_change_any_number() {
 
 #[test]
 fn every_kind_of_condition_arrives_with_its_clear_point() {
-    use tidegate::{reading::Value, rule::Condition};
+    use tidegate::{reading::Value, rule::Test};
     for (keys, wanted) in [
         (
             "below = 6\nmargin = 1",
-            Condition::Below {
+            Test::Below {
                 threshold: 6.0,
                 clear: 7.0,
             },
         ),
         (
             "above = 30",
-            Condition::Above {
+            Test::Above {
                 threshold: 30.0,
                 clear: 30.0,
             },
         ),
         (
             "outside = [18, 24]\nmargin = 3",
-            Condition::Outside {
+            Test::Outside {
                 lo: 18.0,
                 hi: 24.0,
                 margin: 3.0,
@@ -410,23 +429,20 @@ fn every_kind_of_condition_arrives_with_its_clear_point() {
         ),
         (
             "inside = [-1, 1]",
-            Condition::Inside {
+            Test::Inside {
                 lo: -1.0,
                 hi: 1.0,
                 margin: 0.0,
             },
         ),
-        ("equals = true", Condition::Equals(Value::Bool(true))),
-        ("equals = 3", Condition::Equals(Value::Number(3.0))),
-        (
-            "not-equals = \"ok\"",
-            Condition::NotEquals(Value::Text("ok".into())),
-        ),
+        ("equals = true", Test::Equals(Value::Bool(true))),
+        ("equals = 3", Test::Equals(Value::Number(3.0))),
+        ("not-equals = \"ok\"", Test::NotEquals(Value::Text("ok".into()))),
     ] {
         let config = loaded(&format!(
             "{SOURCE}[[rule]]\nevent = \"X\"\nmetric = \"temperature\"\n{keys}\n"
         ));
-        assert_eq!(config.rules[0].condition, wanted, "{keys}");
+        assert_eq!(test(&config.rules[0].condition), wanted, "{keys}");
     }
 }
 

@@ -33,11 +33,12 @@ hub        <- time event journal
 source     <- time reading event decode hub journal::Journal journal::Health
 forward    <- time event journal
 config     <- time reading event rule decode source journal forward
+story      <- time reading event rule config
 control    <-
 catalog    <- time reading event rule forward::mqtt config
 daemon     <- time reading event rule decode source journal forward hub config control
 telemetry  <-
-cli        <- event rule decode journal config catalog control daemon telemetry
+cli        <- event rule decode journal config control story catalog daemon telemetry
 main       <- cli telemetry
 ";
 
@@ -47,6 +48,7 @@ const PURE: &[&str] = &[
     "event",
     "rule",
     "decode",
+    "story",
     "source::framing",
     "source::mqtt::wire",
     "source::mqtt::session",

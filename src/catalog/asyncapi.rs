@@ -171,7 +171,7 @@ fn message(event: &Described, form: Form) -> Json {
         "summary": event.meaning.lines().next().unwrap_or_default(),
         "description": event.meaning,
         "contentType": content_type(form),
-        "tags": event.severities.iter().map(|severity| json!({ "name": topic::severity(*severity) })).collect::<Vec<_>>(),
+        "tags": event.severities.iter().map(|severity| json!({ "name": severity.as_str() })).collect::<Vec<_>>(),
     });
     let (attributes, payload) = event.sent(form);
     let mut example = json!({ "name": &*event.name, "payload": payload });

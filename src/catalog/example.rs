@@ -4,16 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use serde_json::{Map, Value as Json, json};
 
-use super::rules;
 use crate::{
     config::Config,
     event::{
-        Data, Draft, Entry, EpisodeFacts, EpisodeId, Epoch, Event, Labels, Origin, Position, Reason,
-        RuleData, RuleFacts, Sequence, Transition,
+        ConditionFacts, Data, Draft, Entry, EpisodeFacts, EpisodeId, Epoch, Event, Labels, Origin, Position,
+        Reason, RuleData, RuleFacts, Sequence, Transition, WindowFacts,
         gateway::{self, At, Fact, Field, Shape},
     },
     reading::{DeviceId, Metric, Value},
-    rule::Rule,
+    rule::{Condition, Rule},
     time::{BootId, ClockQuality, EngineTime, Moment, Timestamp},
 };
 
@@ -112,7 +111,7 @@ fn text(config: &Config, name: &str) -> String {
         "rule" => rule.map(|rule| rule.name.to_string()),
         "event" => rule.map(|rule| rule.event.to_string()),
         "metric" => rule
-            .and_then(|rule| rules::metric(rule))
+            .and_then(|rule| rule.metric())
             .map(|metric| metric.as_str().to_owned()),
         "version" => Some(env!("CARGO_PKG_VERSION").to_owned()),
         "epoch" => Some(EPOCH.to_string()),
@@ -145,7 +144,7 @@ fn text(config: &Config, name: &str) -> String {
 /// The rule's event as it might come from its first device.
 pub(super) fn rule(config: &Config, rule: &Rule, cleared: bool) -> Entry {
     let device = device(config, rule);
-    let metric = rules::metric(rule);
+    let metric = rule.metric();
     let unit = metric.and_then(|metric| unit(config, metric));
     let value = metric.and_then(|_| value_of(&params(rule), cleared));
     let (name, transition) = if cleared {
@@ -173,7 +172,7 @@ pub(super) fn rule(config: &Config, rule: &Rule, cleared: bool) -> Entry {
             .unwrap_or_else(|_| unreachable!("a device's id, or a pattern without *")),
         device_name: known.clone().find_map(|facts| facts.name.clone()),
         device_labels: Arc::new(known.flat_map(|facts| facts.labels.clone()).collect::<Labels>()),
-        metric: rule.metric.clone(),
+        metric: metric.cloned(),
         unit,
         value,
         rule: Arc::new(RuleFacts {
@@ -195,6 +194,8 @@ pub(super) fn rule(config: &Config, rule: &Rule, cleared: bool) -> Entry {
             flaps: 0,
             reason: cleared.then_some(Reason::BackToNormal),
         },
+        window: window(rule),
+        conditions: conditions(config, rule, &device, cleared),
     };
     let draft = Draft {
         kind: format!("{}{name}", rule.type_prefix).into(),
@@ -213,6 +214,38 @@ pub(super) fn rule(config: &Config, rule: &Rule, cleared: bool) -> Entry {
         data: Data::Rule(Box::new(data)),
     };
     entry(config, draft)
+}
+
+fn window(rule: &Rule) -> Option<WindowFacts> {
+    let Condition::Value(watched) = &rule.condition else {
+        return None;
+    };
+    let sliding = watched.window.as_ref()?;
+    let over_ms = u64::try_from(sliding.over.as_millis()).unwrap_or(u64::MAX);
+    Some(WindowFacts {
+        of: sliding.of.key().into(),
+        over_ms,
+        count: u64::try_from(sliding.min.max(3)).unwrap_or(u64::MAX),
+        span_ms: over_ms / 2,
+        approximate: false,
+    })
+}
+
+fn conditions(config: &Config, rule: &Rule, device: &str, cleared: bool) -> Vec<ConditionFacts> {
+    let (Condition::All(parts) | Condition::Any(parts)) = &rule.condition else {
+        return Vec::new();
+    };
+    let facts = parts.iter().filter_map(|part| {
+        let metric = &part.watched.metric;
+        Some(ConditionFacts {
+            device: part.device.clone().or_else(|| DeviceId::new(device).ok())?,
+            metric: metric.clone(),
+            value: value_of(&part.params(), cleared),
+            unit: unit(config, metric),
+            holds: Some(!cleared),
+        })
+    });
+    facts.collect()
 }
 
 /// The rule's numbers as its events quote them.
@@ -277,7 +310,7 @@ fn value_of(params: &Map<String, Json>, cleared: bool) -> Option<Value> {
 
 /// Like the engine's own, in short.
 fn summary(rule: &Rule, device: &str, value: Option<&Value>, unit: Option<&str>, cleared: bool) -> String {
-    let what = rules::metric(rule).map_or(&*rule.name, Metric::as_str);
+    let what = rule.metric().map_or(&*rule.name, Metric::as_str);
     let measured = match value {
         Some(Value::Number(number)) => number.to_string(),
         Some(Value::Bool(on)) => on.to_string(),

@@ -6,7 +6,6 @@ use super::{Content, Described, Level, example};
 use crate::{
     config::Config,
     event::{Severity, Transition, cloudevents::topic},
-    reading::Metric,
     rule::Rule,
 };
 
@@ -73,18 +72,13 @@ fn described(
         severities: severities(rule),
         transitions,
         device: Level::Varies(format!("the device's id: {}", devices.join(", "))),
-        metric: metric(rule).map_or_else(
+        metric: rule.metric().map_or_else(
             || Level::Fixed(topic::ABSENT.into()),
             |metric| Level::Fixed(metric.as_str().into()),
         ),
         data: Content::Rule,
         example,
     }
-}
-
-#[expect(clippy::unnecessary_wraps, reason = "a rule on several metrics has none")]
-pub(super) fn metric(rule: &Rule) -> Option<&Metric> {
-    Some(&rule.metric)
 }
 
 /// In the configuration's words: `above = 30.0, clear = 28.0`.
@@ -94,7 +88,9 @@ fn condition(rule: &Rule) -> String {
         .iter()
         .map(|(key, value)| format!("{key} = {value}"))
         .collect();
-    let watched = metric(rule).map_or_else(String::new, |metric| format!(" of {metric}"));
+    let watched = rule
+        .metric()
+        .map_or_else(String::new, |metric| format!(" of {metric}"));
     format!(
         "rule {}, {}{watched}: {}.",
         rule.name,

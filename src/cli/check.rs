@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use super::Failure;
+use super::{Failure, counted};
 use crate::config::Config;
 
 pub(super) fn check(path: &Path) -> Result<(), Failure> {
@@ -21,14 +21,14 @@ pub(super) fn check(path: &Path) -> Result<(), Failure> {
                 out,
                 "{}: right: {}, {}, {}",
                 path.display(),
-                counted(config.rules.len(), "rule"),
-                counted(config.serial.len() + usize::from(config.mqtt.is_some()), "source"),
-                counted(config.sinks.len(), "sink"),
+                counted(config.rules.len(), "rule", "rules"),
+                counted(
+                    config.serial.len() + usize::from(config.mqtt.is_some()),
+                    "source",
+                    "sources"
+                ),
+                counted(config.sinks.len(), "sink", "sinks"),
             )
         });
     said.map_err(|error| Failure::Failed(format!("tidegate: could not write to the terminal: {error}")))
-}
-
-fn counted(count: usize, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }

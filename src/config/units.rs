@@ -7,17 +7,18 @@ use std::time::Duration;
 use crate::rule::MaxRaises;
 
 /// What a duration looks like.
-pub(super) const DURATION_FORM: &str = r#"a duration is a whole number and ms, s, m, h or d, like "30s""#;
+pub const DURATION_FORM: &str = r#"a duration is a whole number and ms, s, m, h or d, like "30s""#;
 /// What a size looks like.
-pub(super) const SIZE_FORM: &str = r#"a size is a whole number and B, KiB, MiB, GiB or TiB, like "64KiB""#;
+pub const SIZE_FORM: &str = r#"a size is a whole number and B, KiB, MiB, GiB or TiB, like "64KiB""#;
 /// What a rate looks like.
 pub(super) const RATE_FORM: &str = r#"a rate is a whole number from 1 and /s, /m, /h or /d, like "12/h""#;
 
 /// A century: longer is a slip, and all sums of it stay far from overflowing.
-pub(super) const LONGEST: Duration = Duration::from_hours(876_000);
+pub const LONGEST: Duration = Duration::from_hours(876_000);
 
 /// `30s`, `5m`, `250ms`. One that no number holds is the longest there is: out of every range, and no slip of form.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+#[must_use]
+pub fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = split(text)?;
     let millis = match unit {
         "ms" => 1,
@@ -27,7 +28,8 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
 }
 
 /// `64KiB`, `256MiB`: in bytes. As with durations, too large a number is the largest.
-pub(super) fn size(text: &str) -> Option<u64> {
+#[must_use]
+pub fn size(text: &str) -> Option<u64> {
     let (number, unit) = split(text)?;
     let bytes: u64 = match unit {
         "B" => 1,
@@ -49,7 +51,8 @@ pub(super) fn rate(text: &str) -> Option<MaxRaises> {
 }
 
 /// A duration as it would be written: in the largest unit that divides it.
-pub(super) fn show_duration(duration: Duration) -> String {
+#[must_use]
+pub fn show_duration(duration: Duration) -> String {
     let millis = duration.as_millis();
     [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)]
         .into_iter()
@@ -61,7 +64,8 @@ pub(super) fn show_duration(duration: Duration) -> String {
 }
 
 /// A size as it would be written: in the largest unit that divides it.
-pub(super) fn show_size(bytes: u64) -> String {
+#[must_use]
+pub fn show_size(bytes: u64) -> String {
     [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)]
         .into_iter()
         .find(|(_, bits)| bytes > 0 && bytes.is_multiple_of(1 << bits))

@@ -373,6 +373,20 @@ facts! {
         /// Behind the last.
         to: u64,
     }
+    /// The wall clock can be believed: from now on the times of this boot's events are right, those before it too.
+    Info ClockSynchronised {
+        /// The kernel's id of this boot.
+        boot_id: String,
+        /// By how much the times were wrong before: positive if they were early, in seconds.
+        moved_s: f64,
+    }
+    /// The wall clock can no longer be believed: an hour without anybody who vouches for it, or set by hand.
+    Info ClockLost {
+        /// The kernel's id of this boot.
+        boot_id: String,
+        /// When it was last known to be right.
+        since: At,
+    }
 }
 
 #[cfg(test)]

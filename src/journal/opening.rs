@@ -21,11 +21,11 @@ use tokio::sync::watch;
 
 use crate::{
     event::{Epoch, Position, Sequence, SinkName},
-    time::Clock,
+    time::{Clock, ClockQuality},
 };
 
 use super::{
-    Archive, Cursor, Error, Owner, Queue, Recovered, Room, Settings, Shared,
+    Archive, Boots, Cursor, Error, Owner, Queue, Recovered, Room, Settings, Shared, boots,
     frame::{TORN_TAIL, Told},
     identity::Identity,
     read::Catalog,
@@ -112,13 +112,21 @@ pub(super) fn open(
     found.image.damages.extend(unreadable.into_iter().map(whole));
     let cursors = places(&owner, &archives, &found);
     let (writer, first) = assemble(storage, settings, owner, clock, archives, &mut found, cursors)?;
+    let clock = &writer.shared.clock;
+    let stored = found.image.stored.iter().rev();
+    let unsynchronised = stored
+        .copied()
+        .find(|stored| stored.boot_id == clock.boot_id())
+        .filter(|stored| stored.quality == ClockQuality::Unknown);
+    let state = found.image.state.into_iter();
     let recovered = Recovered {
-        state: found.image.state.into_iter().collect(),
+        state: state.filter(|(key, _)| !key.starts_with(boots::PREFIX)).collect(),
         epoch: found.identity.epoch,
         first,
         last: found.image.sequence,
         clean: found.image.clean,
         findings,
+        unsynchronised,
     };
     Ok((writer, recovered))
 }
@@ -278,6 +286,7 @@ fn assemble(
     cursors: BTreeMap<SinkName, Cursor>,
 ) -> Result<(Writer, Sequence), Error> {
     let Found { identity, image } = found;
+    let boots = Boots::of(archives.iter().map(|old| &old.image).chain([&*image]), &clock);
     let segments = std::mem::take(&mut image.segments);
     let first = segments
         .first()
@@ -312,9 +321,10 @@ fn assemble(
         .collect();
     know(&catalog, told, &image.damages);
     let shared = Arc::new(Shared {
-        origin: owner.origin,
+        origin: RwLock::new(owner.origin),
         clock,
-        sinks: owner.sinks,
+        boots,
+        sinks: RwLock::new(owner.sinks.into()),
         base: identity.after,
         state_delay: settings.state_delay,
         cursors: Mutex::new(cursors),
@@ -473,7 +483,7 @@ impl Writer {
         let archives = self.shared.archives();
         for Archive { dir, catalog } in archives {
             let mut owed = false;
-            for plan in self.shared.plans() {
+            for plan in self.shared.plans().iter() {
                 let cursor = self.written.get(&plan.name).copied().unwrap_or_default();
                 let one = super::Limit { entries: 1, bytes: 1 };
                 owed |= !catalog.read(&dir, cursor.position, one)?.is_empty();

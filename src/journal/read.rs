@@ -85,6 +85,14 @@ impl Catalog {
         segments.first().map_or(0, |segment| segment.header.number)
     }
 
+    /// Nothing is kept up to here.
+    pub fn oldest_after(&self) -> Position {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        segments
+            .first()
+            .map_or(Position(0), |segment| segment.header.after)
+    }
+
     /// A segment is given up. From now on no reader begins to read it.
     pub fn remove(&self, number: u64) {
         let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);

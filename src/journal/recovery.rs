@@ -15,7 +15,12 @@ use std::{
     sync::Arc,
 };
 
-use crate::event::{Epoch, Position, Sequence, SinkName};
+use serde::Deserialize;
+
+use crate::{
+    event::{Epoch, Position, Sequence, SinkName},
+    time::Moment,
+};
 
 use super::{
     Cursor, Error,
@@ -76,6 +81,16 @@ pub(super) struct Image {
     pub cursors_lost: bool,
     pub damages: Vec<Damage>,
     pub findings: Vec<String>,
+    /// When the snapshot was written, and the newest event that was replayed was stored.
+    pub stored: Vec<Moment>,
+    /// That event's payload.
+    newest_event: Vec<u8>,
+}
+
+/// The part of an event that says when it was stored.
+#[derive(Deserialize)]
+struct Stored {
+    recorded: Moment,
 }
 
 /// An error of the system as one that names the act and the thing.
@@ -120,6 +135,8 @@ pub(super) fn recover(
         cursors_lost: false,
         damages: Vec::new(),
         findings: Vec::new(),
+        stored: Vec::new(),
+        newest_event: Vec::new(),
     };
     let headers = image.find_segments(storage, epoch)?;
     image.link(headers)?;
@@ -129,6 +146,8 @@ pub(super) fn recover(
         .is_none_or(|first| first.header.number <= 1);
     let (known, no_snapshot) = (image.known(), snapshot.is_none());
     image.replay(snapshot.unwrap_or_default(), stray)?;
+    let newest = frame::decode::<Stored>(&std::mem::take(&mut image.newest_event));
+    image.stored.extend(newest.map(|newest| newest.recorded));
     image.miss_oldest();
     let missing = image.damages.iter().filter(|damage| damage.to == 0);
     let missing: Vec<String> = missing
@@ -386,7 +405,9 @@ impl Image {
             state,
             told,
             skipped,
+            written,
         } = snapshot;
+        self.stored.extend(written);
         self.told = told.into_iter().collect();
         self.torn = skipped.into_iter().map(|Skipped(from, to)| (from, to)).collect();
         self.state = state
@@ -633,7 +654,10 @@ impl Image {
     }
 
     fn apply(&mut self, header: Header, payload: &[u8]) {
-        if header.kind == Kind::STATE
+        if header.kind == Kind::EVENT {
+            self.newest_event.clear();
+            self.newest_event.extend_from_slice(payload);
+        } else if header.kind == Kind::STATE
             && let Some(Change(Blob(key), value)) = frame::decode(payload)
         {
             match value {

@@ -6,10 +6,13 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use crate::{event::Position, time::Timestamp};
+use crate::{
+    event::Position,
+    time::{ClockQuality, Timestamp},
+};
 
 use super::{
-    Cursor, Error, SinkPlan, WhenFull,
+    Cursor, Error, Limit, SinkPlan, WhenFull,
     frame::{self, Kind, Note},
     recovery::{Spare, at},
     segment::{FRAMES, Segment, SegmentHeader, TRAILER},
@@ -209,7 +212,7 @@ impl Writer {
     /// Whether a segment may go; what is lost with it is added to the note.
     fn may_go(&self, segment: &Segment, why: Why, note: &mut Option<Note>) -> Result<bool, Error> {
         let path = self.dir.join(&segment.name);
-        for plan in self.shared.plans() {
+        for plan in self.shared.plans().iter() {
             let cursor = self.taken.get(&plan.name).copied().unwrap_or_default();
             let contents = self
                 .catalog
@@ -387,15 +390,18 @@ impl Writer {
     /// it is told is on the disk first. One that is being filled for so long is sealed: its events live twice
     /// as long at most.
     pub fn expire(&mut self, max_age: Duration) -> Result<(), Error> {
-        let now = self.shared.clock.moment().wall;
+        let now = self.shared.clock.moment();
         let age = i64::try_from(max_age.as_micros()).unwrap_or(i64::MAX);
-        let limit = Timestamp(now.0.saturating_sub(age));
+        let limit = Timestamp(now.wall.0.saturating_sub(age));
         self.take_cursors();
         let segments = self.catalog.segments();
         let mut old = Vec::new();
         let mut note = None;
         for (segment, next) in segments.iter().zip(segments.iter().skip(1)) {
-            if next.header.begun > limit || !self.unpin(segment.header.number)? {
+            if next.header.begun > limit
+                || !self.is_older(segment, limit, now.quality)?
+                || !self.unpin(segment.header.number)?
+            {
                 break;
             }
             self.may_go(segment, Why::Expired, &mut note)?;
@@ -447,6 +453,19 @@ impl Writer {
         let kept = self.catalog.segments();
         let still_kept = |old: &Arc<Segment>| kept.iter().any(|it| Arc::ptr_eq(it, old));
         self.give_up(old.into_iter().filter(still_kept).collect())
+    }
+
+    /// Whether what stands behind a segment was stored before `limit`, as far as anybody knows by now. What was
+    /// stored while nobody knew the time looks too old as soon as somebody does: it stays until its room is needed.
+    fn is_older(&self, segment: &Segment, limit: Timestamp, now: ClockQuality) -> Result<bool, Error> {
+        let one = Limit { entries: 1, bytes: 1 };
+        let next = self.catalog.read(&self.dir, segment.filled().1, one)?;
+        let Some(next) = next.first() else {
+            return Ok(true);
+        };
+        let stored = self.shared.boots.corrected(next.event.recorded);
+        let known = stored.quality != ClockQuality::Unknown || now == ClockQuality::Unknown;
+        Ok(known && stored.wall <= limit)
     }
 
     /// The place that the slowest configured sink has reached.

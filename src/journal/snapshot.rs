@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, io, path::Path, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Epoch, Position, Sequence};
+use crate::{
+    event::{Epoch, Position, Sequence},
+    time::Moment,
+};
 
 use super::{
     frame::{self, Blob, Move, Skipped, Told},
@@ -42,6 +45,9 @@ pub(super) struct Snapshot {
     /// Skipped numbers that are not told.
     #[serde(default)]
     pub skipped: Vec<Skipped>,
+    /// When it was written: nothing that stands before the point was stored later.
+    #[serde(default)]
+    pub written: Option<Moment>,
 }
 
 /// The two slots.
@@ -72,7 +78,7 @@ pub(super) struct Opened {
 enum Content {
     Never,
     Bad,
-    Good(u64, Snapshot),
+    Good(u64, Box<Snapshot>),
 }
 
 impl Slots {
@@ -93,7 +99,7 @@ impl Slots {
             generation: 0,
             begins: [None; 2],
         };
-        let mut newest: Option<(u64, Snapshot)> = None;
+        let mut newest: Option<(u64, Box<Snapshot>)> = None;
         let (mut bad, mut never, mut stray) = (false, false, 0);
         for (index, file) in slots.files.iter().enumerate() {
             let size = usize::try_from(file.size()?).unwrap_or(MAX).min(MAX);
@@ -124,7 +130,7 @@ impl Slots {
         }
         slots.generation = newest.as_ref().map_or(0, |(generation, _)| *generation);
         gone |= never && slots.generation > 1;
-        let newest = newest.map(|(_, snapshot)| snapshot);
+        let newest = newest.map(|(_, snapshot)| *snapshot);
         Ok(Opened {
             slots,
             newest,
@@ -226,7 +232,7 @@ fn read(file: &dyn File, size: usize) -> io::Result<Content> {
     let (body, crc) = header.split_at(HEADER - 4);
     let right = count == length && crc == crc32c::crc32c_append(crc32c::crc32c(body), &payload).to_le_bytes();
     Ok(match frame::decode(&payload) {
-        Some(snapshot) if right => Content::Good(number(8), snapshot),
+        Some(snapshot) if right => Content::Good(number(8), Box::new(snapshot)),
         _ => Content::Bad,
     })
 }

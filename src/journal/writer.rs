@@ -438,6 +438,7 @@ impl Writer {
                 Tells::Skipped => self.skipped.clear(),
             }
             for StateChange { key, value } in commit.state {
+                self.shared.boots.learn(&key, value.as_deref());
                 match value {
                     Some(value) => self.state.insert(key, value),
                     None => self.state.remove(&key),
@@ -522,6 +523,7 @@ impl Writer {
                 .iter()
                 .map(|(from, to)| Skipped(*from, *to))
                 .collect(),
+            written: Some(self.shared.clock.moment()),
         };
         match self.slots.write(&snapshot) {
             Err(error) if error.kind() != io::ErrorKind::StorageFull => {
@@ -620,14 +622,14 @@ impl Writer {
     }
 
     fn draft<F: Recorded>(&self, fact: &F) -> Draft {
-        gateway::draft(fact, &self.shared.origin.gateway, self.shared.clock.now())
+        gateway::draft(fact, &self.shared.origin().gateway, self.shared.clock.now())
     }
 
     /// Completes an event as it is stored.
     pub fn stamp(&self, draft: Draft) -> Event {
         Event {
             draft,
-            origin: Arc::clone(&self.shared.origin),
+            origin: self.shared.origin(),
             recorded: self.shared.clock.moment(),
         }
     }

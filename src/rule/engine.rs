@@ -20,11 +20,11 @@ use self::{
     speak::Report,
 };
 use super::{
-    DeviceFacts, Rule,
+    Condition, DeviceFacts, Rule,
     state::{Outcome, StateChange},
 };
 use crate::{
-    event::{EpisodeId, Epoch, Position, Transition},
+    event::{EpisodeId, Epoch, Position, Severity, Transition},
     reading::{DeviceId, Metric, Reading, Value},
     time::{EngineTime, Moment},
 };
@@ -60,6 +60,8 @@ pub struct Engine {
     /// (rule, device) to slot, where a rule has a deadline or a state.
     index: HashMap<(usize, DeviceId), usize>,
     touched: Vec<usize>,
+    /// The last commit before the configuration changed: no slot remembers it, and it may not be durable yet.
+    rests_on: Position,
     counts: Counts,
 }
 
@@ -87,6 +89,49 @@ pub enum Skipped {
     Duplicate,
     /// `max-devices` or `max-metrics`.
     OverLimit,
+}
+
+/// What can be muted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum MuteTarget {
+    /// All rules on this device.
+    Device(DeviceId),
+    /// This rule on all devices, by its name.
+    Rule(Arc<str>),
+}
+
+/// A mute that goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mute {
+    /// Of what.
+    pub target: MuteTarget,
+    /// When it ends.
+    pub until: EngineTime,
+    /// Why, as somebody said.
+    pub reason: String,
+}
+
+/// An open episode, as `ActiveAlarms` lists it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ActiveEpisode {
+    /// Its id.
+    pub id: EpisodeId,
+    /// The rule's name.
+    pub rule: Arc<str>,
+    /// The event that raised it.
+    pub event: Arc<str>,
+    /// On which device.
+    pub device: DeviceId,
+    /// What is measured; none where several metrics decide.
+    pub metric: Option<Metric>,
+    /// How bad.
+    pub severity: Severity,
+    /// When the condition became true.
+    pub since: EngineTime,
+    /// When it was raised.
+    pub raised_at: EngineTime,
+    /// The value it was judged by last.
+    pub value: Option<Value>,
 }
 
 /// What the engine counted since its start.
@@ -147,6 +192,7 @@ impl Engine {
             deadlines: BTreeSet::new(),
             index: HashMap::new(),
             touched: Vec::new(),
+            rests_on: Position::default(),
             counts: Counts::default(),
         };
         engine.take_in(saved, &now, out);
@@ -162,6 +208,7 @@ impl Engine {
     /// [`Skipped`] says why the reading was not evaluated; the engine has counted it.
     pub fn observe(&mut self, reading: &Reading, out: &mut Outcome) -> Result<(), Skipped> {
         self.admit(reading)?;
+        out.depends_on = out.depends_on.max(self.rests_on);
         let placed = self.place(reading);
         let slots = self.watch(&reading.device, &reading.metric);
         for slot in slots.iter().filter_map(|index| self.slots.get(*index)) {
@@ -247,6 +294,62 @@ impl Engine {
                 });
             }
         }
+    }
+
+    /// What windows took in since the last call, within a bound of bytes. Call it every `checkpoint`.
+    pub fn save_windows(&mut self, _out: &mut Outcome) {}
+
+    /// Takes another configuration as a clean restart would: rules that did not change keep everything.
+    pub fn reconfigure(&mut self, setup: Setup, out: &mut Outcome) {
+        let mut kept = Outcome::default();
+        self.checkpoint(&mut kept);
+        let mut saved: Vec<_> = kept
+            .state
+            .iter()
+            .filter_map(|change| Some((change.key.clone(), change.value.clone()?)))
+            .collect();
+        saved.push((COUNTER.to_vec(), encode(&self.episodes)));
+        out.state.extend(kept.state);
+        let moment = self.saved_at();
+        let (counts, committed) = (self.counts, self.slots.iter().map(|slot| slot.committed).max());
+        let rests_on = self.rests_on.max(committed.unwrap_or_default());
+        *self = Self::restore(setup, &saved, moment, out);
+        self.counts = counts;
+        self.rests_on = rests_on;
+    }
+
+    /// Whether there is such a rule, or a device that was seen or is configured by its name.
+    pub fn knows(&self, target: &MuteTarget) -> bool {
+        match target {
+            MuteTarget::Rule(name) => self.rules.iter().any(|rule| rule.name == *name),
+            MuteTarget::Device(device) => {
+                let configured = |facts: &DeviceFacts| *facts.id.0 == *device.as_str();
+                self.known.contains_key(device) || self.facts.iter().any(configured)
+            }
+        }
+    }
+
+    /// Mutes a device or a rule: its open episodes end with `muted`, and until the end it raises none.
+    pub fn mute(&mut self, _target: MuteTarget, _length: Duration, _reason: &str, _out: &mut Outcome) {}
+
+    /// Ends a mute before its time; false if there was none.
+    pub fn unmute(&mut self, _target: &MuteTarget, _out: &mut Outcome) -> bool {
+        false
+    }
+
+    /// What is muted.
+    pub fn mutes(&self) -> impl Iterator<Item = Mute> {
+        std::iter::empty()
+    }
+
+    /// Forgets a device: its episodes end with `device-removed`. False if it was never seen.
+    pub fn forget(&mut self, _device: &DeviceId, _out: &mut Outcome) -> bool {
+        false
+    }
+
+    /// All open episodes, by rule and device.
+    pub fn episodes(&self) -> impl Iterator<Item = ActiveEpisode> {
+        std::iter::empty()
     }
 
     /// Whether the reading's names are within the limits; takes note of new ones.
@@ -335,7 +438,8 @@ impl Engine {
         let about = Arc::clone(&self.know(device).about);
         let mut made = Vec::new();
         for (number, rule) in self.rules.iter().enumerate() {
-            if rule.metric != *metric || !rule.watches(device.as_str(), &about.labels) {
+            let plain = matches!(&rule.condition, Condition::Value(watched) if watched.window.is_none());
+            if !plain || rule.metric() != Some(metric) || !rule.watches(device.as_str(), &about.labels) {
                 continue;
             }
             let overrides = Plan::overrides(rule, device);
@@ -409,7 +513,7 @@ impl Engine {
         if let Some(slot) = self.slots.get(index) {
             let report = Report {
                 about: &slot.about,
-                metric: &slot.plan.rule.metric,
+                metric: slot.plan.rule.metric().expect("only such rules have slots"),
                 unit: slot.unit.as_ref(),
                 value: slot.value.as_ref(),
                 facts: &slot.plan.facts,
@@ -454,7 +558,7 @@ impl Engine {
             self.touched.push(index);
         }
         let device = &slot.about.device;
-        let metric = &slot.plan.rule.metric;
+        let metric = slot.plan.rule.metric().expect("only such rules have slots");
         let value = (!slot.is_plain(at.boot)).then(|| {
             let stamp = self
                 .known

@@ -6,12 +6,15 @@
 mod cloud;
 #[path = "../contract/mod.rs"]
 mod contract;
+mod control;
 mod device;
 mod hostile;
 mod kill;
 mod parts;
+mod receivers;
 mod sdks;
 mod service;
+mod wall_clock;
 
 use std::time::Duration;
 

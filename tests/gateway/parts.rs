@@ -80,11 +80,12 @@ impl Mosquitto {
     }
 }
 
-/// A TCP relay that can be cut and mended.
+/// A TCP relay that can be cut and mended, and that can lose its answers.
 pub(crate) struct Cable {
     pub(crate) port: u16,
     up: Arc<AtomicBool>,
     cut: Arc<Notify>,
+    deafen: Arc<Notify>,
     _relay: JoinSet<()>,
 }
 
@@ -93,22 +94,32 @@ impl Cable {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let near_port = listener.local_addr().expect("an address").port();
         let (up, cut) = (Arc::new(AtomicBool::new(true)), Arc::new(Notify::new()));
+        let deafen = Arc::new(Notify::new());
         let mut relay = JoinSet::new();
         relay.spawn({
-            let (up, cut) = (Arc::clone(&up), Arc::clone(&cut));
+            let (up, cut, deafen) = (Arc::clone(&up), Arc::clone(&cut), Arc::clone(&deafen));
             async move {
                 let mut streams = JoinSet::new();
                 while let Ok((mut near, _)) = listener.accept().await {
                     if !up.load(Ordering::SeqCst) {
                         continue;
                     }
-                    let cut = Arc::clone(&cut);
+                    let (cut, deafen) = (Arc::clone(&cut), Arc::clone(&deafen));
                     streams.spawn(async move {
                         let Ok(mut far) = TcpStream::connect(("127.0.0.1", port)).await else {
                             return;
                         };
+                        let ((mut asks, mut hears), (mut answers, mut takes)) = (near.split(), far.split());
+                        let there = tokio::io::copy(&mut asks, &mut takes);
+                        let back = async {
+                            tokio::select! {
+                                _ = tokio::io::copy(&mut answers, &mut hears) => {}
+                                () = deafen.notified() => std::future::pending().await,
+                            }
+                        };
                         tokio::select! {
-                            _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                            _ = there => {}
+                            () = back => {}
                             () = cut.notified() => {}
                         }
                     });
@@ -119,8 +130,14 @@ impl Cable {
             port: near_port,
             up,
             cut,
+            deafen,
             _relay: relay,
         }
+    }
+
+    /// Until it is cut, no answer comes back on the connections that are open now.
+    pub(crate) fn deafen(&self) {
+        self.deafen.notify_waiters();
     }
 
     pub(crate) fn cut(&self) {
@@ -240,6 +257,32 @@ max-raises = "100000/h"
         )
     }
 
+    /// Writes the configuration with these texts replaced, each of which must be in it.
+    pub(crate) fn edit(&self, edits: &[(&str, &str)]) {
+        let text = edits.iter().fold(self.text(), |text, (old, new)| {
+            assert!(text.contains(old), "no {old:?} in {text}");
+            text.replace(old, new)
+        });
+        std::fs::write(self.config(), text).expect("written");
+    }
+
+    /// What a person types beside the running gateway: its exit code, its output and its complaints.
+    pub(crate) async fn ask(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        command.args(arguments).env("STATE_DIRECTORY", self.folder.path());
+        let output = timeout(PATIENCE, command.output()).await;
+        let output = output.expect("it answers in time").expect("it runs");
+        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    }
+
+    /// The same, and it must be done.
+    pub(crate) async fn done(&self, arguments: &[&str]) -> String {
+        let (code, out, err) = self.ask(arguments).await;
+        assert_eq!(code, Some(0), "{arguments:?}: {out}{err}");
+        out
+    }
+
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
         command.arg("run").arg("--config").arg(self.config());
@@ -260,6 +303,12 @@ pub(crate) struct Gateway {
 impl Gateway {
     pub(crate) async fn start(site: &Site) -> Self {
         Self::launch(site, site.command()).await
+    }
+
+    /// With a configuration that the test has written, and this door in it.
+    pub(crate) async fn start_at(site: &Site, door: u16) -> Self {
+        site.door.set(door).expect("set once");
+        Self::start(site).await
     }
 
     /// With more in its environment.
@@ -304,11 +353,15 @@ impl Gateway {
         *self = Self::start(site).await;
     }
 
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = self.process.id().expect("running").cast_signed();
+        let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
+        rustix::process::kill_process(pid, signal).expect("it is ours");
+    }
+
     /// SIGTERM; it must end with 0 within its grace period.
     pub(crate) async fn stop(mut self) {
-        let pid =
-            rustix::process::Pid::from_raw(self.process.id().expect("running").cast_signed()).expect("a pid");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it is ours");
+        self.signal(rustix::process::Signal::TERM);
         let status = timeout(Duration::from_secs(15), self.process.wait())
             .await
             .expect("it ends in time")

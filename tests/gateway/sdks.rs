@@ -226,8 +226,9 @@ async fn the_frozen_consumer_understands_what_this_version_says() {
         .await;
 
     let events = cloud.distinct();
-    let lines: String = events.iter().map(|event| format!("{event}\n")).collect();
-    let understood = consumer_1(&format!("{lines}{lines}")).await;
+    let lines: Vec<_> = events.iter().map(Value::to_string).collect();
+    let lines = lines.join("\n");
+    let understood = consumer_1(&format!("{lines}\n{lines}\n")).await;
     assert_eq!(understood["duplicates"], events.len(), "each came twice");
     assert_eq!(understood["missing"], serde_json::json!([]));
     assert_eq!(

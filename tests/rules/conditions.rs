@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use tidegate::{
     event::{Position, Severity, Transition},
     reading::Value,
-    rule::{Condition, DeviceFacts, Override, Rule, engine::Skipped},
+    rule::{DeviceFacts, Override, Rule, Test, engine::Skipped},
 };
 
 // The table of docs/rules.md.
@@ -142,7 +142,7 @@ fn every_condition_means_what_its_row_says() {
     let text = |text: &str| Value::Text(text.into());
     let cases = [
         (
-            Condition::Below {
+            Test::Below {
                 threshold: 5.0,
                 clear: 7.0,
             },
@@ -151,7 +151,7 @@ fn every_condition_means_what_its_row_says() {
             number(7.0),
         ),
         (
-            Condition::Outside {
+            Test::Outside {
                 lo: 10.0,
                 hi: 20.0,
                 margin: 1.0,
@@ -161,7 +161,7 @@ fn every_condition_means_what_its_row_says() {
             number(19.0),
         ),
         (
-            Condition::Outside {
+            Test::Outside {
                 lo: 10.0,
                 hi: 20.0,
                 margin: 1.0,
@@ -171,7 +171,7 @@ fn every_condition_means_what_its_row_says() {
             number(11.0),
         ),
         (
-            Condition::Inside {
+            Test::Inside {
                 lo: 10.0,
                 hi: 20.0,
                 margin: 1.0,
@@ -181,7 +181,7 @@ fn every_condition_means_what_its_row_says() {
             number(21.1),
         ),
         (
-            Condition::Inside {
+            Test::Inside {
                 lo: 10.0,
                 hi: 20.0,
                 margin: 1.0,
@@ -191,13 +191,13 @@ fn every_condition_means_what_its_row_says() {
             number(8.9),
         ),
         (
-            Condition::Equals(Value::Bool(true)),
+            Test::Equals(Value::Bool(true)),
             Value::Bool(true),
             Value::Bool(true),
             Value::Bool(false),
         ),
         (
-            Condition::NotEquals(text("ok")),
+            Test::NotEquals(text("ok")),
             text("fault"),
             text("worse"),
             text("ok"),
@@ -235,13 +235,14 @@ fn devices_labels_and_overrides_choose_rule_and_numbers() {
     rule.labels_required = BTreeMap::from([("site".to_owned(), "hq".to_owned())]);
     let other = |devices: &str, threshold| Override {
         devices: vec![pattern(devices)],
-        condition: Some(Condition::Above {
+        condition: Some(of_temperature(Test::Above {
             threshold,
             clear: threshold,
-        }),
+        })),
         hold: None,
         clear_hold: None,
         severity: None,
+        remind_every: None,
     };
     rule.overrides = vec![
         other("server-*", 24.0),
@@ -255,6 +256,7 @@ fn devices_labels_and_overrides_choose_rule_and_numbers() {
         name: name.map(Into::into),
         labels: BTreeMap::from([("site".to_owned(), site.to_owned())]),
         from: Vec::new(),
+        expects: Vec::new(),
     };
     let devices = vec![
         facts("room-9", None, "elsewhere"),
@@ -280,7 +282,7 @@ fn devices_labels_and_overrides_choose_rule_and_numbers() {
 
 #[test]
 fn a_rule_without_hysteresis_cannot_flood() {
-    let mut story = Story::of([at_once(Condition::Above {
+    let mut story = Story::of([at_once(Test::Above {
         threshold: 30.0,
         clear: 30.0,
     })]);
@@ -303,7 +305,7 @@ fn a_rule_without_hysteresis_cannot_flood() {
 #[test]
 fn the_budget_of_raises_survives_a_restart() {
     let flap = |restarts: bool| {
-        let mut story = Story::of([at_once(Condition::Above {
+        let mut story = Story::of([at_once(Test::Above {
             threshold: 30.0,
             clear: 30.0,
         })]);

@@ -13,4 +13,5 @@ mod conditions;
 mod contract;
 mod memory;
 mod restarts;
+mod stories;
 mod story;

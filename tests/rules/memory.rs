@@ -3,9 +3,9 @@
 use super::story::*;
 
 use tidegate::{
-    event::Epoch,
+    event::{Epoch, Position},
     reading::{Metric, Value},
-    rule::{Condition, Rule},
+    rule::{Condition, Rule, Test, engine::Skipped, state::Outcome},
     time::{BootId, ClockQuality, Moment, Timestamp},
 };
 
@@ -30,7 +30,7 @@ fn one_episode_is_raised_once_over_any_number_of_restarts() {
 #[test]
 fn an_edited_rule_that_still_holds_says_changed_once() {
     let mut story = Story::of([above_30()]);
-    let edited = at_once(Condition::Above {
+    let edited = at_once(Test::Above {
         threshold: 29.0,
         clear: 25.0,
     });
@@ -44,7 +44,7 @@ fn an_edited_rule_that_still_holds_says_changed_once() {
 #[test]
 fn an_edited_rule_that_no_longer_holds_clears_with_rule_changed() {
     let mut story = Story::of([above_30()]);
-    let edited = at_once(Condition::Above {
+    let edited = at_once(Test::Above {
         threshold: 40.0,
         clear: 38.0,
     });
@@ -84,10 +84,10 @@ fn an_edited_hold_is_judged_by_its_new_length() {
 fn a_pending_value_under_the_new_threshold_raises_nothing() {
     let mut story = Story::of([high_temperature()]);
     let edited = Rule {
-        condition: Condition::Above {
+        condition: of_temperature(Test::Above {
             threshold: 40.0,
             clear: 40.0,
-        },
+        }),
         ..high_temperature()
     };
     story.read(0.0, 31.0).edited(edited).killed(10.0).wait(100.0);
@@ -97,12 +97,18 @@ fn a_pending_value_under_the_new_threshold_raises_nothing() {
 
 #[test]
 fn another_metric_or_kind_starts_anew() {
-    let below = at_once(Condition::Below {
+    let below = at_once(Test::Below {
         threshold: 50.0,
         clear: 50.0,
     });
     let humidity = Rule {
-        metric: Metric::new("humidity").unwrap(),
+        condition: Condition::of(
+            Metric::new("humidity").unwrap(),
+            Test::Above {
+                threshold: 30.0,
+                clear: 28.0,
+            },
+        ),
         ..above_30()
     };
     for other in [below.clone(), humidity] {
@@ -114,6 +120,20 @@ fn another_metric_or_kind_starts_anew() {
     let mut story = Story::of([above_30()]);
     story.read(0.0, 31.0).edited(below).killed(5.0).read(6.0, 31.0);
     assert_eq!(story.told(), "raised@0 e1, rule-changed@5 e1, raised@6 e2");
+}
+
+#[test]
+fn another_configuration_forgets_neither_the_number_of_the_last_episode_nor_what_is_not_durable_yet() {
+    let mut story = Story::of([above_30()]);
+    story.stamped(1.0, 31.0).unwrap();
+    story.stamped(2.0, 20.0).unwrap();
+    let mut out = Outcome::default();
+    story.engine.reconfigure(story.setup.clone(), &mut out);
+    story.commit(out);
+    let repeated = story.tell("t-1", 2.0, Value::Number(20.0), true);
+    assert_eq!(repeated, (Err(Skipped::Duplicate), Position(2)));
+    story.stamped(3.0, 31.0).unwrap();
+    assert_eq!(story.told(), "raised@1 e1, cleared@2 e1, raised@3 e2");
 }
 
 #[test]
@@ -155,6 +175,20 @@ fn across_a_reboot_a_timer_counts_what_passed_if_both_ends_were_synchronised() {
     };
     assert_eq!(reboot(ClockQuality::Synchronised), "raised@20 e1");
     assert_eq!(reboot(ClockQuality::Unknown), "raised@35 e1");
+}
+
+#[test]
+fn what_a_timer_counted_since_a_reboot_is_not_lost_to_a_kill() {
+    let mut story = Story::of([high_temperature()]);
+    story.read(100.0, 31.0);
+    story.started(Moment {
+        boot_id: BootId(1),
+        boot: seconds(5.0),
+        quality: ClockQuality::Unknown,
+        ..story.moment
+    });
+    story.wait(20.0).killed(20.0).wait(500.0);
+    assert_eq!(story.told(), "raised@35 e1");
 }
 
 #[test]

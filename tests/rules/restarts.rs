@@ -7,7 +7,7 @@ use super::story::*;
 use tidegate::{
     event::Transition,
     reading::Value,
-    rule::{Condition, MaxRaises, Rule},
+    rule::{MaxRaises, Rule, Test},
 };
 
 /// One step: seconds that pass, who reads what, and whether a restart follows.
@@ -22,7 +22,7 @@ fn rules() -> [Rule; 3] {
         count: 3,
         per: lasting(120),
     };
-    let outside = at_once(Condition::Outside {
+    let outside = at_once(Test::Outside {
         lo: 10.0,
         hi: 30.0,
         margin: 0.0,

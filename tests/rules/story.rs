@@ -6,7 +6,7 @@ use tidegate::{
     event::{Data, Draft, Epoch, Position, Reason, RuleData, Severity, Transition},
     reading::{DeviceId, Metric, Reading, Value},
     rule::{
-        Condition, DeviceFacts, MaxRaises, Pattern, Rule,
+        Condition, DeviceFacts, MaxRaises, Pattern, Rule, Test,
         engine::{Engine, Setup, Skipped},
         state::Outcome,
     },
@@ -37,6 +37,10 @@ pub(crate) fn pattern(text: &str) -> Pattern {
     Pattern(text.into())
 }
 
+pub(crate) fn of_temperature(test: Test) -> Condition {
+    Condition::of(Metric::new("temperature").unwrap(), test)
+}
+
 /// `above = 30, clear = 28, hold = 30s` on temperature.
 pub(crate) fn high_temperature() -> Rule {
     Rule {
@@ -44,13 +48,12 @@ pub(crate) fn high_temperature() -> Rule {
         event: "HighTemperature".into(),
         cleared_event: "HighTemperatureCleared".into(),
         type_prefix: "io.tidegate.rule.".into(),
-        metric: Metric::new("temperature").unwrap(),
         devices: vec![pattern("*")],
         labels_required: BTreeMap::new(),
-        condition: Condition::Above {
+        condition: of_temperature(Test::Above {
             threshold: 30.0,
             clear: 28.0,
-        },
+        }),
         hold: lasting(30),
         clear_hold: Duration::ZERO,
         severity: Severity::Warning,
@@ -58,6 +61,10 @@ pub(crate) fn high_temperature() -> Rule {
             count: 12,
             per: lasting(3600),
         },
+        remind_every: None,
+        unless: None,
+        during: Vec::new(),
+        stale_after: lasting(900),
         summary: None,
         runbook: None,
         labels: BTreeMap::new(),
@@ -66,16 +73,16 @@ pub(crate) fn high_temperature() -> Rule {
 }
 
 /// The same without a hold.
-pub(crate) fn at_once(condition: Condition) -> Rule {
+pub(crate) fn at_once(test: Test) -> Rule {
     Rule {
-        condition,
+        condition: of_temperature(test),
         hold: Duration::ZERO,
         ..high_temperature()
     }
 }
 
 pub(crate) fn above_30() -> Rule {
-    at_once(Condition::Above {
+    at_once(Test::Above {
         threshold: 30.0,
         clear: 28.0,
     })

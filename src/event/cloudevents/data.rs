@@ -5,8 +5,8 @@ use serde_json::{Map, Value as Json};
 
 use super::wall;
 use crate::{
-    event::{Data, EpisodeFacts, Event, Labels, Reason, RuleData, RuleFacts, gateway},
-    reading::Value,
+    event::{ConditionFacts, Data, EpisodeFacts, Event, Labels, Reason, RuleData, RuleFacts, gateway},
+    reading::{Metric, Value},
 };
 
 #[derive(Serialize)]
@@ -21,14 +21,34 @@ pub(super) struct RuleBody<'a> {
     summary: &'a str,
     gateway: GatewayBody<'a>,
     device: DeviceBody<'a>,
-    metric: &'a str,
+    metric: Option<&'a str>,
     unit: Option<&'a str>,
     #[serde(flatten)]
     value: ValueBody<'a>,
     rule: &'a RuleFacts,
     episode: EpisodeBody,
-    /// What a windowed condition computed from; the conditions of today have none.
-    window: Option<()>,
+    window: Option<WindowBody<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    conditions: Vec<ConditionBody<'a>>,
+}
+
+#[derive(Serialize)]
+struct WindowBody<'a> {
+    of: &'a str,
+    over_s: Json,
+    count: u64,
+    span_s: Json,
+    approximate: bool,
+}
+
+#[derive(Serialize)]
+struct ConditionBody<'a> {
+    device: &'a str,
+    metric: &'a str,
+    unit: Option<&'a str>,
+    #[serde(flatten)]
+    value: ValueBody<'a>,
+    holds: Option<bool>,
 }
 
 #[derive(Serialize)]
@@ -93,17 +113,47 @@ fn rule_body<'a>(event: &'a Event, data: &'a RuleData) -> RuleBody<'a> {
             name: data.device_name.as_deref(),
             labels: &data.device_labels,
         },
-        metric: data.metric.as_str(),
+        metric: data.metric.as_ref().map(Metric::as_str),
         unit: data.unit.as_deref(),
-        value: match &data.value {
-            None => ValueBody::Number(None),
-            Some(Value::Number(number)) => ValueBody::Number(Some(*number)),
-            Some(Value::Bool(bool)) => ValueBody::Bool(*bool),
-            Some(Value::Text(text)) => ValueBody::Text(text),
-        },
+        value: value_body(data.value.as_ref()),
         rule: &data.rule,
         episode: episode_body(event, &data.episode),
-        window: None,
+        window: data.window.as_ref().map(|window| WindowBody {
+            of: &window.of,
+            over_s: seconds(window.over_ms),
+            count: window.count,
+            span_s: seconds(window.span_ms),
+            approximate: window.approximate,
+        }),
+        conditions: data.conditions.iter().map(condition_body).collect(),
+    }
+}
+
+fn condition_body(condition: &ConditionFacts) -> ConditionBody<'_> {
+    ConditionBody {
+        device: condition.device.as_str(),
+        metric: condition.metric.as_str(),
+        unit: condition.unit.as_deref(),
+        value: value_body(condition.value.as_ref()),
+        holds: condition.holds,
+    }
+}
+
+fn value_body(value: Option<&Value>) -> ValueBody<'_> {
+    match value {
+        None => ValueBody::Number(None),
+        Some(Value::Number(number)) => ValueBody::Number(Some(*number)),
+        Some(Value::Bool(bool)) => ValueBody::Bool(*bool),
+        Some(Value::Text(text)) => ValueBody::Text(text),
+    }
+}
+
+/// Whole seconds as an integer, others as a fraction.
+fn seconds(millis: u64) -> Json {
+    if millis.is_multiple_of(1000) {
+        Json::from(millis / 1000)
+    } else {
+        Json::from(std::time::Duration::from_millis(millis).as_secs_f64())
     }
 }
 

@@ -61,7 +61,7 @@ fn rule_data(value: Option<Value>) -> Data {
         device: DeviceId::new("thermostat-7").unwrap(),
         device_name: Some("Living room".into()),
         device_labels: Arc::new(Labels::from([("room".to_owned(), "living".to_owned())])),
-        metric: Metric::new("temperature").unwrap(),
+        metric: Some(Metric::new("temperature").unwrap()),
         unit: Some("Cel".into()),
         value,
         rule: Arc::new(RuleFacts {
@@ -86,6 +86,8 @@ fn rule_data(value: Option<Value>) -> Data {
             flaps: 0,
             reason: None,
         },
+        window: None,
+        conditions: Vec::new(),
     }))
 }
 

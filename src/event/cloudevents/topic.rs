@@ -1,6 +1,9 @@
 //! The topic an event goes to.
 
-use crate::event::{Data, Entry, Event, Severity, Transition};
+use crate::{
+    event::{Data, Entry, Event, Transition},
+    reading::Metric,
+};
 
 /// The topic on the gateway's own door (docs/events.md); fixed, unlike a sink's.
 pub const DOOR: &str = "tidegate/{gateway}/events/{event}/{device}";
@@ -48,24 +51,13 @@ fn placeholder<'a>(key: &str, event: &'a Event) -> &'a str {
         "event" => &draft.name,
         "device" => &draft.about,
         "metric" => match &draft.data {
-            Data::Rule(data) => data.metric.as_str(),
+            Data::Rule(data) => data.metric.as_ref().map_or(ABSENT, Metric::as_str),
             Data::Gateway(_) => ABSENT,
         },
-        "severity" => severity(draft.severity),
+        "severity" => draft.severity.as_str(),
         "transition" => draft.transition.map_or(ABSENT, transition),
         // The configuration has refused any other key.
         _ => "",
-    }
-}
-
-/// As topics and the configuration write it.
-#[must_use]
-pub fn severity(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Info => "info",
-        Severity::Warning => "warning",
-        Severity::Error => "error",
-        Severity::Critical => "critical",
     }
 }
 

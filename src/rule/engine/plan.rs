@@ -7,14 +7,14 @@ use serde_json::{Value as Json, json};
 use crate::{
     event::{Labels, RuleFacts, Severity},
     reading::DeviceId,
-    rule::{Condition, DeviceFacts, Rule},
+    rule::{Condition, DeviceFacts, Rule, Test},
 };
 
 /// A rule with the overrides of one device. Shared by all devices with the same overrides.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub rule: Arc<Rule>,
-    pub condition: Condition,
+    pub condition: Test,
     pub hold: Duration,
     pub clear_hold: Duration,
     pub severity: Severity,
@@ -58,7 +58,12 @@ impl Plan {
             labels: rule.labels.clone(),
             runbook: rule.runbook.clone(),
         };
-        let condition = condition.clone();
+        let condition = match condition {
+            Condition::Value(watched) => watched.test.clone(),
+            Condition::Silent { .. } | Condition::All(_) | Condition::Any(_) => {
+                Test::RisesBy { by: 0.0, clear: 0.0 }
+            }
+        };
         Self {
             rule: Arc::clone(rule),
             condition,

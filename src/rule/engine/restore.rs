@@ -105,6 +105,9 @@ impl Engine {
         slot.unit = saved.unit;
         if slot.is_plain(at) {
             out.state.push(forget(key));
+        } else if saved.at.boot_id != now.boot_id {
+            // Otherwise the next kill would take this boot's time from it as well.
+            self.save(index, out);
         }
         self.schedule(index, at);
         Some(())

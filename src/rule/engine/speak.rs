@@ -9,7 +9,7 @@ use super::{
 use crate::{
     event::{Data, Draft, EpisodeFacts, Reason, RuleData, RuleFacts, Transition},
     reading::{Metric, Value},
-    rule::Condition,
+    rule::Test,
     time::EngineTime,
 };
 
@@ -41,7 +41,7 @@ impl Report<'_> {
             device: device.clone(),
             device_name: self.about.name.clone(),
             device_labels: Arc::clone(&self.about.labels),
-            metric: self.metric.clone(),
+            metric: Some(self.metric.clone()),
             unit: self.unit.cloned(),
             value: self.value.cloned(),
             rule: Arc::clone(self.facts),
@@ -57,6 +57,8 @@ impl Report<'_> {
                 flaps: episode.flaps,
                 reason: self.reason,
             },
+            window: None,
+            conditions: Vec::new(),
         };
         Draft {
             kind: format!("{}{name}", episode.type_prefix).into(),
@@ -89,6 +91,15 @@ impl Report<'_> {
             }
             (Transition::Cleared, Some(Reason::DeviceRemoved)) => {
                 format!("{what} is {measured}, no alarm any more: the device was removed")
+            }
+            (Transition::Cleared, Some(Reason::OutOfPeriod)) => {
+                format!("{what} is {measured}, no alarm any more: out of period")
+            }
+            (Transition::Cleared, Some(Reason::Suppressed)) => {
+                format!("{what} is {measured}, no alarm any more: suppressed")
+            }
+            (Transition::Cleared, Some(Reason::Muted)) => {
+                format!("{what} is {measured}, no alarm any more: muted")
             }
             (Transition::Cleared, _) => format!("{what} is back to normal: {measured}"),
             (Transition::Changed, _) => format!("{what} is {measured}, still an alarm: {wording}{threshold}"),
@@ -137,25 +148,28 @@ impl Report<'_> {
     }
 }
 
-fn wording(condition: &Condition) -> &'static str {
+fn wording(condition: &Test) -> &'static str {
     match condition {
-        Condition::Above { .. } => "above ",
-        Condition::Below { .. } => "below ",
-        Condition::Outside { .. } => "outside ",
-        Condition::Inside { .. } => "inside ",
+        Test::Above { .. } => "above ",
+        Test::Below { .. } => "below ",
+        Test::Outside { .. } => "outside ",
+        Test::Inside { .. } => "inside ",
         // The value says it all: "contact is open".
-        Condition::Equals(_) => "",
-        Condition::NotEquals(_) => "not ",
+        Test::Equals(_) => "",
+        Test::NotEquals(_) => "not ",
+        Test::RisesBy { .. } => "rising by ",
+        Test::FallsBy { .. } => "falling by ",
     }
 }
 
-fn threshold(condition: &Condition) -> String {
+fn threshold(condition: &Test) -> String {
     match condition {
-        Condition::Above { threshold, .. } | Condition::Below { threshold, .. } => shown_number(*threshold),
-        Condition::Outside { lo, hi, .. } | Condition::Inside { lo, hi, .. } => {
+        Test::Above { threshold, .. } | Test::Below { threshold, .. } => shown_number(*threshold),
+        Test::Outside { lo, hi, .. } | Test::Inside { lo, hi, .. } => {
             format!("{} to {}", shown_number(*lo), shown_number(*hi))
         }
-        Condition::Equals(value) | Condition::NotEquals(value) => shown(value),
+        Test::Equals(value) | Test::NotEquals(value) => shown(value),
+        Test::RisesBy { by, .. } | Test::FallsBy { by, .. } => shown_number(*by),
     }
 }
 
