@@ -5,7 +5,10 @@
 
 use std::sync::Arc;
 
-use crate::reading::{Metric, Value};
+use crate::{
+    reading::{Metric, Value},
+    time::Timestamp,
+};
 
 mod json;
 mod text;
@@ -85,13 +88,22 @@ pub struct MetricPlan {
     pub valid: Option<(f64, f64)>,
 }
 
+/// When a device says that it measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnTime {
+    /// A point in time.
+    Utc(Timestamp),
+    /// What the clock on its wall shows, wherever that is.
+    Local(jiff::civil::DateTime),
+}
+
 /// What a payload held.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Decoded {
     /// Named by the payload, if `device_at` asks.
     pub device: Option<String>,
-    /// The device's own time: microseconds since the Unix epoch.
-    pub time: Option<crate::time::Timestamp>,
+    /// The device's own time.
+    pub time: Option<OwnTime>,
     /// The values, in the payload's (or the tables') order. The metric is none where the whole payload is
     /// the value and no table names it (the `{metric}` capture does).
     pub values: Vec<(Option<Metric>, Value, Option<Arc<str>>)>,

@@ -9,9 +9,11 @@ use std::{
     time::Duration,
 };
 
+use jiff::tz::{AmbiguousOffset, TimeZone};
 use tokio::sync::{Notify, mpsc};
 
 use crate::{
+    decode::OwnTime,
     event::Position,
     reading::Reading,
     time::{Clock, ClockQuality, EngineTime, Moment, Timestamp},
@@ -119,6 +121,7 @@ impl Drop for Ticket {
 pub struct Stamps {
     clock: Clock,
     max_clock_skew: Duration,
+    zone: TimeZone,
     last_arrival: AtomicI64,
 }
 
@@ -129,12 +132,19 @@ impl Stamps {
         Self {
             clock,
             max_clock_skew,
+            zone: TimeZone::UTC,
             last_arrival: AtomicI64::new(0),
         }
     }
 
+    /// Where local times are from; without it they are UTC.
+    #[must_use]
+    pub fn in_zone(self, zone: TimeZone) -> Self {
+        Self { zone, ..self }
+    }
+
     /// The time of what arrived just now, and whether it is the device's `own`. Never later than now.
-    pub fn stamp(&self, own: Option<Timestamp>) -> (EngineTime, bool) {
+    pub fn stamp(&self, own: Option<OwnTime>) -> (EngineTime, bool) {
         self.stamp_arrived(own, self.arrived())
     }
 
@@ -144,7 +154,7 @@ impl Stamps {
     }
 
     /// The time of what arrived then and has waited since.
-    pub fn stamp_arrived(&self, own: Option<Timestamp>, arrived: EngineTime) -> (EngineTime, bool) {
+    pub fn stamp_arrived(&self, own: Option<OwnTime>, arrived: EngineTime) -> (EngineTime, bool) {
         match own.and_then(|own| self.believed(own, &self.clock.moment())) {
             Some(at) => (at, true),
             None => (arrived, false),
@@ -152,13 +162,36 @@ impl Stamps {
     }
 
     /// How far a device's `own` time is off, if that is why it was not believed.
-    pub fn off_by(&self, own: Timestamp) -> Option<Duration> {
+    pub fn off_by(&self, own: OwnTime) -> Option<Duration> {
         let moment = self.clock.moment();
-        let off = Duration::from_micros(own.0.abs_diff(moment.wall.0));
+        let off = Duration::from_micros(self.instant(own, moment.wall).0.abs_diff(moment.wall.0));
         (moment.quality == ClockQuality::Synchronised && off >= self.max_clock_skew).then_some(off)
     }
 
-    fn believed(&self, own: Timestamp, moment: &Moment) -> Option<EngineTime> {
+    /// A local time that the night of a clock change has twice, or not at all, may mean two instants: the one nearer
+    /// to `wall` counts.
+    fn instant(&self, own: OwnTime, wall: Timestamp) -> Timestamp {
+        let local = match own {
+            OwnTime::Utc(instant) => return instant,
+            OwnTime::Local(local) => local,
+        };
+        let offsets = match self.zone.to_ambiguous_timestamp(local).offset() {
+            AmbiguousOffset::Unambiguous { offset } => [offset, offset],
+            AmbiguousOffset::Gap { before, after } | AmbiguousOffset::Fold { before, after } => {
+                [before, after]
+            }
+        };
+        let instants = offsets.into_iter().filter_map(|offset| {
+            let instant = offset.to_timestamp(local).ok()?;
+            Some(Timestamp(instant.as_microsecond()))
+        });
+        // Beyond the calendar's end it is no time, and off by as much as can be.
+        let nearest = instants.min_by_key(|instant| instant.0.abs_diff(wall.0));
+        nearest.unwrap_or(Timestamp(i64::MIN))
+    }
+
+    fn believed(&self, own: OwnTime, moment: &Moment) -> Option<EngineTime> {
+        let own = self.instant(own, moment.wall);
         let off = Duration::from_micros(own.0.abs_diff(moment.wall.0));
         if moment.quality != ClockQuality::Synchronised || off >= self.max_clock_skew {
             return None;
@@ -195,8 +228,53 @@ mod tests {
         }
     }
 
-    fn own(seconds: i64) -> Timestamp {
-        Timestamp(1_800_000_000_000_000 + seconds * 1_000_000)
+    fn own(seconds: i64) -> OwnTime {
+        OwnTime::Utc(Timestamp(1_800_000_000_000_000 + seconds * 1_000_000))
+    }
+
+    #[test]
+    fn a_local_time_is_the_instant_nearest_to_the_clock_also_where_it_comes_twice_or_not_at_all() {
+        let berlin = TimeZone::get("Europe/Berlin").expect("it is bundled");
+        let stamps = stamps().in_zone(berlin);
+        let utc = |text: &str| Timestamp(text.parse::<jiff::Timestamp>().unwrap().as_microsecond());
+        for (local, wall, instant) in [
+            (
+                "2026-07-01T12:00:00",
+                "2026-07-01T09:00:00Z",
+                "2026-07-01T10:00:00Z",
+            ),
+            // The hour that comes twice, in each of its turns.
+            (
+                "2026-10-25T02:30:00",
+                "2026-10-25T00:31:00Z",
+                "2026-10-25T00:30:00Z",
+            ),
+            (
+                "2026-10-25T02:30:00",
+                "2026-10-25T01:29:00Z",
+                "2026-10-25T01:30:00Z",
+            ),
+            (
+                "2026-10-25T02:59:59",
+                "2026-10-25T01:00:01Z",
+                "2026-10-25T00:59:59Z",
+            ),
+            // The hour that is left out: this device's clock has not changed.
+            (
+                "2027-03-28T02:30:00",
+                "2027-03-28T01:30:05Z",
+                "2027-03-28T01:30:00Z",
+            ),
+        ] {
+            let own = OwnTime::Local(local.parse().unwrap());
+            assert_eq!(stamps.instant(own, utc(wall)), utc(instant), "{local} at {wall}");
+        }
+        let never = OwnTime::Local(jiff::civil::DateTime::MAX);
+        assert!(
+            stamps
+                .believed(never, &moment(ClockQuality::Synchronised))
+                .is_none()
+        );
     }
 
     #[test]
@@ -210,7 +288,10 @@ mod tests {
         assert_eq!(stamps().believed(own(601), &synchronised), None);
         assert_eq!(stamps().believed(own(-5), &moment(ClockQuality::Unknown)), None);
         assert_eq!(stamps().believed(own(-5), &moment(ClockQuality::Corrected)), None);
-        assert_eq!(stamps().believed(Timestamp(i64::MIN), &synchronised), None);
+        assert_eq!(
+            stamps().believed(OwnTime::Utc(Timestamp(i64::MIN)), &synchronised),
+            None
+        );
     }
 
     #[test]

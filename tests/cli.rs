@@ -19,7 +19,8 @@ fn text(bytes: &[u8]) -> String {
 
 /// The example of docs/rules.md, letter by letter.
 fn example() -> String {
-    let docs = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/rules.md")).unwrap();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/rules.md");
+    let docs = std::fs::read_to_string(path).expect("docs/rules.md is there");
     let (_, section) = docs.split_once("## Testing rules").expect("the section is there");
     let (_, code) = section.split_once("```toml\n").expect("an example");
     code.split_once("```").expect("its end").0.to_owned()

@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::{DecodeError, Decoded, Decoder, value_of};
+use super::{DecodeError, Decoded, Decoder, OwnTime, value_of};
 use crate::{
     reading::{MAX_NAME, Value},
     time::Timestamp,
@@ -137,20 +137,27 @@ fn name(found: Found) -> Option<String> {
     }
 }
 
-/// RFC 3339, Unix seconds or Unix milliseconds; anything else is no time, and the arrival counts.
-fn time(found: &Found) -> Option<Timestamp> {
+/// RFC 3339 with or without a zone, Unix seconds or Unix milliseconds; anything else is no time, and the arrival
+/// counts.
+fn time(found: &Found) -> Option<OwnTime> {
     match found {
-        Found::Number(number) => unix(number.as_f64()?),
+        Found::Number(number) => unix(number.as_f64()?).map(OwnTime::Utc),
         Found::Text(text) => match text.trim().parse::<f64>() {
-            Ok(number) => unix(number),
-            Err(_) => text
-                .trim()
-                .parse::<jiff::Timestamp>()
-                .ok()
-                .map(|time| Timestamp(time.as_microsecond())),
+            Ok(number) => unix(number).map(OwnTime::Utc),
+            Err(_) => date(text.trim()),
         },
         Found::Null | Found::Bool(_) | Found::Several => None,
     }
+}
+
+fn date(text: &str) -> Option<OwnTime> {
+    if let Ok(time) = text.parse::<jiff::Timestamp>() {
+        return Some(OwnTime::Utc(Timestamp(time.as_microsecond())));
+    }
+    // A date alone says no time, and a zone's name in brackets would be passed over.
+    let is_local = text.contains(':') && !text.contains('[');
+    let local = is_local.then(|| text.parse().ok())?;
+    local.map(OwnTime::Local)
 }
 
 #[expect(

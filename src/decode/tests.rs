@@ -1,7 +1,6 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::time::Timestamp;
 
 fn decoder(format: Format, metrics: Vec<MetricPlan>) -> Decoder {
     Decoder {
@@ -70,7 +69,8 @@ fn device_and_time_are_no_metrics() {
         .unwrap();
     assert_eq!(decoded.device.as_deref(), Some("boiler"));
     assert_eq!(decoded.values.len(), 1);
-    assert_eq!(decoded.time, Some(Timestamp(1_700_000_000_000_000)));
+    let expected = OwnTime::Utc(Timestamp(1_700_000_000_000_000));
+    assert_eq!(decoded.time, Some(expected));
 }
 
 #[test]
@@ -83,13 +83,34 @@ fn time_is_rfc_3339_or_unix_seconds_or_milliseconds() {
             .unwrap()
             .time
     };
-    let right = Some(Timestamp(1_700_000_000_500_000));
+    let right = Some(OwnTime::Utc(Timestamp(1_700_000_000_500_000)));
     assert_eq!(time("1700000000.5"), right);
     assert_eq!(time("1700000000500"), right);
     assert_eq!(time("\"1700000000.5\""), right);
     assert_eq!(time("\"2023-11-14T22:13:20.5Z\""), right);
     assert_eq!(time("\"2023-11-14T23:13:20.5+01:00\""), right);
-    for wrong in ["-1", "1e300", "\"soon\"", "true", "null", "[]"] {
+    let local = Some(OwnTime::Local(jiff::civil::datetime(
+        2023,
+        11,
+        14,
+        23,
+        13,
+        20,
+        500_000_000,
+    )));
+    assert_eq!(time("\"2023-11-14T23:13:20.5\""), local);
+    assert_eq!(time("\" 2023-11-14 23:13:20.5 \""), local);
+    for wrong in [
+        "-1",
+        "1e300",
+        "\"soon\"",
+        "\"2023-11-14\"",
+        "\"2023-11-14T23:13:20[Europe/Berlin]\"",
+        "\"2023-11-14T24:13:20\"",
+        "true",
+        "null",
+        "[]",
+    ] {
         assert_eq!(time(wrong), None, "{wrong}");
     }
 }

@@ -8,6 +8,7 @@ mod device;
 mod hostile;
 mod kill;
 mod parts;
+mod receivers;
 mod service;
 
 use std::time::Duration;

@@ -80,11 +80,12 @@ impl Mosquitto {
     }
 }
 
-/// A TCP relay that can be cut and mended.
+/// A TCP relay that can be cut and mended, and that can lose its answers.
 pub(crate) struct Cable {
     pub(crate) port: u16,
     up: Arc<AtomicBool>,
     cut: Arc<Notify>,
+    deafen: Arc<Notify>,
     _relay: JoinSet<()>,
 }
 
@@ -93,22 +94,32 @@ impl Cable {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let near_port = listener.local_addr().expect("an address").port();
         let (up, cut) = (Arc::new(AtomicBool::new(true)), Arc::new(Notify::new()));
+        let deafen = Arc::new(Notify::new());
         let mut relay = JoinSet::new();
         relay.spawn({
-            let (up, cut) = (Arc::clone(&up), Arc::clone(&cut));
+            let (up, cut, deafen) = (Arc::clone(&up), Arc::clone(&cut), Arc::clone(&deafen));
             async move {
                 let mut streams = JoinSet::new();
                 while let Ok((mut near, _)) = listener.accept().await {
                     if !up.load(Ordering::SeqCst) {
                         continue;
                     }
-                    let cut = Arc::clone(&cut);
+                    let (cut, deafen) = (Arc::clone(&cut), Arc::clone(&deafen));
                     streams.spawn(async move {
                         let Ok(mut far) = TcpStream::connect(("127.0.0.1", port)).await else {
                             return;
                         };
+                        let ((mut asks, mut hears), (mut answers, mut takes)) = (near.split(), far.split());
+                        let there = tokio::io::copy(&mut asks, &mut takes);
+                        let back = async {
+                            tokio::select! {
+                                _ = tokio::io::copy(&mut answers, &mut hears) => {}
+                                () = deafen.notified() => std::future::pending().await,
+                            }
+                        };
                         tokio::select! {
-                            _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                            _ = there => {}
+                            () = back => {}
                             () = cut.notified() => {}
                         }
                     });
@@ -119,8 +130,14 @@ impl Cable {
             port: near_port,
             up,
             cut,
+            deafen,
             _relay: relay,
         }
+    }
+
+    /// Until it is cut, no answer comes back on the connections that are open now.
+    pub(crate) fn deafen(&self) {
+        self.deafen.notify_waiters();
     }
 
     pub(crate) fn cut(&self) {
@@ -253,6 +270,12 @@ pub(crate) struct Gateway {
 impl Gateway {
     pub(crate) async fn start(site: &Site) -> Self {
         Self::launch(site, site.command()).await
+    }
+
+    /// With a configuration that the test has written, and this door in it.
+    pub(crate) async fn start_at(site: &Site, door: u16) -> Self {
+        site.door.set(door).expect("set once");
+        Self::start(site).await
     }
 
     /// With more in its environment.

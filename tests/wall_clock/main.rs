@@ -10,7 +10,11 @@ use std::time::Duration;
 
 use rig::{Board, HOUR, NOON, PATIENCE};
 use serde_json::Value as Json;
-use tidegate::time::{BootId, EARLIEST, Timestamp};
+use tidegate::{
+    decode::OwnTime,
+    source::Stamps,
+    time::{BootId, EARLIEST, Timestamp},
+};
 
 fn text<'a>(event: &'a Json, pointer: &str) -> &'a str {
     event
@@ -211,6 +215,38 @@ async fn a_wall_clock_that_jumps_an_hour_each_way_moves_no_timer() {
             assert_eq!(quality(raised), expected);
             run.stop().await;
         }
+    }
+}
+
+#[tokio::test]
+async fn in_the_night_of_a_clock_change_a_device_with_local_time_is_never_late_and_no_timer_is_off() {
+    let berlin = jiff::tz::TimeZone::get("Europe/Berlin").unwrap();
+    // An hour comes twice; an hour is left out.
+    for midnight in ["2027-10-31T00:00:00+02:00", "2027-03-28T00:00:00+01:00"] {
+        let midnight: jiff::Timestamp = midnight.parse().unwrap();
+        let board = Board::new();
+        board.synchronise(Timestamp(midnight.as_microsecond()));
+        let mut run = board.start();
+        let stamps = Stamps::new(run.clock.clone(), Duration::from_secs(600)).in_zone(berlin.clone());
+        for minute in 0..300 {
+            // Five minutes hot, five minutes cold; measured two seconds before it arrives.
+            let value = if minute / 5 % 2 == 0 { 31.0 } else { 20.0 };
+            let now = jiff::Timestamp::from_microsecond(run.clock.moment().wall.0 - 2_000_000).unwrap();
+            let local = berlin.to_datetime(now);
+            let (at, stamped) = stamps.stamp(Some(OwnTime::Local(local)));
+            assert!(stamped, "{local} is its own time");
+            run.read_at(value, at, stamped).wait(60);
+        }
+        assert_eq!(run.engine.counts().late, 0);
+        let events = run.events().await;
+        let raised = named(&events, "HighTemperature");
+        assert_eq!(raised.len(), 30);
+        for (turn, event) in (0..).zip(raised) {
+            let since = midnight.as_microsecond() + (turn * 600 - 2) * 1_000_000;
+            assert_eq!(micros(event, "/data/episode/since"), since);
+            assert_eq!(event["data"]["episode"]["duration_ms"], 30_000);
+        }
+        run.stop().await;
     }
 }
 

@@ -1,0 +1,276 @@
+//! Both receivers behind a real gateway and a real broker on their bad days. A recorder that nobody cuts or kills is
+//! the truth: what the receivers handled, and what they say is open, must be what it saw.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    time::Duration,
+};
+
+use rumqttc::QoS;
+use serde_json::Value;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    super::{
+        cloud::Cloud,
+        device::{Device, Version},
+        parts::{Cable, Gateway, Mosquitto, Site},
+        text,
+    },
+    Receiver, both,
+};
+
+/// A gateway behind a cable to a broker, a recorder and both receivers, all from the first event on.
+struct Day {
+    /// None in the evening.
+    gateway: Option<Gateway>,
+    door: u16,
+    site: Site,
+    cable: Cable,
+    recorder: Cloud,
+    receivers: [Receiver; 2],
+    _broker: Mosquitto,
+}
+
+/// What the gateway calls itself as long as nobody says otherwise.
+const SOURCE: &str = "urn:tidegate:gateway:plantroom-1";
+const HOT: &str = r#"{"temp": 31.0}"#;
+const COOL: &str = r#"{"temp": 20.0}"#;
+
+impl Day {
+    async fn new(change: impl FnOnce(Site) -> Site) -> Self {
+        let broker = Mosquitto::start().await;
+        let recorder = Cloud::subscribe(broker.port).await;
+        let cable = Cable::to(broker.port).await;
+        let site = change(Site::new().uplink(cable.port, "5"));
+        let receivers = both(site.folder.path(), broker.port).await;
+        let gateway = Gateway::start(&site).await;
+        Self {
+            door: gateway.door,
+            gateway: Some(gateway),
+            site,
+            cable,
+            recorder,
+            receivers,
+            _broker: broker,
+        }
+    }
+
+    fn device(&self, name: &str) -> Device {
+        Device::new(Version::V5, QoS::AtLeastOnce, self.door, name)
+    }
+
+    async fn kill_the_gateway(&mut self) {
+        self.gateway.as_mut().expect("it runs").kill().await;
+    }
+
+    async fn start_the_gateway(&mut self) {
+        self.gateway = Some(Gateway::start(&self.site).await);
+    }
+
+    /// Until the recorder has what `what` looks for, and both receivers are done with all that the recorder saw.
+    async fn settle(&self, what: impl Fn(&Value) -> bool) {
+        self.recorder.wait_for(what).await;
+        for receiver in &self.receivers {
+            let level = || self.truth().is_subset(&receiver.handled_once()) && receiver.has_stored();
+            receiver.until("level with the recorder", level).await;
+        }
+    }
+
+    /// The gateway stops, so that nothing comes any more. Then both have handled what the recorder saw, each event once
+    /// and none else, keep the same state, say that nothing is missing, and that exactly these devices' alarms are open.
+    async fn ends_complete_with_open(&mut self, devices: &[&str]) {
+        self.gateway.take().expect("it runs").stop().await;
+        self.settle(|event| event["type"] == "io.tidegate.gateway.GatewayStopped")
+            .await;
+        self.assert_they_agree_with_the_recorder();
+        self.assert_complete_and_open(devices).await;
+    }
+
+    /// The ids that a perfect receiver has.
+    fn truth(&self) -> HashSet<String> {
+        let distinct = self.recorder.distinct();
+        distinct
+            .iter()
+            .map(|event| text(event, "/id").to_owned())
+            .collect()
+    }
+
+    fn assert_they_agree_with_the_recorder(&self) {
+        let truth = self.truth();
+        let [python, rust] = &self.receivers;
+        for receiver in &self.receivers {
+            let handled = receiver.handled_once();
+            assert!(
+                handled == truth,
+                "{:?}: not handled {:?}, handled and never sent {:?}",
+                receiver.language,
+                truth.difference(&handled).collect::<Vec<_>>(),
+                handled.difference(&truth).collect::<Vec<_>>()
+            );
+        }
+        assert_eq!(timeless(python.state()), timeless(rust.state()));
+    }
+
+    async fn assert_complete_and_open(&self, devices: &[&str]) {
+        for receiver in &self.receivers {
+            let (said, complete) = receiver.report().await;
+            assert!(complete, "{:?}: {said:#?}", receiver.language);
+            let state = receiver.state();
+            let source = state["sources"].as_object().and_then(|all| all.values().next());
+            let episodes = source.and_then(|source| source["episodes"].as_object());
+            let open: BTreeSet<&str> = episodes
+                .expect("one source")
+                .values()
+                .filter(|episode| episode["open"] == true)
+                .filter_map(|episode| text(episode, "/summary").split(':').next())
+                .collect();
+            assert_eq!(open, devices.iter().copied().collect(), "{:?}", receiver.language);
+        }
+    }
+}
+
+/// A receiver's state without what depends on when it heard of it.
+fn timeless(mut state: Value) -> Value {
+    let sources = state["sources"].as_object_mut().expect("sources");
+    for source in sources.values_mut() {
+        source["heard"] = Value::Null;
+        for epoch in source["epochs"].as_object_mut().expect("epochs").values_mut() {
+            for gap in epoch["gaps"].as_array_mut().expect("gaps") {
+                gap[2] = Value::Null;
+            }
+        }
+    }
+    state["handled_bytes"] = Value::Null;
+    state
+}
+
+/// Raises and clears, no faster than receivers can follow.
+async fn now_and_then(mut device: Device, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(Duration::from_millis(50));
+    while !stop.is_cancelled() {
+        ticks.tick().await;
+        device.publish_until_acknowledged(&[HOT, COOL]).await;
+    }
+}
+
+fn number(event: &Value) -> u64 {
+    text(event, "/sequence").parse().expect("digits")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn receivers_handle_every_event_once_over_redeliveries_and_kills_of_the_gateway_and_of_themselves() {
+    let mut random = fastrand::Rng::new();
+    let mut day = Day::new(|site| site).await;
+    let rounds = if std::env::var_os("TIDEGATE_LONG").is_some() {
+        100
+    } else {
+        12
+    };
+    // Something is on its way whenever the cable or a process goes.
+    let stop = CancellationToken::new();
+    let mut devices = JoinSet::new();
+    for name in ["one", "two"] {
+        devices.spawn(now_and_then(day.device(name), stop.clone()));
+    }
+    for round in 0..rounds {
+        // Not a wait for anything: the moment of the fault is what this test draws at random.
+        let moment = tokio::time::Instant::now() + Duration::from_millis(random.u64(0..100));
+        tokio::time::sleep_until(moment).await;
+        let seen = day.recorder.count(|_| true);
+        match round % 4 {
+            // What is published and not acknowledged is published again.
+            0 => {
+                day.cable.deafen();
+                day.recorder.wait_until(|events| events.len() > seen).await;
+                day.cable.cut();
+                day.cable.mend();
+            }
+            1 => {
+                day.kill_the_gateway().await;
+                day.start_the_gateway().await;
+            }
+            // In the middle of what comes, and more comes while it is away.
+            other => {
+                let receiver = &mut day.receivers[other - 2];
+                day.recorder.wait_until(|events| events.len() > seen).await;
+                receiver.kill().await;
+                day.recorder.wait_until(|events| events.len() > seen + 8).await;
+                receiver.start_again();
+            }
+        }
+    }
+    stop.cancel();
+    while let Some(done) = devices.join_next().await {
+        done.expect("a device does not panic");
+    }
+    day.device("one").publish_until_acknowledged(&[HOT]).await;
+    day.device("last").publish_until_acknowledged(&[HOT]).await;
+    day.settle(|event| event["data"]["device"]["id"] == "last").await;
+
+    let (sent, distinct) = (day.recorder.count(|_| true), day.truth().len());
+    assert!(sent > distinct, "nothing was sent twice: {sent}");
+    assert!(day.receivers[0].said().contains(": duplicate"));
+    day.recorder.assert_no_unexplained_gap();
+    day.ends_complete_with_open(&["last", "one"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_full_journal_drops_is_no_open_gap_once_the_gateway_has_said_so() {
+    // Events so large that some hundred of them fill the smallest journal.
+    let mut day = Day::new(|mut site| {
+        site.max_bytes = "8MiB";
+        site.rule(&format!("runbook = \"{}\"", "x".repeat(30_000)))
+    })
+    .await;
+    let mut device = day.device("one");
+    device.publish_until_acknowledged(&[HOT]).await;
+    day.settle(|event| event["transition"] == "raised").await;
+
+    day.cable.cut();
+    for _ in 0..250 {
+        device.publish_until_acknowledged(&[COOL, HOT]).await;
+    }
+    day.device("last").publish_until_acknowledged(&[HOT]).await;
+    day.cable.mend();
+    day.settle(|event| event["type"] == "io.tidegate.gateway.EventsDiscarded")
+        .await;
+    day.settle(|event| event["data"]["device"]["id"] == "last").await;
+
+    day.recorder.assert_no_unexplained_gap();
+    let highest = day.recorder.distinct().iter().map(number).max().expect("some");
+    assert!(
+        day.truth().len() + 100 < usize::try_from(highest).expect("small"),
+        "too little was dropped"
+    );
+    day.ends_complete_with_open(&["last", "one"]).await;
+    for receiver in &day.receivers {
+        let (said, _) = receiver.report().await;
+        assert!(
+            said.iter()
+                .any(|line| line.contains("certain with the next ActiveAlarms")),
+            "{said:#?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_epoch_is_followed_and_voids_what_was_open_in_the_old_one() {
+    let mut day = Day::new(|site| site).await;
+    day.device("old").publish_until_acknowledged(&[HOT]).await;
+    day.settle(|event| event["transition"] == "raised").await;
+    day.cable.cut();
+    day.device("owed").publish_until_acknowledged(&[HOT]).await;
+    day.kill_the_gateway().await;
+
+    // Another board, so to say, for the same site: a changed id begins a new epoch, `source` says that it is the same.
+    let moved = format!("id = \"plantroom-2\"\nsource = \"{SOURCE}\"");
+    let text = day.site.text().replace("id = \"plantroom-1\"", &moved);
+    std::fs::write(day.site.config(), text).expect("written");
+    day.cable.mend();
+    day.start_the_gateway().await;
+    day.device("new").publish_until_acknowledged(&[HOT]).await;
+    day.settle(|event| event["data"]["device"]["id"] == "new").await;
+    day.ends_complete_with_open(&["new"]).await;
+}
