@@ -22,6 +22,7 @@ use crate::{
     },
     hub::Hub,
     journal::{self, Cursor, Journal, Owner, Recovered, SinkPlan},
+    recorder::{self, Recorder},
     rule::{
         DeviceFacts,
         engine::{Engine, Setup},
@@ -163,6 +164,7 @@ impl Daemon {
 struct Gateway {
     journal: Journal,
     journal_ended: oneshot::Receiver<Result<(), journal::Error>>,
+    recorder_ended: Option<recorder::Ended>,
     announcer: Announcer,
     /// Without any source the engine still has deadlines to keep: this sender lives until the stop.
     intake: Intake,
@@ -199,10 +201,12 @@ impl Gateway {
         let announcer = Announcer::new(journal.clone(), clock.clone(), gateway, &config.events.off);
         let engine = restore(config, &recovered, &journal, &clock);
 
+        let (recorder, recorder_ended) = start_recorder(config, &clock)?.unzip();
         let (intake, deliveries) = mpsc::channel(INTAKE_LEN);
         let mut gateway = Self {
             journal: journal.clone(),
             journal_ended,
+            recorder_ended,
             announcer: announcer.clone(),
             intake,
             addresses: Vec::new(),
@@ -214,7 +218,14 @@ impl Gateway {
             others: JoinSet::new(),
         };
         let (status, engine_status) = watch::channel(evaluate::Status::default());
-        let evaluation = evaluate::evaluate(engine, deliveries, journal.clone(), clock.clone(), status);
+        let evaluation = evaluate::evaluate(
+            engine,
+            deliveries,
+            journal.clone(),
+            recorder,
+            clock.clone(),
+            status,
+        );
         gateway.engine.spawn(named("engine", evaluation));
         let uplinks = gateway.start_uplinks(sinks, &origin, recovered.epoch);
         let hub = Hub::new();
@@ -325,6 +336,11 @@ impl Gateway {
             // No `closed` frame: this was no clean stop, and the next start shall know it.
             return Err(Error::StageEnded("engine, while it stopped,".into()));
         }
+        if let Some(ended) = self.recorder_ended.take()
+            && timeout(STAGE_GRACE, ended).await.is_err()
+        {
+            warn!("the recorder did not stop in time; the newest readings are not recorded");
+        }
         settle(&self.journal, &self.announcer).await;
         self.stop_forwarders.cancel();
         if !finish(&mut self.forwarders, GRACE).await {
@@ -375,6 +391,21 @@ async fn finish(stages: &mut JoinSet<&'static str>, grace: Duration) -> bool {
     let orderly = timeout(grace, ended).await.unwrap_or(false);
     stages.shutdown().await;
     orderly
+}
+
+fn start_recorder(config: &Config, clock: &Clock) -> Result<Option<(Recorder, recorder::Ended)>, Error> {
+    let Some(wanted) = &config.recorder else {
+        return Ok(None);
+    };
+    let settings = recorder::Settings {
+        dir: recorder::beside(&config.journal.dir),
+        max_bytes: wanted.max_bytes,
+    };
+    let started = Recorder::start(settings, clock.clone()).map_err(|source| Error::System {
+        act: "start the recorder's thread",
+        source,
+    })?;
+    Ok(Some(started))
 }
 
 fn load_tls(config: &Config) -> Result<Vec<(forward::mqtt::Settings, Tls)>, Error> {

@@ -130,7 +130,7 @@ impl Recorder {
             .spawn(move || {
                 thread.run(&batches);
                 // Nobody may be left who wants to know.
-                drop(ended_sender.send(()));
+                ended_sender.send(()).ok();
             })?;
         Ok((Self { sender, shared }, ended))
     }
@@ -171,7 +171,9 @@ impl Thread {
     fn run(mut self, batches: &Receiver<Batch>) {
         loop {
             let now = self.clock.now();
-            let wait = self.since.map_or(EVERY, |since| EVERY.saturating_sub(now.since(since)));
+            let wait = self
+                .since
+                .map_or(EVERY, |since| EVERY.saturating_sub(now.since(since)));
             match batches.recv_timeout(wait) {
                 Ok(batch) => self.take(&batch),
                 Err(RecvTimeoutError::Timeout) => self.write(),
@@ -240,7 +242,11 @@ impl Thread {
             Some(store) => store.append(&frame).and_then(|()| {
                 // What comes next is numbered anew, so the frame had to be out before.
                 let full = store.is_full();
-                if full { store.roll().map(|()| true) } else { Ok(false) }
+                if full {
+                    store.roll().map(|()| true)
+                } else {
+                    Ok(false)
+                }
             }),
             None => Err(std::io::Error::other("no file is open")),
         };
@@ -264,7 +270,9 @@ impl Thread {
     fn pause(&mut self, error: &std::io::Error) {
         if self.failed.is_none() {
             let dir = self.settings.dir.display();
-            warn!("the recorder pauses, could not write to {dir}: {error}; readings are evaluated and not recorded");
+            warn!(
+                "the recorder pauses, could not write to {dir}: {error}; readings are evaluated and not recorded"
+            );
         }
         self.failed = Some(self.clock.now());
         self.store = None;

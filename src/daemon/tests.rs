@@ -198,7 +198,7 @@ async fn a_stop_does_not_wait_for_room_in_a_parked_journal() {
     let (intake, deliveries) = mpsc::channel(INTAKE_LEN);
     let (status, _) = watch::channel(evaluate::Status::default());
     drop(intake);
-    let evaluation = evaluate::evaluate(engine, deliveries, journal, clock, status);
+    let evaluation = evaluate::evaluate(engine, deliveries, journal, None, clock, status);
     timeout(PATIENCE, evaluation).await.expect("it ends");
 }
 
@@ -239,7 +239,7 @@ async fn a_flood_of_late_readings_holds_no_deadline_back() {
 
     let (intake, deliveries) = mpsc::channel(INTAKE_LEN);
     let (status, _) = watch::channel(evaluate::Status::default());
-    let evaluation = evaluate::evaluate(engine, deliveries, journal.clone(), clock, status);
+    let evaluation = evaluate::evaluate(engine, deliveries, journal.clone(), None, clock, status);
     let mut evaluation = pin!(tokio::task::unconstrained(evaluation));
     for millis in 1..50 {
         let late = EngineTime(began.0 - 1000 * millis);

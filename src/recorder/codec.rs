@@ -55,7 +55,11 @@ impl Encoder {
 
     /// Takes a reading that was evaluated at `now`.
     pub fn push(&mut self, reading: &Reading, now: EngineTime) {
-        let key = (reading.device.clone(), reading.metric.clone(), reading.unit.clone());
+        let key = (
+            reading.device.clone(),
+            reading.metric.clone(),
+            reading.unit.clone(),
+        );
         let next = self.series.len() as u64;
         let (number, last) = self.series.entry(key).or_insert((next, EngineTime(i64::MIN)));
         if *number == next {
@@ -194,7 +198,7 @@ fn varint(into: &mut Vec<u8>, mut number: u64) {
         into.push((number & 0x7f) as u8 | 0x80);
         number >>= 7;
     }
-    into.push(number as u8 & 0x7f);
+    into.push((number & 0x7f) as u8);
 }
 
 fn zigzag(number: i64) -> u64 {
@@ -306,7 +310,7 @@ mod tests {
             device: DeviceId::new(device).unwrap(),
             metric: Metric::new("temperature").unwrap(),
             value,
-            unit: (device.len() % 2 == 0).then(|| "Cel".into()),
+            unit: (device.len().is_multiple_of(2)).then(|| "Cel".into()),
             at: EngineTime(at),
             stamped,
         }
@@ -336,9 +340,9 @@ mod tests {
                 .collect();
             let mut read = Vec::new();
             for chunk in told.chunks(told.len().div_ceil(frames)) {
-                chunk.iter().for_each(|reading| encoder.push(reading, EngineTime(0)));
+                for reading in chunk { encoder.push(reading, EngineTime(0)); }
                 let (frame, count) = encoder.frame(&moment_at(5)).unwrap();
-                prop_assert_eq!(count as usize, chunk.len());
+                prop_assert_eq!(count, chunk.len() as u64);
                 let frame = decoder.frame(payload(&frame).unwrap()).unwrap();
                 prop_assert_eq!(frame.moment, moment_at(5));
                 prop_assert_eq!(frame.began, read.is_empty());
@@ -369,7 +373,10 @@ mod tests {
         let mut encoder = Encoder::new();
         for second in 0..1000 {
             let value = Value::Number(20.0 + f64::from(second % 97) / 10.0);
-            encoder.push(&reading("t-1", value, i64::from(second) * 1_000_000, false), EngineTime(0));
+            encoder.push(
+                &reading("t-1", value, i64::from(second) * 1_000_000, false),
+                EngineTime(0),
+            );
         }
         let (frame, _) = encoder.frame(&moment_at(0)).unwrap();
         assert!(frame.len() < 9 * 1000, "{} bytes", frame.len());

@@ -57,7 +57,10 @@ impl Store {
         self.file = None;
         let number = self.segments.last().map_or(1, |(number, _)| number + 1);
         self.make_room(MAGIC.len() as u64)?;
-        let mut file = File::options().append(true).create_new(true).open(path(&self.dir, number))?;
+        let mut file = File::options()
+            .append(true)
+            .create_new(true)
+            .open(path(&self.dir, number))?;
         self.segments.push((number, 0));
         file.write_all(MAGIC)?;
         self.grown(MAGIC.len() as u64);

@@ -37,7 +37,11 @@ fn recorded(dir: &Path) -> (Vec<(Value, Timestamp, ClockQuality)>, usize, Damage
     let (mut readings, mut began) = (Vec::new(), 0);
     let damage = read(dir, |record| {
         match record {
-            Record::Reading { reading, wall, quality } => readings.push((reading.value, wall, quality)),
+            Record::Reading {
+                reading,
+                wall,
+                quality,
+            } => readings.push((reading.value, wall, quality)),
             Record::Began(_) => began += 1,
         }
         Ok(())
@@ -45,10 +49,10 @@ fn recorded(dir: &Path) -> (Vec<(Value, Timestamp, ClockQuality)>, usize, Damage
     (readings, began, damage.unwrap())
 }
 
-fn numbers(dir: &Path) -> Vec<f64> {
+fn numbers(dir: &Path) -> Vec<u32> {
     let (readings, ..) = recorded(dir);
     let number = |(value, ..): &(Value, Timestamp, ClockQuality)| match value {
-        Value::Number(number) => *number,
+        Value::Number(number) => number.to_string().parse().unwrap(),
         other => panic!("{other:?}"),
     };
     readings.iter().map(number).collect()
@@ -65,18 +69,35 @@ fn the_bound_holds_and_the_oldest_goes() {
             store.roll().unwrap();
             encoder.anew();
         }
-        store.append(&frame(&mut encoder, batch * 50..batch * 50 + 50, some_moment())).unwrap();
-        let used: u64 = store::list(dir.path()).unwrap().iter().map(|(_, length)| length).sum();
+        store
+            .append(&frame(&mut encoder, batch * 50..batch * 50 + 50, some_moment()))
+            .unwrap();
+        let used: u64 = store::list(dir.path())
+            .unwrap()
+            .iter()
+            .map(|(_, length)| length)
+            .sum();
         assert!(used <= max, "{used} bytes after batch {batch}");
     }
     let kept = numbers(dir.path());
-    assert_eq!(kept.last(), Some(&49_999.0));
+    assert_eq!(kept.last(), Some(&49_999));
     let first = kept.first().unwrap();
-    assert!(*first > 10_000.0 && kept.len() > 3000, "from {first}: {} readings", kept.len());
-    assert!(kept.windows(2).all(|pair| pair[1] == pair[0] + 1.0), "without a gap");
+    assert!(
+        *first > 10_000 && kept.len() > 3000,
+        "from {first}: {} readings",
+        kept.len()
+    );
+    assert!(
+        kept.windows(2).all(|pair| pair[1] == pair[0] + 1),
+        "without a gap"
+    );
     let smaller = Store::open(dir.path(), max / 2).unwrap();
     drop(smaller);
-    let used: u64 = store::list(dir.path()).unwrap().iter().map(|(_, length)| length).sum();
+    let used: u64 = store::list(dir.path())
+        .unwrap()
+        .iter()
+        .map(|(_, length)| length)
+        .sum();
     assert!(used <= max / 2, "{used} bytes under a smaller bound");
 }
 
@@ -93,10 +114,12 @@ fn a_torn_tail_is_cut_off_and_what_comes_next_is_read() {
     assert_eq!(numbers(dir.path()).len(), 10, "read while the tail is torn");
     let mut store = Store::open(dir.path(), 1 << 20).unwrap();
     assert!(!store.is_full(), "it goes on in the same file");
-    store.append(&frame(&mut Encoder::new(), 20..30, some_moment())).unwrap();
+    store
+        .append(&frame(&mut Encoder::new(), 20..30, some_moment()))
+        .unwrap();
     let (readings, began, damage) = recorded(dir.path());
     assert_eq!((readings.len(), began, damage.bytes), (20, 2, 0));
-    assert_eq!(numbers(dir.path())[10], 20.0);
+    assert_eq!(numbers(dir.path())[10], 20);
 }
 
 #[test]
@@ -107,8 +130,16 @@ fn damage_in_an_older_file_costs_the_rest_of_that_file_and_is_counted() {
     for file in 0..2 {
         store.roll().unwrap();
         encoder.anew();
-        store.append(&frame(&mut encoder, file * 20..file * 20 + 10, some_moment())).unwrap();
-        store.append(&frame(&mut encoder, file * 20 + 10..file * 20 + 20, some_moment())).unwrap();
+        store
+            .append(&frame(&mut encoder, file * 20..file * 20 + 10, some_moment()))
+            .unwrap();
+        store
+            .append(&frame(
+                &mut encoder,
+                file * 20 + 10..file * 20 + 20,
+                some_moment(),
+            ))
+            .unwrap();
     }
     let path = store::path(dir.path(), 1);
     let mut bytes = std::fs::read(&path).unwrap();
@@ -131,7 +162,10 @@ fn times_of_a_boot_are_computed_from_when_its_clock_was_right() {
     store.append(&frame(&mut encoder, 10..11, unknown)).unwrap();
     store.append(&frame(&mut encoder, 25..26, right)).unwrap();
     let (readings, ..) = recorded(dir.path());
-    let told: Vec<_> = readings.iter().map(|(_, wall, quality)| (wall.0 / 1_000_000, *quality)).collect();
+    let told: Vec<_> = readings
+        .iter()
+        .map(|(_, wall, quality)| (wall.0 / 1_000_000, *quality))
+        .collect();
     assert_eq!(
         told,
         [
@@ -195,5 +229,5 @@ async fn a_disk_that_fails_drops_readings_and_stops_nothing() {
 #[test]
 fn nothing_recorded_is_no_error() {
     let dir = tempfile::tempdir().unwrap();
-    assert_eq!(numbers(&dir.path().join("never-made")), Vec::<f64>::new());
+    assert_eq!(numbers(&dir.path().join("never-made")), Vec::<u32>::new());
 }
