@@ -50,8 +50,10 @@ impl Backtest {
         let rules = super::test::rules(&self.rules).map_err(|report| super::wrong(&report))?;
         let config = super::configuration(&self.config)?;
         let dir = place(&self.config, None)?;
-        let (would, span, count, damage) = replay(&dir, rules, Span::of(self.from, self.to))
-            .map_err(|error| Failure::Failed(format!("tidegate: could not read {}: {error}", dir.display())))?;
+        let (would, span, count, damage) =
+            replay(&dir, rules, Span::of(self.from, self.to)).map_err(|error| {
+                Failure::Failed(format!("tidegate: could not read {}: {error}", dir.display()))
+            })?;
         warn_of(damage);
         let mut did = Vec::new();
         let read = journal::peek(&config.journal.dir, |entry| {
@@ -108,7 +110,10 @@ fn replay(dir: &Path, rules: Rules, wanted: Span) -> io::Result<Replayed> {
         to: Timestamp(last.0.saturating_add(SAME)),
     };
     let said = replay.map(|replay| replay.done(last)).unwrap_or_default();
-    let would = said.into_iter().map(|(at, said)| Event { at, draft: said.draft });
+    let would = said.into_iter().map(|(at, said)| Event {
+        at,
+        draft: said.draft,
+    });
     Ok((would.collect(), span, count, damage))
 }
 
@@ -138,9 +143,16 @@ fn tell(would: Vec<Event>, mut did: Vec<Event>, readings: u64, out: &mut impl Wr
     if !lines.is_empty() {
         writeln!(out)?;
     }
-    let readings = super::counted(usize::try_from(readings).unwrap_or(usize::MAX), "reading", "readings");
+    let readings = super::counted(
+        usize::try_from(readings).unwrap_or(usize::MAX),
+        "reading",
+        "readings",
+    );
     let (both, new, gone) = (counted('='), counted('+'), counted('-'));
-    writeln!(out, "{readings}; = {both} as it was, + {new} only with these rules, - {gone} only as it was")
+    writeln!(
+        out,
+        "{readings}; = {both} as it was, + {new} only with these rules, - {gone} only as it was"
+    )
 }
 
 impl Event {

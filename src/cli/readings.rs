@@ -67,17 +67,30 @@ impl Readings {
 
     fn write(&self, dir: &Path, out: &mut impl Write) -> io::Result<recorder::Damage> {
         let span = Span::of(self.from, self.to);
-        let device = self.device.as_ref().map(|pattern| Pattern(pattern.as_str().into()));
+        let device = self
+            .device
+            .as_ref()
+            .map(|pattern| Pattern(pattern.as_str().into()));
         if self.format == Format::Csv {
             writeln!(out, "time,device,metric,value,unit,stamped,clockquality")?;
         }
         recorder::read(dir, |record| {
-            let Record::Reading { reading, wall, quality } = record else {
+            let Record::Reading {
+                reading,
+                wall,
+                quality,
+            } = record
+            else {
                 return Ok(());
             };
             let wanted = span.has(wall)
-                && device.as_ref().is_none_or(|device| device.matches(reading.device.as_str()))
-                && self.metric.as_ref().is_none_or(|metric| *metric == reading.metric.as_str());
+                && device
+                    .as_ref()
+                    .is_none_or(|device| device.matches(reading.device.as_str()))
+                && self
+                    .metric
+                    .as_ref()
+                    .is_none_or(|metric| *metric == reading.metric.as_str());
             if !wanted {
                 return Ok(());
             }
@@ -93,7 +106,10 @@ impl Readings {
 fn table(out: &mut impl Write, reading: &Reading, wall: Timestamp) -> io::Result<()> {
     let unit = reading.unit.as_deref().unwrap_or_default();
     let value = super::shown(&reading.value);
-    let line = format!("{wall}  {:<24}  {:<20}  {value} {unit}", reading.device, reading.metric);
+    let line = format!(
+        "{wall}  {:<24}  {:<20}  {value} {unit}",
+        reading.device, reading.metric
+    );
     writeln!(out, "{}", line.trim_end())
 }
 

@@ -47,7 +47,10 @@ impl Span {
         let now = Clock::system().moment().wall;
         let at = |time| match time {
             Time::At(at) => at,
-            Time::Ago(ago) => Timestamp(now.0.saturating_sub(i64::try_from(ago.as_micros()).unwrap_or(i64::MAX))),
+            Time::Ago(ago) => Timestamp(
+                now.0
+                    .saturating_sub(i64::try_from(ago.as_micros()).unwrap_or(i64::MAX)),
+            ),
         };
         Self {
             from: from.map_or(Timestamp(i64::MIN), at),
@@ -88,7 +91,10 @@ pub(super) fn written(result: io::Result<()>) -> Result<(), Failure> {
 /// Says on stderr what could not be read.
 pub(super) fn warn_of(damage: recorder::Damage) {
     if damage.bytes > 0 {
-        let said = format!("warning: {} bytes of the recorded readings are damaged and left out", damage.bytes);
+        let said = format!(
+            "warning: {} bytes of the recorded readings are damaged and left out",
+            damage.bytes
+        );
         // Nobody may listen there.
         writeln!(io::stderr(), "{said}").ok();
     }

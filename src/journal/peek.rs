@@ -24,7 +24,10 @@ use super::{
 pub fn peek(dir: &Path, mut take: impl FnMut(Entry)) -> Result<(), Error> {
     let names = Disk.list(dir).map_err(at("list", dir))?;
     let mut epochs = Vec::new();
-    for name in names.iter().filter(|name| *name == "current" || name.starts_with("epoch-")) {
+    for name in names
+        .iter()
+        .filter(|name| *name == "current" || name.starts_with("epoch-"))
+    {
         let dir = dir.join(name);
         if let Some(identity) = identity(&dir).map_err(at("read the identity in", &dir))? {
             epochs.push((identity.after, identity.epoch, dir));

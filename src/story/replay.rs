@@ -77,7 +77,11 @@ impl Replay {
         self.gateway.settle(self.now);
         let start = self.start.0;
         let wall = |said: &Said| Timestamp(start.saturating_add(said.at.0));
-        self.gateway.said.into_iter().map(|said| (wall(&said), said)).collect()
+        self.gateway
+            .said
+            .into_iter()
+            .map(|said| (wall(&said), said))
+            .collect()
     }
 
     /// Time goes by until then; it never goes back.

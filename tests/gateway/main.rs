@@ -9,6 +9,7 @@ mod hostile;
 mod kill;
 mod parts;
 mod receivers;
+mod recorder;
 mod service;
 
 use std::time::Duration;

@@ -192,6 +192,11 @@ impl Site {
         self
     }
 
+    pub(crate) fn recorder(mut self, max_bytes: &str) -> Self {
+        _ = writeln!(self.tables, "[recorder]\nmax-bytes = \"{max_bytes}\"");
+        self
+    }
+
     pub(crate) fn serial(mut self, port: &std::path::Path) -> Self {
         _ = write!(
             self.tables,
