@@ -2,23 +2,29 @@
 
 use std::{
     fmt,
-    io::IsTerminal,
+    io::{self, IsTerminal},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+use serde::de::DeserializeOwned;
+
+use crate::{
+    config::{Config, Report, units},
+    control::{self, Request},
+    reading::Value,
+};
 
 mod backtest;
 mod check;
+mod events;
+mod mute;
 mod readings;
 mod recorded;
+mod reload;
 mod run;
 mod test;
-
-use crate::{
-    config::{Config, Report},
-    reading::Value,
-};
 
 /// Where the package puts it.
 const CONFIGURATION: &str = "/etc/tidegate/gateway.toml";
@@ -36,8 +42,9 @@ pub struct Arguments {
 
 const ENVIRONMENT: &str = "\
 Environment:
-  STATE_DIRECTORY  Where the journal and the last good configuration are kept [default: /var/lib/tidegate]
-  TIDEGATE_LOG     What is logged: info, debug, tidegate::source=debug [default: info]";
+  STATE_DIRECTORY    Where the journal and the last good configuration are kept [default: /var/lib/tidegate]
+  RUNTIME_DIRECTORY  Where the control socket is made [default: the state directory]
+  TIDEGATE_LOG       What is logged: info, debug, tidegate::source=debug [default: info]";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -58,6 +65,8 @@ enum Command {
         /// Exit with code 78 if the configuration does not load, even if an earlier one did.
         #[arg(long)]
         strict: bool,
+        #[command(flatten)]
+        socket: Socket,
     },
     /// Say whether a configuration is right, and if not, where and what to do.
     ///
@@ -84,6 +93,95 @@ enum Command {
     /// mark: = it came then and would come now, + it would only come with these rules, - it only came then. Events are
     /// the same if event, device and transition are, within 2 s.
     Backtest(backtest::Backtest),
+    /// Have the running gateway read its configuration again.
+    ///
+    /// The new file is checked first: if it is wrong, nothing changes and the report is printed (exit code 78). What
+    /// can only change with a restart is named. SIGHUP does the same; its report is in the log.
+    #[command(after_help = SOCKET)]
+    Reload {
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Mute a device or a rule for a while.
+    ///
+    /// Its open alarms are cleared (reason `muted`) and it raises none until the end; those that still hold then are
+    /// raised. Muting again replaces the end and the reason.
+    #[command(after_help = SOCKET)]
+    Mute {
+        /// A device's id or a rule's name (`device:NAME` or `rule:NAME` where there are both).
+        #[arg(value_name = "DEVICE|RULE")]
+        target: String,
+        /// For how long: 30m, 2h, 1d.
+        #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+        length: Duration,
+        /// Why, for whoever reads the event.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// End a mute before its time.
+    #[command(after_help = SOCKET)]
+    Unmute {
+        /// A device's id or a rule's name, as it was muted.
+        #[arg(value_name = "DEVICE|RULE")]
+        target: String,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// What the running gateway knows of its devices.
+    Device {
+        #[command(subcommand)]
+        command: DeviceCommand,
+    },
+    /// What the running gateway has raised.
+    #[command(after_help = SOCKET)]
+    Events {
+        /// The alarms that are open now. Records them as `ActiveAlarms`, too, for receivers that lost theirs.
+        #[arg(long, required = true)]
+        active: bool,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        socket: Socket,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum DeviceCommand {
+    /// Forget a device: its alarms are cleared (reason `device-removed`), its state and its place are free.
+    ///
+    /// It is known anew if it sends again.
+    #[command(after_help = SOCKET)]
+    Forget {
+        /// The device's id.
+        #[arg(value_name = "ID")]
+        id: String,
+        #[command(flatten)]
+        socket: Socket,
+    },
+}
+
+const SOCKET: &str = "\
+Asks the running gateway at $RUNTIME_DIRECTORY/control.sock, else at $STATE_DIRECTORY/control.sock; without these at
+/run/tidegate/control.sock, where the service has it, else at /var/lib/tidegate/control.sock.";
+
+#[derive(Debug, Args)]
+struct Socket {
+    /// The gateway's control socket [default: where the service has it].
+    #[arg(long = "socket", value_name = "PATH")]
+    path: Option<PathBuf>,
+}
+
+impl Socket {
+    fn found(self) -> PathBuf {
+        self.path.unwrap_or_else(control::socket_to_ask)
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    units::duration(text).ok_or_else(|| units::DURATION_FORM.to_owned())
 }
 
 impl Arguments {
@@ -94,13 +192,41 @@ impl Arguments {
     /// [`Failure`], whose text is for a person and whose code is for a script.
     pub fn execute(self) -> Result<(), Failure> {
         match self.command {
-            Command::Run { config, strict } => run::run(&config, strict),
+            Command::Run {
+                config,
+                strict,
+                socket,
+            } => run::run(&config, strict, socket.path),
             Command::Check { config } => check::check(&config),
+            Command::Reload { socket } => reload::reload(&socket.found()),
+            Command::Mute {
+                target,
+                length,
+                reason,
+                socket,
+            } => mute::mute(&socket.found(), target, length, reason),
+            Command::Unmute { target, socket } => mute::unmute(&socket.found(), target),
+            Command::Device {
+                command: DeviceCommand::Forget { id, socket },
+            } => mute::forget(&socket.found(), id),
+            Command::Events { json, socket, .. } => events::active(&socket.found(), json),
             Command::Test { files } => test::test(&files),
             Command::Readings(readings) => readings.list(),
             Command::Backtest(backtest) => backtest.run(),
         }
     }
+}
+
+/// What the running gateway answers.
+fn asked<Answer: DeserializeOwned>(socket: &Path, request: &Request) -> Result<Answer, Failure> {
+    control::ask(socket, request).map_err(|error| match error {
+        control::Error::Configuration(report) => Failure::Configuration(report),
+        error => Failure::failed(&error),
+    })
+}
+
+fn printed(written: io::Result<()>) -> Result<(), Failure> {
+    written.map_err(|error| Failure::Failed(format!("tidegate: could not write to the terminal: {error}")))
 }
 
 /// Why a command did not do what was asked.

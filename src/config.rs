@@ -8,15 +8,19 @@
 //! cannot be used is an error; a password file that cannot be read is a warning, because it is read again for every
 //! connection and may come later. [`Config::parse`] looks at the text alone. Neither opens a port.
 //!
-//! Relative paths stay as they are written.
+//! A configuration may include further files, with rules, overrides, devices and periods; reports name the right one.
+//! [`RuleSet`] is such a part alone: rules to try out, without a gateway around them.
+//!
+//! Relative paths stay as they are written, but for those of `include`, which count from the file that names them.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use jiff::tz::TimeZone;
 use sha2::{Digest, Sha256};
-use toml::de::DeTable;
+use toml::de::{DeTable, Deserializer};
 
-use self::{check::Checker, error::Problem, syntax::syntax};
-pub use self::{error::Report, machine::Machine, shape::closest};
+use self::{check::Checker, error::Problem, include::Wrong, syntax::syntax, texts::Texts};
+pub use self::{error::Report, machine::Machine, ruleset::RuleSet, shape::closest, texts::FileText};
 use crate::{event::Labels, forward, journal, rule, source};
 
 mod check;
@@ -25,17 +29,24 @@ mod cross;
 mod door;
 mod error;
 mod files;
+mod include;
 pub mod keys;
 mod line;
 mod machine;
 mod metrics;
+mod names;
+mod overrides;
+mod periods;
 mod raw;
 mod rules;
+mod ruleset;
 mod shape;
 mod site;
 mod syntax;
+mod texts;
 pub mod units;
 mod uplink;
+mod watched;
 
 /// A configuration that is right.
 #[derive(Clone, Debug)]
@@ -44,6 +55,8 @@ pub struct Config {
     pub gateway: Gateway,
     /// `[journal]`.
     pub journal: journal::Settings,
+    /// `[journal] checkpoint`: how much window data a crash may cost.
+    pub checkpoint: Duration,
     /// `[events]`.
     pub events: Events,
     /// `[mqtt]`; none: no door.
@@ -60,14 +73,25 @@ pub struct Config {
     pub rules: Vec<Arc<rule::Rule>>,
     /// `[[sink.mqtt]]`: at most one for now.
     pub sinks: Vec<forward::mqtt::Settings>,
+    /// `[recorder]`; none: off.
+    pub recorder: Option<Recorder>,
     /// What a person should hear about, and yet is no error: one line each, `file:line: text`.
     pub warnings: Vec<String>,
-    /// SHA-256 of the file, in hex.
+    /// What was read: the file itself, then what it includes.
+    pub files: Arc<[FileText]>,
+    /// SHA-256 of all their texts, in hex.
     pub sha256: String,
 }
 
+/// `[recorder]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recorder {
+    /// Everything that it may occupy.
+    pub max_bytes: u64,
+}
+
 /// `[gateway]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Gateway {
     /// The id: configured, else from the board's serial number, else the machine id.
     pub id: Arc<str>,
@@ -75,13 +99,17 @@ pub struct Gateway {
     pub source: Arc<str>,
     /// Copied into every event.
     pub labels: Labels,
+    /// For periods and for devices that send local time.
+    pub timezone: TimeZone,
 }
 
 /// `[events]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Events {
     /// Gateway events not recorded.
     pub off: Vec<String>,
+    /// How long a lost device may be away before `DeviceDisconnected`.
+    pub offline_after: Duration,
     /// `GatewayAlive`; none: "off".
     pub heartbeat: Option<Duration>,
     /// A reading's own time further off than this is not believed.
@@ -95,42 +123,102 @@ impl Config {
     ///
     /// A [`Report`] of all that is wrong with it, or why it could not be read.
     pub fn load(path: &Path) -> Result<Self, Report> {
-        let text = Report::read(path, "the configuration")?;
-        Self::read(&path.display().to_string(), &text, &Machine::read(), files::check)
+        let (texts, wrong) = include::gather(open(path)?);
+        Self::read(texts, wrong, &Machine::read(), files::check)
     }
 
-    /// The configuration in `text`, which reports call `path_shown`.
+    /// The configuration that `files` are, the main one first and those that it includes behind it, with this
+    /// machine's defaults. Their `include`s are not followed again.
+    ///
+    /// # Errors
+    ///
+    /// A [`Report`] of all that is wrong with it.
+    pub fn of_files(files: Vec<FileText>) -> Result<Self, Report> {
+        let mut files = files.into_iter();
+        let main = files.next().unwrap_or_else(|| FileText {
+            path: "nothing".into(),
+            text: String::new(),
+        });
+        let mut texts = Texts::new(main);
+        files.for_each(|file| texts.push(file));
+        Self::read(texts, Vec::new(), &Machine::read(), files::check)
+    }
+
+    /// The configuration in `text`, which reports call `path_shown`. Standing alone, it can include nothing.
     ///
     /// # Errors
     ///
     /// A [`Report`] of all that is wrong with it.
     pub fn parse(path_shown: &str, text: &str, machine: &Machine) -> Result<Self, Report> {
-        Self::read(path_shown, text, machine, |_, _, _| ())
+        let texts = Texts::alone(path_shown, text);
+        let wrong = include::refused(&texts);
+        Self::read(texts, wrong, machine, |_, _, _| ())
     }
 
-    fn read(path_shown: &str, text: &str, machine: &Machine, files: FileCheck) -> Result<Self, Report> {
-        let mut checker = Checker::new(text);
-        let built = build(text, machine, files, &mut checker);
-        match built {
-            Some(mut config) if checker.problems.is_empty() => {
-                checker.warnings.sort_by_key(|warning| warning.line);
-                config.warnings = checker
-                    .warnings
-                    .iter()
-                    .map(|warning| warning.plain(path_shown))
-                    .collect();
+    fn read(texts: Texts, wrong: Vec<Wrong>, machine: &Machine, files: FileCheck) -> Result<Self, Report> {
+        let mut checker = Checker::new(&texts);
+        let config = written(&texts, wrong, &mut checker).map(|file| {
+            let config = compose(&file, machine, &mut checker);
+            files(&file, &config, &mut checker);
+            config
+        });
+        let Checker {
+            problems,
+            mut warnings,
+            ..
+        } = checker;
+        match config {
+            Some(mut config) if problems.is_empty() => {
+                warnings.sort_by_key(|warning| (warning.file, warning.line));
+                let plain = |warning: &Problem| warning.plain(texts.files());
+                config.warnings = warnings.iter().map(plain).collect();
+                config.files = texts.into_files().into();
+                let mut sha256 = Sha256::new();
+                config.files.iter().for_each(|file| sha256.update(&file.text));
+                config.sha256 = hex(&sha256.finalize());
                 Ok(config)
             }
-            _ => Err(Report::new(path_shown, text, checker.problems)),
+            _ => Err(Report::new(texts, problems)),
         }
     }
+}
+
+/// The text at `path`.
+fn open(path: &Path) -> Result<FileText, Report> {
+    let text = Report::read(path, "the configuration")?;
+    Ok(FileText {
+        path: path.to_owned(),
+        text,
+    })
 }
 
 /// Looks at the files that a configuration names.
 type FileCheck = fn(&raw::File, &Config, &mut Checker<'_>);
 
-/// None if what is wrong leaves nothing to build from; otherwise right only if the checker has no problem.
-fn build(text: &str, machine: &Machine, files: FileCheck, checker: &mut Checker<'_>) -> Option<Config> {
+/// What all files say together; `wrong` is what their includes have. None, reported: what is wrong leaves nothing to
+/// build from.
+fn written(texts: &Texts, wrong: Vec<Wrong>, checker: &mut Checker<'_>) -> Option<raw::File> {
+    for (span, message) in wrong {
+        checker.wrong(span, message);
+    }
+    let mut all: Option<raw::File> = None;
+    for text in texts.padded() {
+        let known = if all.is_none() {
+            &keys::FILE
+        } else {
+            &keys::INCLUDED
+        };
+        let file = one(&text, known, checker).unwrap_or_default();
+        match &mut all {
+            None => all = Some(file),
+            Some(all) => all.absorb(file),
+        }
+    }
+    all.filter(|_| checker.problems.is_empty())
+}
+
+/// One file, behind its blanks.
+fn one(text: &str, known: &'static keys::Table, checker: &mut Checker<'_>) -> Option<raw::File> {
     let document = match DeTable::parse(text) {
         Ok(document) => document,
         Err(error) => {
@@ -138,30 +226,30 @@ fn build(text: &str, machine: &Machine, files: FileCheck, checker: &mut Checker<
             return None;
         }
     };
-    shape::check(document.get_ref(), checker);
-    if !checker.problems.is_empty() {
+    let before = checker.problems.len();
+    shape::check(known, document.get_ref(), checker);
+    if checker.problems.len() > before {
         return None;
     }
-    let file: raw::File = match toml::from_str(text) {
-        Ok(file) => file,
+    match serde::Deserialize::deserialize(Deserializer::from(document)) {
+        Ok(file) => Some(raw::File::list_periods(file)),
         Err(error) => {
             // `shape` has looked at every key: what is left is a mistake of ours, told all the same.
+            let error: toml::de::Error = error;
             let message = error.message().trim().replace('\n', "; ");
-            checker.problems.push(match error.span() {
-                Some(span) => Problem::at(text, span, message),
-                None => Problem::of_file(message),
-            });
-            return None;
+            match error.span() {
+                Some(span) => checker.wrong(span, message),
+                None => checker.wrong_file(&message),
+            }
+            None
         }
-    };
-    let config = compose(&file, text, machine, checker);
-    files(&file, &config, checker);
-    Some(config)
+    }
 }
 
-fn compose(file: &raw::File, text: &str, machine: &Machine, checker: &mut Checker<'_>) -> Config {
+fn compose(file: &raw::File, machine: &Machine, checker: &mut Checker<'_>) -> Config {
     let gateway = site::gateway(&file.gateway, machine, checker);
     let journal = site::journal(&file.journal, machine, checker);
+    let checkpoint = site::checkpoint(&file.journal, checker);
     let events = site::events(&file.events, checker);
     let type_prefix = site::type_prefix(&file.events, checker);
     let before_sources = checker.problems.len();
@@ -173,11 +261,13 @@ fn compose(file: &raw::File, text: &str, machine: &Machine, checker: &mut Checke
     let mut serial = line::lines(&file.serial, checker);
     let sources_right = checker.problems.len() == before_sources;
     let devices = cross::devices(&file.device, checker);
-    let placed = rules::rules(file, &type_prefix, checker);
+    let periods = periods::periods(&file.periods, &gateway.timezone, checker);
+    let placed = rules::rules(file, &type_prefix, &periods, checker);
     let sinks = uplink::sinks(&file.sink.mqtt, &gateway.id, checker);
     // A mistake in a source would be told again of every rule that watches it.
     if sources_right {
-        cross::watched(&placed, mqtt.as_ref(), &serial, &devices, checker);
+        cross::watched(&placed, mqtt.as_ref(), &serial, checker);
+        cross::labelled(&placed, &devices, checker);
     }
     cross::loops(&sinks, &file.sink.mqtt, mqtt.as_ref(), checker);
     what_is_missing(file, checker);
@@ -191,6 +281,7 @@ fn compose(file: &raw::File, text: &str, machine: &Machine, checker: &mut Checke
     Config {
         gateway,
         journal,
+        checkpoint,
         events,
         mqtt,
         max_devices,
@@ -199,8 +290,10 @@ fn compose(file: &raw::File, text: &str, machine: &Machine, checker: &mut Checke
         devices,
         rules: placed.into_iter().map(|placed| Arc::new(placed.rule)).collect(),
         sinks,
+        recorder: site::recorder(file.recorder.as_ref(), checker),
         warnings: Vec::new(),
-        sha256: hex(&Sha256::digest(text.as_bytes())),
+        files: Arc::default(),
+        sha256: String::new(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The wiring diagram in code: build, join, stop in order.
 //!
-//! Who spawns, joins: every stage lives in one `JoinSet`, and a stage that ends early or panics ends the process
+//! Who spawns, joins: every stage lives in a `JoinSet`, and a stage that ends early or panics ends the process
 //! (the service manager restarts it): there is no ghost of a daemon. Sources retry inside themselves.
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -11,15 +11,13 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::{
     config::{Config, Machine},
-    event::{Epoch, Origin, Position},
-    forward::{
-        self,
-        mqtt::{Tls, Uplink},
-    },
+    control::Reloaded,
+    event::{Epoch, Origin, Position, gateway::ConfigurationChanged},
+    forward,
     hub::Hub,
     journal::{self, Cursor, Journal, Owner, Recovered, SinkPlan},
     recorder::{self, Recorder},
@@ -30,24 +28,32 @@ use crate::{
     },
     source::{
         self, INTAKE_LEN, Intake, Stamps,
-        mqtt::{Door, House},
-        serial::Serial,
+        mqtt::{self, Door, House},
     },
     time::Clock,
 };
 
 pub mod announce;
+mod control;
 pub mod evaluate;
 pub mod last_good;
+mod lines;
 mod local;
 mod pulse;
+mod reload;
 pub mod signals;
 pub mod systemd;
+mod uplinks;
 pub mod wall_clock;
 
 use announce::Announcer;
+use control::{Desk, Socket};
+use evaluate::Asked;
 use last_good::LastGood;
+use lines::Lines;
+use reload::{Plan, Refused, Reload};
 use signals::Signals;
+use uplinks::{Loaded, Uplinks};
 use wall_clock::WallClock;
 
 /// How long forwarders may go on after a stop was asked for; what is left stays in the journal.
@@ -92,6 +98,8 @@ pub struct Daemon {
     pub last_good: Option<LastGood>,
     /// The configuration's file.
     pub source: Option<PathBuf>,
+    /// Where to make the control socket; none: nobody can ask anything.
+    pub socket: Option<PathBuf>,
 }
 
 /// The runtime every gateway runs on: two workers are enough.
@@ -123,10 +131,15 @@ impl Daemon {
             source,
         })?;
         let mut watching = JoinSet::new();
-        watching.spawn(signals.watch(stop.clone(), at_once.clone()));
+        let (reload, reloads) = mpsc::channel(1);
+        watching.spawn(signals.watch(stop.clone(), at_once.clone(), {
+            let reload = reload.clone();
+            // Whoever sent the signal reads the log. One that comes while another waits is the same.
+            move || drop(reload.try_send(Reload(oneshot::channel().0)))
+        }));
         // Insisting drops the orderly stop half-way, which loses nothing: the journal recovers.
         tokio::select! {
-            ended = self.run(stop, |_| ()) => ended,
+            ended = self.serve(stop, (reload, reloads), |_| ()) => ended,
             () = at_once.cancelled() => Ok(()),
         }
     }
@@ -138,15 +151,27 @@ impl Daemon {
     ///
     /// As [`Daemon::run_until_signal`].
     pub async fn run(self, stop: CancellationToken, ready: impl FnOnce(&[SocketAddr])) -> Result<(), Error> {
+        self.serve(stop, mpsc::channel(1), ready).await
+    }
+
+    async fn serve(
+        mut self,
+        stop: CancellationToken,
+        (reload, mut reloads): (mpsc::Sender<Reload>, mpsc::Receiver<Reload>),
+        ready: impl FnOnce(&[SocketAddr]),
+    ) -> Result<(), Error> {
         let (mut gateway, beat) = Gateway::build(&self.config, self.rejected.as_deref()).await?;
         if self.rejected.is_none()
-            && let (Some(last_good), Some(path)) = (&self.last_good, &self.source)
+            && let Some(last_good) = &self.last_good
         {
-            last_good.keep(path, &self.config.sha256);
+            last_good.keep(&self.config.files);
         }
+        self.listen(&mut gateway, reload);
         systemd::ready("ready");
         // After it: no sign of life before there is one.
-        gateway.others.spawn(named("heartbeat", beat.run()));
+        gateway
+            .others
+            .spawn(staged("heartbeat", gateway.end.clone(), beat.run()));
         info!(
             gateway = %self.config.gateway.id,
             rules = self.config.rules.len(),
@@ -154,9 +179,105 @@ impl Daemon {
             "ready"
         );
         ready(&gateway.addresses);
-        gateway.until(&stop).await?;
+        loop {
+            // All are cancel-safe: a token, joins, and a channel.
+            tokio::select! {
+                () = stop.cancelled() => break,
+                early = gateway.fallen() => return Err(early),
+                Some(Reload(answer)) = reloads.recv() => {
+                    let reloaded = self.reload(&mut gateway).await;
+                    // Whoever asked by a signal reads the log.
+                    drop(answer.send(reloaded));
+                }
+            }
+        }
         systemd::stopping("stopping: delivering what is left");
         gateway.stop().await
+    }
+
+    /// Opens the control socket. Without it everything else still runs.
+    fn listen(&self, gateway: &mut Gateway, reload: mpsc::Sender<Reload>) {
+        let Some(path) = &self.socket else { return };
+        match Socket::make(path) {
+            Ok(socket) => {
+                let serving = socket.serve(gateway.desk(reload));
+                gateway
+                    .others
+                    .spawn(staged("control socket", gateway.end.clone(), serving));
+            }
+            Err(error) => warn!(
+                "could not make the control socket {}: {error}; `tidegate reload`, `mute` and the like will not reach \
+                 this gateway (--socket chooses another place)",
+                path.display()
+            ),
+        }
+    }
+
+    /// Applies the configuration file as it is now, unless it is wrong.
+    async fn reload(&mut self, gateway: &mut Gateway) -> Result<Reloaded, Refused> {
+        let Some(path) = self.source.clone() else {
+            return Err(Refused("this gateway was started without a file\n".to_owned()));
+        };
+        systemd::reloading("reading the configuration again");
+        let running = self.config.clone();
+        let planned = tokio::task::spawn_blocking(move || Plan::make(&path, &running)).await;
+        let planned = planned.unwrap_or_else(|error| Err(Refused(error.to_string())));
+        let reloaded = match planned {
+            Err(Refused(report)) => {
+                error!("the configuration is wrong; going on with the one that runs:\n{report}");
+                gateway
+                    .announcer
+                    .configuration_rejected(&report, "the configuration that runs");
+                Err(Refused(report))
+            }
+            Ok(plan) => Ok(self.apply(gateway, plan).await),
+        };
+        systemd::ready("ready");
+        reloaded
+    }
+
+    async fn apply(&mut self, gateway: &mut Gateway, plan: Plan) -> Reloaded {
+        let Plan {
+            config,
+            sinks,
+            changed,
+            needs_restart,
+        } = plan;
+        for warning in &config.warnings {
+            warn!("{warning}");
+        }
+        let old = std::mem::replace(&mut self.config, config);
+        let config = &self.config;
+        gateway.apply(config, sinks).await;
+        // What waits for a restart differs each time, and is told once.
+        if config.sha256 != old.sha256 {
+            let recorded = gateway.announcer.record(&ConfigurationChanged {
+                old_sha256: old.sha256,
+                new_sha256: config.sha256.clone(),
+                changed: announce::bounded_lines(&changed),
+                needs_restart: needs_restart.clone(),
+            });
+            // Without the event: an empty commit stands behind all that was decided.
+            let recorded = recorded.unwrap_or_else(|| gateway.journal.append(Outcome::default()));
+            if !control::on_disk(&gateway.journal, recorded).await {
+                warn!("the configuration is applied, but what it changed is not on the disk yet");
+            }
+        }
+        if let Some(last_good) = &self.last_good {
+            last_good.keep(&config.files);
+        }
+        info!(
+            changed = changed.join(", "),
+            "the configuration was read again and is applied"
+        );
+        if !needs_restart.is_empty() {
+            warn!("needs a restart: {}", needs_restart.join(", "));
+        }
+        Reloaded {
+            changed,
+            needs_restart,
+            warnings: config.warnings.clone(),
+        }
     }
 }
 
@@ -166,16 +287,25 @@ struct Gateway {
     journal_ended: oneshot::Receiver<Result<(), journal::Error>>,
     recorder_ended: Option<recorder::Ended>,
     announcer: Announcer,
+    epoch: Epoch,
+    clock: Clock,
+    origin: Arc<Origin>,
+    asked: mpsc::Sender<Asked>,
     /// Without any source the engine still has deadlines to keep: this sender lives until the stop.
     intake: Intake,
+    stamps: Arc<Stamps>,
     addresses: Vec<SocketAddr>,
+    door: Option<mqtt::Handle>,
+    lines: Lines,
+    uplinks: Uplinks,
+    heartbeat: watch::Sender<Option<Duration>>,
     stop_sources: CancellationToken,
-    stop_forwarders: CancellationToken,
-    sources: JoinSet<&'static str>,
-    engine: JoinSet<&'static str>,
-    forwarders: JoinSet<&'static str>,
-    /// What ends with the process: the local event feed, the heartbeat.
-    others: JoinSet<&'static str>,
+    /// Nobody cancels it: what has it never ends before the process.
+    end: CancellationToken,
+    sources: JoinSet<Ended>,
+    engine: JoinSet<Ended>,
+    /// What ends with the process: the local event feed, the heartbeat, the control socket.
+    others: JoinSet<Ended>,
 }
 
 impl Gateway {
@@ -185,14 +315,13 @@ impl Gateway {
         // An earlier provider stays: it can only be ring, the one built in.
         drop(rustls::crypto::ring::default_provider().install_default());
         let clock = Clock::system();
-        let origin = Arc::new(Origin {
-            gateway: Arc::clone(&config.gateway.id),
-            source: Arc::clone(&config.gateway.source),
-            labels: config.gateway.labels.clone(),
-            version: env!("CARGO_PKG_VERSION").into(),
-        });
+        let origin = origin(config);
         // Before the journal: a start that cannot succeed leaves nothing in it.
-        let sinks = load_tls(config)?;
+        let sinks = config
+            .sinks
+            .iter()
+            .map(Loaded::load)
+            .collect::<Result<Vec<_>, _>>()?;
         let (journal, recovered, journal_ended) = open_journal(config, &origin, &clock).await?;
         for finding in &recovered.findings {
             warn!("the journal's recovery: {finding}");
@@ -200,50 +329,64 @@ impl Gateway {
         let gateway = Arc::clone(&config.gateway.id);
         let announcer = Announcer::new(journal.clone(), clock.clone(), gateway, &config.events.off);
         let engine = restore(config, &recovered, &journal, &clock);
+        let episodes: Vec<_> = engine.episodes().collect();
 
         let (recorder, recorder_ended) = start_recorder(config, &clock)?.unzip();
         let (intake, deliveries) = mpsc::channel(INTAKE_LEN);
+        let (asked, questions) = mpsc::channel(evaluate::QUESTIONS);
+        let stamps =
+            Stamps::new(clock.clone(), config.events.max_clock_skew).in_zone(config.gateway.timezone.clone());
+        let stamps = Arc::new(stamps);
         let mut gateway = Self {
+            uplinks: Uplinks::new(journal.clone(), Arc::clone(&origin), recovered.epoch),
+            lines: Lines::new(Arc::clone(&stamps)),
             journal: journal.clone(),
             journal_ended,
             recorder_ended,
             announcer: announcer.clone(),
+            epoch: recovered.epoch,
+            clock: clock.clone(),
+            origin,
+            asked,
             intake,
+            stamps,
             addresses: Vec::new(),
+            door: None,
+            heartbeat: watch::Sender::new(config.events.heartbeat),
             stop_sources: CancellationToken::new(),
-            stop_forwarders: CancellationToken::new(),
+            end: CancellationToken::new(),
             sources: JoinSet::new(),
             engine: JoinSet::new(),
-            forwarders: JoinSet::new(),
             others: JoinSet::new(),
         };
         let (status, engine_status) = watch::channel(evaluate::Status::default());
         let evaluation = evaluate::evaluate(
             engine,
             deliveries,
+            questions,
             journal.clone(),
             recorder,
             clock.clone(),
             status,
         );
-        gateway.engine.spawn(named("engine", evaluation));
-        let uplinks = gateway.start_uplinks(sinks, &origin, recovered.epoch);
+        let stop = gateway.stop_sources.clone();
+        gateway.engine.spawn(staged("engine", stop, evaluation));
+        gateway.uplinks.set(sinks).await;
         let hub = Hub::new();
-        gateway.others.spawn(named(
-            "local event feed",
-            local::serve(journal.clone(), hub.clone()),
-        ));
-        let heartbeat = config.events.heartbeat;
+        let feed = local::serve(journal.clone(), hub.clone());
+        gateway
+            .others
+            .spawn(staged("local event feed", gateway.end.clone(), feed));
         let beat = pulse::Beat {
             journal,
             announcer,
             engine: engine_status,
-            uplinks,
+            uplinks: gateway.uplinks.views(),
             epoch: recovered.epoch,
-            heartbeat,
+            heartbeat: gateway.heartbeat.subscribe(),
             stop: gateway.stop_sources.clone(),
         };
-        gateway.start_sources(config, &clock, hub).await?;
+        gateway.start_sources(config, hub).await?;
         let mut wall_clock = WallClock::new(
             clock.clone(),
             gateway.journal.clone(),
@@ -256,71 +399,99 @@ impl Gateway {
             .started(&recovered, clock.boot_id(), &config.sha256);
         // Before anything else is said: what this boot did not know so far it may know by now.
         wall_clock.look();
-        gateway
-            .others
-            .spawn(named("watch of the wall clock", wall_clock.watch()));
+        gateway.others.spawn(staged(
+            "watch of the wall clock",
+            gateway.end.clone(),
+            wall_clock.watch(),
+        ));
         if let Some(report) = rejected {
             gateway
                 .announcer
                 .configuration_rejected(report, "the last configuration that loaded");
         }
+        gateway.announcer.active_alarms(recovered.epoch, &episodes);
         Ok((gateway, beat))
     }
 
-    async fn start_sources(&mut self, config: &Config, clock: &Clock, hub: Hub) -> Result<(), Error> {
-        let stamps = Arc::new(Stamps::new(clock.clone(), config.events.max_clock_skew));
+    async fn start_sources(&mut self, config: &Config, hub: Hub) -> Result<(), Error> {
         if let Some(settings) = config.mqtt.clone() {
             let house = House {
                 hub,
                 intake: self.intake.clone(),
                 durable: self.journal.durable(),
                 health: self.journal.health(),
-                stamps: Arc::clone(&stamps),
+                stamps: Arc::clone(&self.stamps),
             };
             let door = Door::bind(settings, house).await?;
             self.addresses = door.local_addrs();
-            self.sources
-                .spawn(named("door", door.run(self.stop_sources.clone())));
+            self.door = Some(door.handle());
+            let stop = self.stop_sources.clone();
+            self.sources.spawn(staged("door", stop.clone(), door.run(stop)));
         }
-        for settings in config.serial.clone() {
-            let line = Serial::new(settings, self.intake.clone(), Arc::clone(&stamps), Arc::default());
-            self.sources
-                .spawn(named("serial line", line.run(self.stop_sources.clone())));
-        }
+        self.set_lines(config);
         Ok(())
     }
 
-    fn start_uplinks(
-        &mut self,
-        sinks: Vec<(forward::mqtt::Settings, Tls)>,
-        origin: &Arc<Origin>,
-        epoch: Epoch,
-    ) -> Vec<watch::Receiver<forward::Status>> {
-        let mut statuses = Vec::new();
-        for (settings, tls) in sinks {
-            let uplink = Uplink::new(settings, tls, self.journal.clone(), Arc::clone(origin), epoch);
-            let (status, watch) = watch::channel(forward::Status::default());
-            statuses.push(watch);
-            self.forwarders
-                .spawn(named("uplink", uplink.run(self.stop_forwarders.clone(), status)));
-        }
-        statuses
+    fn set_lines(&mut self, config: &Config) {
+        self.lines.set(
+            &config.serial,
+            &self.intake,
+            &self.stop_sources,
+            &mut self.sources,
+        );
     }
 
-    /// Waits for `stop`; a stage that ends before it is an error.
-    async fn until(&mut self, stop: &CancellationToken) -> Result<(), Error> {
-        // All cancel-safe: a token, joins, and a oneshot by reference.
+    /// Applies another configuration, in flow order from its end: what is decided by the new rules is told under the
+    /// new labels, and kept for the new sinks.
+    async fn apply(&mut self, config: &Config, sinks: Vec<Loaded>) {
+        self.origin = origin(config);
+        self.journal.reconfigure(Arc::clone(&self.origin), plans(config));
+        self.announcer.set_off(&config.events.off);
+        self.heartbeat.send_if_modified(|heartbeat| {
+            let changed = *heartbeat != config.events.heartbeat;
+            *heartbeat = config.events.heartbeat;
+            changed
+        });
+        self.stamps
+            .set(config.events.max_clock_skew, config.gateway.timezone.clone());
+        let (answer, answered) = oneshot::channel();
+        let setup = Box::new(setup(config, self.epoch));
+        // An engine that has gone is told by its stage's end.
+        if self.asked.send(Asked::Reconfigure(setup, answer)).await.is_ok() {
+            drop(answered.await);
+        }
+        if let (Some(door), Some(settings)) = (&self.door, config.mqtt.clone()) {
+            door.reconfigure(settings);
+        }
+        self.set_lines(config);
+        self.uplinks.set(sinks).await;
+    }
+
+    /// What the control socket's commands need.
+    fn desk(&self, reload: mpsc::Sender<Reload>) -> Desk {
+        Desk {
+            engine: self.asked.clone(),
+            reload,
+            journal: self.journal.clone(),
+            clock: self.clock.clone(),
+            announcer: self.announcer.clone(),
+            epoch: self.epoch,
+        }
+    }
+
+    /// Waits until a stage has ended that was not told to, and says why. Cancel-safe.
+    async fn fallen(&mut self) -> Error {
+        // All cancel-safe: joins, and a oneshot by reference.
         let early = tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            ended = &mut self.journal_ended => return Err(journal_error(ended)),
-            Some(ended) = self.sources.join_next() => ended,
-            Some(ended) = self.engine.join_next() => ended,
-            Some(ended) = self.forwarders.join_next() => ended,
-            Some(ended) = self.others.join_next() => ended,
+            ended = &mut self.journal_ended => return journal_error(ended),
+            ended = fallen(&mut self.sources) => ended,
+            ended = fallen(&mut self.engine) => ended,
+            ended = fallen(&mut self.uplinks.tasks) => ended,
+            ended = fallen(&mut self.others) => ended,
         };
         // Stages end when the journal does, and may be seen first: its own reason is the one to tell.
         let journal = timeout(Duration::from_secs(1), &mut self.journal_ended).await;
-        Err(journal.map_or_else(|_| stage_ended(early), journal_error))
+        journal.map_or_else(|_| stage_ended(early), journal_error)
     }
 
     /// In flow order: no more readings, the engine drains, the uplinks deliver, the journal closes. Past each
@@ -342,8 +513,8 @@ impl Gateway {
             warn!("the recorder did not stop in time; the newest readings are not recorded");
         }
         settle(&self.journal, &self.announcer).await;
-        self.stop_forwarders.cancel();
-        if !finish(&mut self.forwarders, GRACE).await {
+        self.uplinks.stop.cancel();
+        if !finish(&mut self.uplinks.tasks, GRACE).await {
             info!("what is not delivered yet stays in the journal");
         }
         self.others.shutdown().await;
@@ -373,14 +544,38 @@ async fn settle(journal: &Journal, announcer: &Announcer) {
     drop(timeout(STAGE_GRACE, written).await.map(drop));
 }
 
-/// A stage that tells its name when it ends.
-async fn named(name: &'static str, stage: impl Future<Output = ()>) -> &'static str {
-    stage.await;
-    name
+/// A stage has ended.
+#[derive(Debug)]
+struct Ended {
+    stage: &'static str,
+    /// It was told to.
+    told: bool,
+}
+
+/// A stage that tells its name when it ends, and whether `stop` told it to.
+async fn staged(stage: &'static str, stop: CancellationToken, work: impl Future<Output = ()>) -> Ended {
+    work.await;
+    Ended {
+        stage,
+        told: stop.is_cancelled(),
+    }
+}
+
+/// The first stage that ended without having been told to. Cancel-safe.
+async fn fallen(stages: &mut JoinSet<Ended>) -> Result<Ended, JoinError> {
+    loop {
+        match stages.join_next().await {
+            None => std::future::pending().await,
+            Some(Ok(ended)) if ended.told => {}
+            // A sink that was removed and did not say goodbye in time.
+            Some(Err(error)) if error.is_cancelled() => {}
+            Some(fallen) => return fallen,
+        }
+    }
 }
 
 /// Whether all ended in time and without a panic; those that did not end are cancelled.
-async fn finish(stages: &mut JoinSet<&'static str>, grace: Duration) -> bool {
+async fn finish(stages: &mut JoinSet<Ended>, grace: Duration) -> bool {
     let ended = async {
         let mut orderly = true;
         while let Some(ended) = stages.join_next().await {
@@ -408,9 +603,13 @@ fn start_recorder(config: &Config, clock: &Clock) -> Result<Option<(Recorder, re
     Ok(Some(started))
 }
 
-fn load_tls(config: &Config) -> Result<Vec<(forward::mqtt::Settings, Tls)>, Error> {
-    let sinks = config.sinks.iter();
-    sinks.map(|sink| Ok((sink.clone(), Tls::load(sink)?))).collect()
+fn origin(config: &Config) -> Arc<Origin> {
+    Arc::new(Origin {
+        gateway: Arc::clone(&config.gateway.id),
+        source: Arc::clone(&config.gateway.source),
+        labels: config.gateway.labels.clone(),
+        version: env!("CARGO_PKG_VERSION").into(),
+    })
 }
 
 type Opened = (Journal, Recovered, oneshot::Receiver<Result<(), journal::Error>>);
@@ -430,37 +629,45 @@ async fn open_journal(config: &Config, origin: &Arc<Origin>, clock: &Clock) -> R
 
 /// The engine with the state that the journal kept; what edited rules and the time since ended is committed.
 fn restore(config: &Config, recovered: &Recovered, journal: &Journal, clock: &Clock) -> Engine {
+    let mut outcome = Outcome::default();
+    let setup = setup(config, recovered.epoch);
+    let mut engine = Engine::restore(setup, &recovered.state, clock.moment(), &mut outcome);
+    evaluate::commit(&mut engine, outcome, journal);
+    engine
+}
+
+fn setup(config: &Config, epoch: Epoch) -> Setup {
     // A serial line's device is as good as a [[device]]: last, so that it changes no name and no label.
     let lines = config.serial.iter().flat_map(|line| {
         let polled = line.polls.iter().filter_map(|poll| poll.device.as_ref());
         line.device.iter().chain(polled)
     });
     let lines = lines.map(|id| DeviceFacts::of(id.as_str()));
-    let setup = Setup {
+    Setup {
         rules: config.rules.clone(),
         devices: config.devices.iter().cloned().chain(lines).collect(),
-        epoch: recovered.epoch,
+        epoch,
         max_devices: config.max_devices,
         max_metrics: config.max_metrics,
-    };
-    let mut outcome = Outcome::default();
-    let mut engine = Engine::restore(setup, &recovered.state, clock.moment(), &mut outcome);
-    evaluate::commit(&mut engine, outcome, journal);
-    engine
+    }
 }
 
-fn owner(config: &Config, origin: Arc<Origin>) -> Owner {
-    let machine = Machine::read();
+fn plans(config: &Config) -> Vec<SinkPlan> {
     let sinks = config.sinks.iter().map(|sink| SinkPlan {
         name: sink.name.clone(),
         required: sink.required,
         from_oldest: sink.from_oldest,
     });
+    sinks.collect()
+}
+
+fn owner(config: &Config, origin: Arc<Origin>) -> Owner {
+    let machine = Machine::read();
     Owner {
         origin,
         machine_id: machine.machine_id,
         board_serial: machine.board_serial,
-        sinks: sinks.collect(),
+        sinks: plans(config),
     }
 }
 
@@ -485,9 +692,9 @@ fn remedy(error: &journal::Error) -> &'static str {
     }
 }
 
-fn stage_ended(joined: Result<&'static str, JoinError>) -> Error {
+fn stage_ended(joined: Result<Ended, JoinError>) -> Error {
     match joined {
-        Ok(stage) => Error::StageEnded(stage.into()),
+        Ok(ended) => Error::StageEnded(ended.stage.into()),
         Err(error) => Error::StageEnded(format!("stage that panicked ({error})")),
     }
 }

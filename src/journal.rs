@@ -60,7 +60,7 @@ mod writer;
 pub use peek::peek;
 
 /// What `[journal]` says.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// The directory; made if missing.
     pub dir: PathBuf,
@@ -392,6 +392,29 @@ impl Journal {
         self.0.shared.acknowledge(sink, through);
     }
 
+    /// From now on events are stamped with `origin` (the same gateway's), and these are the configured sinks. A sink
+    /// that is new begins where its plan says; one that was configured before goes on at its cursor, which is kept.
+    /// Where a new one begins is on the disk as soon as anything that is appended from now on is.
+    pub fn reconfigure(&self, origin: Arc<Origin>, sinks: Vec<SinkPlan>) {
+        let shared = &self.0.shared;
+        {
+            let segments = self.0.catalog.segments();
+            let oldest = segments.first().map_or(shared.base, |first| first.header.after);
+            let end = *self.0.durable.borrow();
+            let mut cursors = shared.cursors();
+            for plan in &sinks {
+                cursors.entry(plan.name.clone()).or_insert_with(|| Cursor {
+                    position: if plan.from_oldest { oldest } else { end },
+                    sequence: Sequence(0),
+                });
+            }
+        }
+        *shared.origin.write().unwrap_or_else(PoisonError::into_inner) = origin;
+        *shared.sinks.write().unwrap_or_else(PoisonError::into_inner) = sinks.into();
+        shared.queue().moves += CURSOR_EVENTS;
+        shared.wake();
+    }
+
     /// Commits what is waiting and a `closed` frame; then the thread ends. What is parked for lack of room
     /// cannot be committed: nobody was told that it was.
     pub async fn close(&self) {
@@ -443,10 +466,10 @@ struct Archive {
 /// What the handles and the thread share.
 #[derive(Debug)]
 struct Shared {
-    origin: Arc<Origin>,
+    origin: RwLock<Arc<Origin>>,
     clock: Clock,
     boots: Boots,
-    sinks: Vec<SinkPlan>,
+    sinks: RwLock<Arc<[SinkPlan]>>,
     /// The last position of the epochs before.
     base: Position,
     state_delay: Duration,
@@ -503,8 +526,12 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn plans(&self) -> &[SinkPlan] {
-        &self.sinks
+    fn plans(&self) -> Arc<[SinkPlan]> {
+        Arc::clone(&self.sinks.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn origin(&self) -> Arc<Origin> {
+        Arc::clone(&self.origin.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn archives(&self) -> Vec<Archive> {
@@ -525,7 +552,7 @@ impl Shared {
     }
 
     fn append(&self, outcome: Outcome) -> Position {
-        let bytes = room::size(&outcome, &self.origin);
+        let bytes = room::size(&outcome, &self.origin());
         let mut queue = self.queue();
         let events = outcome.events.len() as u64;
         if events == 0 && outcome.state.is_empty() {

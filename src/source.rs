@@ -3,7 +3,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
@@ -116,12 +116,18 @@ impl Drop for Ticket {
     }
 }
 
+/// What a device's own time is measured by.
+#[derive(Debug)]
+struct Trust {
+    max_clock_skew: Duration,
+    zone: TimeZone,
+}
+
 /// Gives every message its time. One for the process: arrivals are strictly increasing across all sources.
 #[derive(Debug)]
 pub struct Stamps {
     clock: Clock,
-    max_clock_skew: Duration,
-    zone: TimeZone,
+    trust: RwLock<Trust>,
     last_arrival: AtomicI64,
 }
 
@@ -131,8 +137,10 @@ impl Stamps {
     pub fn new(clock: Clock, max_clock_skew: Duration) -> Self {
         Self {
             clock,
-            max_clock_skew,
-            zone: TimeZone::UTC,
+            trust: RwLock::new(Trust {
+                max_clock_skew,
+                zone: TimeZone::UTC,
+            }),
             last_arrival: AtomicI64::new(0),
         }
     }
@@ -140,7 +148,21 @@ impl Stamps {
     /// Where local times are from; without it they are UTC.
     #[must_use]
     pub fn in_zone(self, zone: TimeZone) -> Self {
-        Self { zone, ..self }
+        self.trust().zone = zone;
+        self
+    }
+
+    /// From now on these count.
+    pub fn set(&self, max_clock_skew: Duration, zone: TimeZone) {
+        *self.trust() = Trust { max_clock_skew, zone };
+    }
+
+    fn trust(&self) -> RwLockWriteGuard<'_, Trust> {
+        self.trust.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn trusted(&self) -> RwLockReadGuard<'_, Trust> {
+        self.trust.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The time of what arrived just now, and whether it is the device's `own`. Never later than now.
@@ -165,7 +187,7 @@ impl Stamps {
     pub fn off_by(&self, own: OwnTime) -> Option<Duration> {
         let moment = self.clock.moment();
         let off = Duration::from_micros(self.instant(own, moment.wall).0.abs_diff(moment.wall.0));
-        (moment.quality == ClockQuality::Synchronised && off >= self.max_clock_skew).then_some(off)
+        (moment.quality == ClockQuality::Synchronised && off >= self.trusted().max_clock_skew).then_some(off)
     }
 
     /// A local time that the night of a clock change has twice, or not at all, may mean two instants: the one nearer
@@ -175,7 +197,7 @@ impl Stamps {
             OwnTime::Utc(instant) => return instant,
             OwnTime::Local(local) => local,
         };
-        let offsets = match self.zone.to_ambiguous_timestamp(local).offset() {
+        let offsets = match self.trusted().zone.to_ambiguous_timestamp(local).offset() {
             AmbiguousOffset::Unambiguous { offset } => [offset, offset],
             AmbiguousOffset::Gap { before, after } | AmbiguousOffset::Fold { before, after } => {
                 [before, after]
@@ -193,7 +215,7 @@ impl Stamps {
     fn believed(&self, own: OwnTime, moment: &Moment) -> Option<EngineTime> {
         let own = self.instant(own, moment.wall);
         let off = Duration::from_micros(own.0.abs_diff(moment.wall.0));
-        if moment.quality != ClockQuality::Synchronised || off >= self.max_clock_skew {
+        if moment.quality != ClockQuality::Synchronised || off >= self.trusted().max_clock_skew {
             return None;
         }
         let age = moment.wall.0.saturating_sub(own.0).max(0);

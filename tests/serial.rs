@@ -98,7 +98,12 @@ impl Line {
         let stamps = Arc::new(Stamps::new(Clock::system(), Duration::from_secs(600)));
         let (sender, intake) = mpsc::channel(intake_len);
         let stop = CancellationToken::new();
-        let serial = Serial::new(settings, sender, stamps, Arc::clone(&counters));
+        let serial = Serial::new(
+            tokio::sync::watch::channel(settings).1,
+            sender,
+            stamps,
+            Arc::clone(&counters),
+        );
         let mut tasks = JoinSet::new();
         tasks.spawn(serial.run(stop.clone()));
         Self {

@@ -79,6 +79,7 @@ async fn tell(keep: bool) -> Result<(), Failure> {
             rejected: None,
             last_good: None,
             source: None,
+            socket: None,
         };
         async move {
             daemon

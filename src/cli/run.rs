@@ -1,17 +1,21 @@
 //! `tidegate run`: the configuration that will be used, then the daemon.
 
-use std::{io::IsTerminal, path::Path};
+use std::{
+    io::IsTerminal,
+    path::{Path, PathBuf},
+};
 
 use tracing::{error, warn};
 
 use super::Failure;
 use crate::{
     config::Config,
+    control,
     daemon::{self, Daemon, last_good::LastGood},
     telemetry,
 };
 
-pub(super) fn run(path: &Path, strict: bool) -> Result<(), Failure> {
+pub(super) fn run(path: &Path, strict: bool, socket: Option<PathBuf>) -> Result<(), Failure> {
     let last_good = LastGood::of(path);
     let (config, rejected) = match Config::load(path) {
         Ok(config) => (config, None),
@@ -39,6 +43,7 @@ pub(super) fn run(path: &Path, strict: bool) -> Result<(), Failure> {
         rejected,
         last_good: Some(last_good),
         source: Some(path.to_owned()),
+        socket: Some(socket.unwrap_or_else(control::socket_to_make)),
     };
     runtime
         .block_on(daemon.run_until_signal())

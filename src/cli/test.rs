@@ -7,7 +7,7 @@ use std::{
 
 use super::Failure;
 use crate::{
-    config::Report,
+    config::{Report, RuleSet},
     story::{self, Rules, Story},
 };
 
@@ -82,6 +82,5 @@ fn read(path: &Path) -> Result<Vec<Story>, Report> {
 
 /// The rules of a file: a rule set, or a configuration.
 pub(super) fn rules(path: &Path) -> Result<Rules, Report> {
-    let text = Report::read(path, "the rules")?;
-    Rules::parse(&path.display().to_string(), &text)
+    RuleSet::load(path).map(Rules::of)
 }

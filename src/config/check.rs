@@ -11,6 +11,7 @@ use super::{
     error::{Problem, has_password},
     raw,
     shape::closest,
+    texts::Texts,
     units,
 };
 
@@ -20,26 +21,26 @@ pub(super) type Span = Range<usize>;
 /// What is wrong so far.
 #[derive(Debug)]
 pub(super) struct Checker<'t> {
-    text: &'t str,
+    texts: &'t Texts,
     pub problems: Vec<Problem>,
     pub warnings: Vec<Problem>,
 }
 
 impl<'t> Checker<'t> {
-    pub fn new(text: &'t str) -> Self {
+    pub fn new(texts: &'t Texts) -> Self {
         Self {
-            text,
+            texts,
             problems: Vec::new(),
             warnings: Vec::new(),
         }
     }
 
     pub fn wrong(&mut self, span: Span, message: impl Into<String>) {
-        self.problems.push(Problem::at(self.text, span, message.into()));
+        self.problems.push(Problem::at(self.texts, &span, message.into()));
     }
 
     pub fn warn(&mut self, span: Span, message: impl Into<String>) {
-        self.warnings.push(Problem::at(self.text, span, message.into()));
+        self.warnings.push(Problem::at(self.texts, &span, message.into()));
     }
 
     pub fn wrong_file(&mut self, message: &str) {
@@ -51,14 +52,22 @@ impl<'t> Checker<'t> {
     }
 
     pub fn line(&self, span: &Span) -> usize {
-        Problem::at(self.text, span.clone(), String::new())
-            .line
-            .unwrap_or(1)
+        Problem::at(self.texts, span, String::new()).line.unwrap_or(1)
+    }
+
+    /// `line 7`, and of which file if it is another than that of `from`.
+    pub fn place(&self, span: &Span, from: &Span) -> String {
+        let (file, _) = self.texts.place(span);
+        let line = self.line(span);
+        match self.texts.files().get(file) {
+            Some(other) if file != self.texts.place(from).0 => format!("line {line} of {}", other.shown()),
+            _ => format!("line {line}"),
+        }
     }
 
     /// The value as the file has it, shortened to what fits a message.
     pub fn written(&self, span: &Span) -> String {
-        let whole = self.text.get(span.clone()).unwrap_or("").replace('\n', " ");
+        let whole = self.texts.at(span).replace('\n', " ");
         if has_password(&whole) {
             return "(not shown)".to_owned();
         }

@@ -1,29 +1,44 @@
-//! The condition keys that `[[rule]]` and `[[override]]` share, and what becomes of them: one condition with its
-//! clear point computed.
+//! The condition keys that `[[rule]]`, `[[override]]` and sub-conditions share, and what becomes of them: one test with
+//! its clear point computed. What it looks at is `watched`'s.
 
 use std::sync::Arc;
 
 use toml::{Spanned, Value as Toml};
 
-use super::{
-    check::{Checker, Span},
-    raw,
-};
+use super::check::{Checker, Span};
 use crate::{reading::Value, rule::Test};
 
 /// The longest text that a reading can have, in bytes.
 const MAX_TEXT: usize = 64;
 
-/// What both tables may say.
+/// Every condition that is one key and a number, as a person is told them.
+pub(super) const CONDITIONS: &str = "above, below, outside, inside, equals, not-equals, rises-by, falls-by";
+
+/// What all three tables may say.
+#[derive(Clone, Debug)]
 pub(super) struct Keys<'r> {
-    pub above: &'r Option<Spanned<f64>>,
-    pub below: &'r Option<Spanned<f64>>,
-    pub outside: &'r raw::Numbers,
-    pub inside: &'r raw::Numbers,
-    pub equals: &'r Option<Spanned<Toml>>,
-    pub not_equals: &'r Option<Spanned<Toml>>,
-    pub clear: &'r Option<Spanned<f64>>,
-    pub margin: &'r Option<Spanned<f64>>,
+    pub above: Option<&'r Spanned<f64>>,
+    pub below: Option<&'r Spanned<f64>>,
+    pub outside: Option<&'r Spanned<Vec<f64>>>,
+    pub inside: Option<&'r Spanned<Vec<f64>>>,
+    pub equals: Option<&'r Spanned<Toml>>,
+    pub not_equals: Option<&'r Spanned<Toml>>,
+    pub rises_by: Option<&'r Spanned<f64>>,
+    pub falls_by: Option<&'r Spanned<f64>>,
+    pub within: Option<&'r Spanned<String>>,
+    pub clear: Option<&'r Spanned<f64>>,
+    pub margin: Option<&'r Spanned<f64>>,
+    /// Not of `[[override]]`.
+    pub window: WindowKeys<'r>,
+}
+
+/// `of`, `over`, `window-min`, `window-max`.
+#[derive(Clone, Debug, Default)]
+pub(super) struct WindowKeys<'r> {
+    pub of: Option<&'r Spanned<String>>,
+    pub over: Option<&'r Spanned<String>>,
+    pub min: Option<&'r Spanned<i64>>,
+    pub max: Option<&'r Spanned<i64>>,
 }
 
 /// A threshold: what the condition's own key says.
@@ -35,6 +50,8 @@ pub(super) enum Threshold {
     Inside(f64, f64),
     Equals(Value),
     NotEquals(Value),
+    RisesBy(f64),
+    FallsBy(f64),
 }
 
 /// How an episode ends, as written.
@@ -58,78 +75,93 @@ impl Threshold {
             Self::Inside(..) => "inside",
             Self::Equals(_) => "equals",
             Self::NotEquals(_) => "not-equals",
+            Self::RisesBy(_) => "rises-by",
+            Self::FallsBy(_) => "falls-by",
         }
     }
 }
 
-/// The margin that a condition has, however it was written.
-pub(super) fn margin_of(condition: &Test) -> Option<f64> {
-    match condition {
+/// The margin that a test has, however it was written.
+pub(super) fn margin_of(test: &Test) -> Option<f64> {
+    match test {
         Test::Above { threshold, clear } => Some(threshold - clear),
         Test::Below { threshold, clear } => Some(clear - threshold),
         Test::Outside { margin, .. } | Test::Inside { margin, .. } => Some(*margin),
-        Test::Equals(_) | Test::NotEquals(_) | Test::RisesBy { .. } | Test::FallsBy { .. } => None,
+        Test::RisesBy { by, clear } | Test::FallsBy { by, clear } => Some(by - clear),
+        Test::Equals(_) | Test::NotEquals(_) => None,
     }
 }
 
-/// The threshold that a condition has.
-pub(super) fn threshold_of(condition: &Test) -> Threshold {
-    match condition {
+/// The threshold that a test has.
+pub(super) fn threshold_of(test: &Test) -> Threshold {
+    match test {
         Test::Above { threshold, .. } => Threshold::Above(*threshold),
         Test::Below { threshold, .. } => Threshold::Below(*threshold),
         Test::Outside { lo, hi, .. } => Threshold::Outside(*lo, *hi),
         Test::Inside { lo, hi, .. } => Threshold::Inside(*lo, *hi),
         Test::Equals(value) => Threshold::Equals(value.clone()),
         Test::NotEquals(value) => Threshold::NotEquals(value.clone()),
-        // Of these the configuration knows nothing yet.
-        Test::RisesBy { by, .. } | Test::FallsBy { by, .. } => Threshold::Above(*by),
+        Test::RisesBy { by, .. } => Threshold::RisesBy(*by),
+        Test::FallsBy { by, .. } => Threshold::FallsBy(*by),
     }
 }
 
-impl Keys<'_> {
-    /// The condition keys that are there, in the order of the file.
-    pub fn written(&self) -> Vec<(&'static str, Span)> {
-        let mut written: Vec<(&'static str, Span)> = [
-            ("above", self.above.as_ref().map(Spanned::span)),
-            ("below", self.below.as_ref().map(Spanned::span)),
-            ("outside", self.outside.as_ref().map(Spanned::span)),
-            ("inside", self.inside.as_ref().map(Spanned::span)),
-            ("equals", self.equals.as_ref().map(Spanned::span)),
-            ("not-equals", self.not_equals.as_ref().map(Spanned::span)),
-        ]
+/// The keys that are there, in the order of the file.
+pub(super) fn in_order<const N: usize>(keys: [(&'static str, Option<Span>); N]) -> Vec<(&'static str, Span)> {
+    let mut written: Vec<(&'static str, Span)> = keys
         .into_iter()
         .filter_map(|(key, span)| Some((key, span?)))
         .collect();
-        written.sort_by_key(|(_, span)| span.start);
-        written
+    written.sort_by_key(|(_, span)| span.start);
+    written
+}
+
+impl Keys<'_> {
+    /// The condition keys that are there.
+    pub fn written(&self) -> Vec<(&'static str, Span)> {
+        in_order([
+            ("above", self.above.map(Spanned::span)),
+            ("below", self.below.map(Spanned::span)),
+            ("outside", self.outside.map(Spanned::span)),
+            ("inside", self.inside.map(Spanned::span)),
+            ("equals", self.equals.map(Spanned::span)),
+            ("not-equals", self.not_equals.map(Spanned::span)),
+            ("rises-by", self.rises_by.map(Spanned::span)),
+            ("falls-by", self.falls_by.map(Spanned::span)),
+        ])
     }
 
-    /// The one threshold, and where it stands. None if there is none (which is the caller's to judge) or it is wrong.
-    pub fn threshold(&self, who: &str, checker: &mut Checker<'_>) -> Option<(Threshold, Span)> {
-        let written = self.written();
-        if let [(first, _), (second, span), ..] = written.as_slice() {
-            let message = format!(
-                "{who}: {first} and {second}; a rule has one condition: keep one, or write two rules"
-            );
-            checker.wrong(span.clone(), message);
-            return None;
-        }
-        let (key, span) = written.into_iter().next()?;
-        let threshold = match key {
-            "above" => Threshold::Above(checker.finite(who, key, self.above.as_ref())?),
-            "below" => Threshold::Below(checker.finite(who, key, self.below.as_ref())?),
+    /// All others: what a condition of another kind has no use for.
+    pub fn further(&self) -> Vec<(&'static str, Span)> {
+        in_order([
+            ("within", self.within.map(Spanned::span)),
+            ("clear", self.clear.map(Spanned::span)),
+            ("margin", self.margin.map(Spanned::span)),
+            ("of", self.window.of.map(Spanned::span)),
+            ("over", self.window.over.map(Spanned::span)),
+            ("window-min", self.window.min.map(Spanned::span)),
+            ("window-max", self.window.max.map(Spanned::span)),
+        ])
+    }
+
+    /// The threshold under `key`, one of [`Keys::written`]; none if it is wrong.
+    pub fn threshold(&self, who: &str, key: &str, checker: &mut Checker<'_>) -> Option<Threshold> {
+        Some(match key {
+            "above" => Threshold::Above(checker.finite(who, key, self.above)?),
+            "below" => Threshold::Below(checker.finite(who, key, self.below)?),
             "outside" => {
-                let (lo, hi) = checker.pair(who, key, self.outside.as_ref(), false)?;
+                let (lo, hi) = checker.pair(who, key, self.outside, false)?;
                 Threshold::Outside(lo, hi)
             }
             "inside" => {
-                let (lo, hi) = checker.pair(who, key, self.inside.as_ref(), true)?;
+                let (lo, hi) = checker.pair(who, key, self.inside, true)?;
                 Threshold::Inside(lo, hi)
             }
-            "equals" => Threshold::Equals(value(who, key, self.equals.as_ref()?, checker)?),
-            _ => Threshold::NotEquals(value(who, key, self.not_equals.as_ref()?, checker)?),
-        };
-        Some((threshold, span))
+            "equals" => Threshold::Equals(value(who, key, self.equals?, checker)?),
+            "rises-by" => Threshold::RisesBy(distance(who, key, "falls-by", self.rises_by, checker)?),
+            "falls-by" => Threshold::FallsBy(distance(who, key, "rises-by", self.falls_by, checker)?),
+            _ => Threshold::NotEquals(value(who, key, self.not_equals?, checker)?),
+        })
     }
 
     /// The clear point as written; none if it is wrong.
@@ -159,6 +191,24 @@ impl Keys<'_> {
             (None, None) => Some(ClearPoint::Unsaid),
         }
     }
+}
+
+/// What a rule with two is told.
+pub(super) const TWO_RULES: &str = "a rule has one condition: keep one, or write two rules";
+
+/// One condition; false, reported, if there are more. None at all is the caller's to judge.
+pub(super) fn single(
+    who: &str,
+    written: &[(&'static str, Span)],
+    remedy: &str,
+    checker: &mut Checker<'_>,
+) -> bool {
+    if let [(first, _), (second, span), ..] = written {
+        let message = format!("{who}: {first} and {second}; {remedy}");
+        checker.wrong(span.clone(), message);
+        return false;
+    }
+    true
 }
 
 /// Puts a threshold and a clear point together, if they fit.
@@ -220,9 +270,40 @@ pub(super) fn compose(
             hi: *hi,
             margin: point.margin(),
         }),
+        (Threshold::RisesBy(by) | Threshold::FallsBy(by), _) => trend(who, threshold, *by, point, checker),
         (Threshold::Equals(value), ClearPoint::Unsaid) => Some(Test::Equals(value.clone())),
         (Threshold::NotEquals(value), ClearPoint::Unsaid) => Some(Test::NotEquals(value.clone())),
     }
+}
+
+fn trend(
+    who: &str,
+    threshold: &Threshold,
+    by: f64,
+    point: &ClearPoint,
+    checker: &mut Checker<'_>,
+) -> Option<Test> {
+    let key = threshold.key();
+    if let ClearPoint::Clear(_, span) = point {
+        let message = format!(
+            "{who}: `{key}` ends when it is by less than {by}; to end it lower write margin instead of clear"
+        );
+        checker.wrong(span.clone(), message);
+        return None;
+    }
+    let clear = by - point.margin();
+    if clear <= 0.0 {
+        let margin = point.margin();
+        let message = format!(
+            "{who}: margin = {margin} leaves nothing of {by}, it could never end; write less than {by}"
+        );
+        checker.wrong(point.span(), message);
+        return None;
+    }
+    Some(match threshold {
+        Threshold::FallsBy(_) => Test::FallsBy { by, clear },
+        _ => Test::RisesBy { by, clear },
+    })
 }
 
 fn one_sided(threshold: &Threshold, point: &ClearPoint) -> Option<Test> {
@@ -248,7 +329,7 @@ fn one_sided(threshold: &Threshold, point: &ClearPoint) -> Option<Test> {
 }
 
 impl ClearPoint {
-    fn margin(&self) -> f64 {
+    pub fn margin(&self) -> f64 {
         if let Self::Margin(margin, _) = self {
             *margin
         } else {
@@ -262,6 +343,28 @@ impl ClearPoint {
             Self::Clear(_, span) | Self::Margin(_, span) => span.clone(),
         }
     }
+}
+
+/// A rise or a fall: one that is none would hold for ever.
+fn distance(
+    who: &str,
+    key: &str,
+    opposite: &str,
+    written: Option<&Spanned<f64>>,
+    checker: &mut Checker<'_>,
+) -> Option<f64> {
+    let by = checker.finite(who, key, written)?;
+    if by > 0.0 {
+        return Some(by);
+    }
+    let remedy = if by < 0.0 {
+        format!("write {}, or {opposite} for the other direction", -by)
+    } else {
+        "every reading would do".to_owned()
+    };
+    let message = format!("{who}: {key} = {by} must be more than 0, it is a distance; {remedy}");
+    checker.wrong(written?.span(), message);
+    None
 }
 
 fn value(who: &str, key: &str, written: &Spanned<Toml>, checker: &mut Checker<'_>) -> Option<Value> {

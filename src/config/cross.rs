@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use toml::Spanned;
 
 use super::{
-    check::{Checker, Taken},
+    check::{Checker, Span, Taken},
     line::device_id,
     raw,
     rules::{self, Placed},
@@ -15,16 +15,16 @@ use super::{
 use crate::{
     decode::{Decoder, Format},
     forward,
-    reading::DeviceId,
+    reading::{DeviceId, Metric},
     rule::DeviceFacts,
     source,
 };
 
 pub(super) fn devices(tables: &[Spanned<raw::Device>], checker: &mut Checker<'_>) -> Vec<DeviceFacts> {
-    let ids: HashMap<&str, usize> = tables
+    let ids: HashMap<&str, Span> = tables
         .iter()
         .filter_map(|table| table.get_ref().id.as_ref())
-        .map(|id| (id.get_ref().as_str(), checker.line(&id.span())))
+        .map(|id| (id.get_ref().as_str(), id.span()))
         .collect();
     let (mut taken, mut wire_names) = (Taken::default(), Taken::default());
     let mut all = Vec::new();
@@ -37,10 +37,10 @@ pub(super) fn devices(tables: &[Spanned<raw::Device>], checker: &mut Checker<'_>
         let who = &format!("device {:?}", id.get_ref());
         let pattern = rules::pattern(who, id, checker);
         if let Some(first) = taken.take(id.get_ref(), id.span()) {
-            let line = checker.line(&first);
+            let place = checker.place(&first, &id.span());
             checker.wrong(
                 id.span(),
-                format!("{who}: the id is already on line {line}; put both tables into one"),
+                format!("{who}: the id is already on {place}; put both tables into one"),
             );
         }
         let from = raw
@@ -60,31 +60,52 @@ pub(super) fn devices(tables: &[Spanned<raw::Device>], checker: &mut Checker<'_>
         for name in from {
             let text = name.get_ref();
             if let Some(first) = wire_names.take(text, name.span()) {
-                let line = checker.line(&first);
+                let place = checker.place(&first, &name.span());
                 let why = "a name on the wire is one device's; keep one";
                 checker.wrong(
                     name.span(),
-                    format!("{who}: from: {text:?} is already on line {line}; {why}"),
+                    format!("{who}: from: {text:?} is already on {place}; {why}"),
                 );
             }
-            if let Some(line) = ids.get(text.as_str()) {
+            if let Some(other) = ids.get(text.as_str()) {
+                let place = checker.place(other, &name.span());
                 let why = "its readings would be taken for this one's; drop the name here, or that table";
                 checker.wrong(
                     name.span(),
-                    format!("{who}: from: {text:?} is the id of the device on line {line}; {why}"),
+                    format!("{who}: from: {text:?} is the id of the device on {place}; {why}"),
                 );
             }
             names.extend(device_id(who, name, checker));
         }
-        all.extend(pattern.map(|id| DeviceFacts {
-            id,
+        all.extend(pattern.map(|pattern| DeviceFacts {
+            id: pattern,
             name: raw.name.as_ref().map(|name| name.get_ref().as_str().into()),
             labels: raw.labels.clone(),
             from: names,
-            expects: Vec::new(),
+            expects: expects(who, id, &raw.expects, checker),
         }));
     }
     all
+}
+
+/// The metrics that a device should send.
+fn expects(who: &str, id: &Spanned<String>, written: &raw::Texts, checker: &mut Checker<'_>) -> Vec<Metric> {
+    if let Some(list) = written.as_ref().filter(|_| id.get_ref().contains('*')) {
+        let why = "expects needs one id: which devices a pattern will stand for, nobody knows";
+        checker.wrong(list.span(), format!("{who}: {why}"));
+    }
+    let mut metrics = Vec::new();
+    let names = written.as_ref().map(|list| list.get_ref().as_slice());
+    for name in names.unwrap_or_default() {
+        match Metric::new(name.get_ref()) {
+            Ok(metric) => metrics.push(metric),
+            Err(error) => {
+                let message = format!("{who}: expects: {:?}: {error}", name.get_ref());
+                checker.wrong(name.span(), message);
+            }
+        }
+    }
+    metrics
 }
 
 /// Names on the wire to device ids.
@@ -105,7 +126,6 @@ pub(super) fn watched(
     rules: &[Placed],
     door: Option<&source::mqtt::Settings>,
     lines: &[source::serial::Settings],
-    devices: &[DeviceFacts],
     checker: &mut Checker<'_>,
 ) {
     let topics = door.map(|door| door.readings.as_slice()).unwrap_or_default();
@@ -120,10 +140,14 @@ pub(super) fn watched(
     let named: BTreeSet<&str> = decoders
         .flat_map(|decoder| decoder.metrics.iter().map(|plan| plan.name.as_str()))
         .collect();
+    let known = known_devices(!topics.is_empty(), lines);
     for placed in rules {
-        metric_comes(placed, &named, open, checker);
-        device_comes(placed, !topics.is_empty(), lines, checker);
-        labels_come(placed, devices, checker);
+        for (metric, span) in &placed.seen.metrics {
+            metric_comes(&placed.who, metric.as_str(), span, &named, open, checker);
+        }
+        if let Some(known) = &known {
+            device_comes(placed, known, checker);
+        }
     }
 }
 
@@ -132,17 +156,17 @@ fn takes_all(decoder: &Decoder) -> bool {
     decoder.metrics.is_empty() && matches!(decoder.format, Format::Json | Format::KeyValue)
 }
 
-fn metric_comes(placed: &Placed, named: &BTreeSet<&str>, open: bool, checker: &mut Checker<'_>) {
-    let Some(metric) = placed.rule.metric().map(crate::reading::Metric::as_str) else {
-        return;
-    };
+fn metric_comes(
+    who: &str,
+    metric: &str,
+    span: &Span,
+    named: &BTreeSet<&str>,
+    open: bool,
+    checker: &mut Checker<'_>,
+) {
     if named.contains(metric) {
         return;
     }
-    let who = &placed.who;
-    let Some(span) = placed.metric_span.clone() else {
-        return;
-    };
     let meant = closest(metric, named.iter().copied()).map(|meant| format!("; did you mean {meant:?}?"));
     if open {
         // Without a near miss there is nothing to check it against, and still nobody has promised it.
@@ -150,7 +174,7 @@ fn metric_comes(placed: &Placed, named: &BTreeSet<&str>, open: bool, checker: &m
         let message = format!(
             "{who}: no metric table names {metric:?}, only a source that takes all it gets can yield it{remedy}"
         );
-        checker.warn(span, message);
+        checker.warn(span.clone(), message);
         return;
     }
     let remedy = meant.unwrap_or_else(|| {
@@ -164,17 +188,16 @@ fn metric_comes(placed: &Placed, named: &BTreeSet<&str>, open: bool, checker: &m
         }
     });
     checker.wrong(
-        span,
+        span.clone(),
         format!("{who}: no source yields the metric {metric:?}{remedy}"),
     );
 }
 
-/// Where all devices are known by name, a rule for none of them is a slip.
-fn device_comes(placed: &Placed, door: bool, lines: &[source::serial::Settings], checker: &mut Checker<'_>) {
-    let Some(span) = &placed.devices_span else { return };
+/// The devices, where all are known by name.
+fn known_devices(door: bool, lines: &[source::serial::Settings]) -> Option<BTreeSet<DeviceId>> {
     let told = |line: &source::serial::Settings| line.decoder.device_at.is_some();
-    if door || lines.is_empty() || lines.iter().any(told) {
-        return;
+    if door || lines.iter().any(told) {
+        return None;
     }
     let polled = |line: &source::serial::Settings| {
         line.polls
@@ -186,26 +209,40 @@ fn device_comes(placed: &Placed, door: bool, lines: &[source::serial::Settings],
         .iter()
         .flat_map(|line| line.device.clone().into_iter().chain(polled(line)))
         .collect();
-    let any = known.iter().any(|id| {
-        placed
-            .rule
-            .devices
-            .iter()
-            .any(|pattern| matches(&pattern.0, id.as_str()))
-    });
-    if !any && !known.is_empty() {
-        let all = known.iter().map(DeviceId::as_str).collect::<Vec<_>>().join(", ");
-        checker.warn(
-            span.clone(),
-            format!(
-                "{}: devices matches none of {all}; the rule watches nothing",
-                placed.who
-            ),
-        );
+    (!known.is_empty()).then_some(known)
+}
+
+/// A rule, or a sub-condition, for none of the known devices is a slip.
+fn device_comes(placed: &Placed, known: &BTreeSet<DeviceId>, checker: &mut Checker<'_>) {
+    let who = &placed.who;
+    let all = || known.iter().map(DeviceId::as_str).collect::<Vec<_>>().join(", ");
+    if let Some(span) = &placed.devices_span {
+        let mut patterns = placed.rule.devices.iter();
+        if !patterns.any(|pattern| known.iter().any(|id| pattern.matches(id.as_str()))) {
+            let all = all();
+            let message = format!("{who}: devices matches none of {all}; the rule watches nothing");
+            checker.warn(span.clone(), message);
+        }
+    }
+    for (id, span) in &placed.seen.devices {
+        if !known.contains(id) {
+            let all = all();
+            let message = format!(
+                "{who}: device {:?} is none of {all}; its sub-condition stays unknown",
+                id.as_str()
+            );
+            checker.warn(span.clone(), message);
+        }
     }
 }
 
-/// Labels come from `[[device]]` only.
+/// Whether devices have the labels that rules ask for: those come from `[[device]]` only.
+pub(super) fn labelled(rules: &[Placed], devices: &[DeviceFacts], checker: &mut Checker<'_>) {
+    for placed in rules {
+        labels_come(placed, devices, checker);
+    }
+}
+
 fn labels_come(placed: &Placed, devices: &[DeviceFacts], checker: &mut Checker<'_>) {
     let Some(span) = &placed.where_span else { return };
     for (key, value) in &placed.rule.labels_required {
@@ -246,39 +283,6 @@ pub(super) fn loops(
                 url.span(),
                 format!("sink \"{}\": url = {:?} {why}", sink.name, url.get_ref()),
             );
-        }
-    }
-}
-
-/// `*` stands for any run of characters.
-fn matches(pattern: &str, id: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == id,
-        Some((before, after)) => id.strip_prefix(before).is_some_and(|rest| {
-            rest.char_indices()
-                .map(|(at, _)| at)
-                .chain([rest.len()])
-                .any(|at| matches(after, rest.split_at(at).1))
-        }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_star_is_any_run_of_characters() {
-        for (pattern, id) in [
-            ("*", "a"),
-            ("server-*", "server-"),
-            ("*-é", "x-é"),
-            ("a*c*", "abcd"),
-        ] {
-            assert!(matches(pattern, id), "{pattern} {id}");
-        }
-        for (pattern, id) in [("server-*", "server"), ("a*c", "abd"), ("a", "ab")] {
-            assert!(!matches(pattern, id), "{pattern} {id}");
         }
     }
 }

@@ -3,28 +3,33 @@
 //! A report is never empty. It quotes the lines it is about, but never one with a password in it: reports are logged.
 //! What is long is shortened: a report stays readable whatever the file holds.
 
-use std::{fmt, io::ErrorKind, ops::Range, path::Path, string::FromUtf8Error, sync::Arc};
+use std::{fmt, io::ErrorKind, ops::Range, path::Path, string::FromUtf8Error};
 
 use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
 
-use super::{check::Checker, syntax::syntax};
+use super::{
+    check::Checker,
+    syntax::syntax,
+    texts::{FileText, Texts},
+};
 
 /// The longest line that is quoted whole, in characters: two lines of a terminal.
 const MAX_QUOTED: usize = 160;
 /// The longest message, in characters. Its middle goes first: it begins with who and what and ends with the remedy.
 const MAX_MESSAGE: usize = 500;
 
-/// All that is wrong with one file, in the order of its lines.
+/// All that is wrong with a configuration: file by file, in the order of the lines.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Report {
-    file: String,
-    text: Arc<str>,
+    files: Vec<FileText>,
     problems: Vec<Problem>,
 }
 
 /// One thing that is wrong, and what would be right.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
+    /// The file that it is about, by its place in the list of those that were read.
+    pub(super) file: usize,
     /// The bytes of the file that it is about; none: the file as a whole.
     pub(super) span: Option<Range<usize>>,
     /// From 1; none: the file as a whole.
@@ -34,9 +39,12 @@ pub struct Problem {
 }
 
 impl Problem {
-    pub(super) fn at(text: &str, span: Range<usize>, message: String) -> Self {
+    pub(super) fn at(texts: &Texts, span: &Range<usize>, message: String) -> Self {
+        let (file, span) = texts.place(span);
+        let text = texts.files().get(file).map_or("", |file| file.text.as_str());
         Self {
-            line: Some(line_of(text, span.start)),
+            file,
+            line: Some(line_of(text.as_bytes(), span.start)),
             span: Some(span),
             message: shortened(message, MAX_MESSAGE),
         }
@@ -44,6 +52,7 @@ impl Problem {
 
     pub(super) fn of_file(message: String) -> Self {
         Self {
+            file: 0,
             span: None,
             line: None,
             message,
@@ -51,7 +60,8 @@ impl Problem {
     }
 
     /// `file:line: text`.
-    pub(super) fn plain(&self, file: &str) -> String {
+    pub(super) fn plain(&self, files: &[FileText]) -> String {
+        let file = files.get(self.file).map(FileText::shown).unwrap_or_default();
         match self.line {
             Some(line) => format!("{file}:{line}: {}", self.message),
             None => format!("{file}: {}", self.message),
@@ -60,34 +70,46 @@ impl Problem {
 }
 
 impl Report {
-    pub(super) fn new(file: &str, text: &str, mut problems: Vec<Problem>) -> Self {
+    pub(super) fn new(texts: Texts, mut problems: Vec<Problem>) -> Self {
         // By line and not by byte: within a line they stay in the order they were found.
-        problems.sort_by_key(|problem| problem.line);
+        problems.sort_by_key(|problem| (problem.file, problem.line));
         problems.dedup();
         Self {
-            file: file.to_owned(),
-            text: text.into(),
+            files: texts.into_files(),
             problems,
         }
+    }
+
+    /// One problem, of a file whose text cannot be shown.
+    fn without_text(path: &Path, problem: Problem) -> Self {
+        let file = FileText {
+            path: path.to_owned(),
+            text: String::new(),
+        };
+        Self::new(Texts::new(file), vec![problem])
     }
 
     /// A report on a file of another kind than a configuration: where something is wrong (none: the file as a whole),
     /// and what, with the remedy.
     #[must_use]
     pub fn of(file: &str, text: &str, wrong: Vec<(Option<Range<usize>>, String)>) -> Self {
+        let texts = Texts::alone(file, text);
         let problems = wrong.into_iter().map(|(span, message)| match span {
-            Some(span) => Problem::at(text, span, message),
+            Some(span) => Problem::at(&texts, &span, message),
             None => Problem::of_file(message),
         });
-        Self::new(file, text, problems.collect())
+        let problems = problems.collect();
+        Self::new(texts, problems)
     }
 
     /// A report on a text that is not TOML.
     #[must_use]
     pub fn not_toml(file: &str, text: &str, error: &toml::de::Error) -> Self {
-        let mut checker = Checker::new(text);
+        let texts = Texts::alone(file, text);
+        let mut checker = Checker::new(&texts);
         syntax(text, error, &mut checker);
-        Self::new(file, text, checker.problems)
+        let problems = checker.problems;
+        Self::new(texts, problems)
     }
 
     /// The text of the file at `path`, which holds `what`.
@@ -110,17 +132,22 @@ impl Report {
             _ => format!("{error}; is it a file, on a disk that works?"),
         };
         let problem = Problem::of_file(format!("could not read {what}: {remedy}"));
-        Self::new(&path.display().to_string(), "", vec![problem])
+        Self::without_text(path, problem)
     }
 
     fn not_text(path: &Path, error: &FromUtf8Error) -> Self {
         let good = error.utf8_error().valid_up_to();
-        let line = line_of_bytes(error.as_bytes(), good);
+        let line = line_of(error.as_bytes(), good);
         let message = "this is not text in UTF-8; save the file as UTF-8, or name another file";
         let mut problem = Problem::of_file(message.to_owned());
         problem.line = Some(line);
         // Its bytes are not quoted: a terminal would obey them.
-        Self::new(&path.display().to_string(), "", vec![problem])
+        Self::without_text(path, problem)
+    }
+
+    /// The text of a problem's file.
+    fn text_of(&self, problem: &Problem) -> &str {
+        self.files.get(problem.file).map_or("", |file| file.text.as_str())
     }
 
     /// What is wrong, by line.
@@ -142,14 +169,15 @@ impl Report {
         for problem in &self.problems {
             let line = problem
                 .line
-                .and_then(|line| self.text.lines().nth(line - 1))
+                .and_then(|line| self.text_of(problem).lines().nth(line - 1))
                 .unwrap_or_default();
             let whole = !has_password(line) && line.chars().count() <= MAX_QUOTED;
             let shown = problem.span.clone().filter(|_| whole);
-            let plain = problem.plain(&self.file);
+            let plain = problem.plain(&self.files);
+            let name = self.files.get(problem.file).map(FileText::shown);
             let diagnostic = Pointed {
                 message: if shown.is_none() { &plain } else { &problem.message },
-                source: NamedSource::new(&self.file, self.text.to_string()),
+                source: NamedSource::new(name.unwrap_or_default(), self.text_of(problem).to_owned()),
                 span: shown,
             };
             if handler.render_report(&mut out, &diagnostic).is_err() {
@@ -164,10 +192,10 @@ impl fmt::Display for Report {
     /// Per problem `file:line: text` and the quoted line.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         for problem in &self.problems {
-            writeln!(formatter, "{}", problem.plain(&self.file))?;
+            writeln!(formatter, "{}", problem.plain(&self.files))?;
             let quoted = problem
                 .line
-                .and_then(|line| Some((line, self.text.lines().nth(line - 1)?)));
+                .and_then(|line| Some((line, self.text_of(problem).lines().nth(line - 1)?)));
             if let Some((line, quoted)) = quoted.filter(|(_, quoted)| !has_password(quoted)) {
                 let quoted = shortened(quoted.trim().to_owned(), MAX_QUOTED);
                 writeln!(formatter, "{line:>6} | {quoted}")?;
@@ -183,11 +211,7 @@ pub(super) fn has_password(text: &str) -> bool {
 }
 
 /// The line, from 1, that the byte at `offset` stands in.
-fn line_of(text: &str, offset: usize) -> usize {
-    line_of_bytes(text.as_bytes(), offset)
-}
-
-fn line_of_bytes(text: &[u8], offset: usize) -> usize {
+fn line_of(text: &[u8], offset: usize) -> usize {
     text.iter().take(offset).filter(|byte| **byte == b'\n').count() + 1
 }
 
@@ -236,15 +260,12 @@ mod tests {
     use super::*;
 
     fn report() -> Report {
-        let text = "a = 1\n  b = 2\n";
-        Report::new(
-            "x.toml",
-            text,
-            vec![
-                Problem::at(text, 12..13, "b is wrong".into()),
-                Problem::at(text, 4..5, "a is wrong".into()),
-            ],
-        )
+        let texts = Texts::alone("x.toml", "a = 1\n  b = 2\n");
+        let problems = vec![
+            Problem::at(&texts, &(12..13), "b is wrong".into()),
+            Problem::at(&texts, &(4..5), "a is wrong".into()),
+        ];
+        Report::new(texts, problems)
     }
 
     #[test]
@@ -259,7 +280,9 @@ mod tests {
     fn what_is_long_keeps_its_beginning_and_its_end() {
         let text = format!("a = \"{}\"\n", "x".repeat(100_000));
         let message = format!("a = {} is wrong; shorten it", "y".repeat(100_000));
-        let report = Report::new("x.toml", &text, vec![Problem::at(&text, 4..100_004, message)]);
+        let texts = Texts::alone("x.toml", &text);
+        let problems = vec![Problem::at(&texts, &(4..100_004), message)];
+        let report = Report::new(texts, problems);
         for shown in [report.to_string(), report.render(true)] {
             assert!(
                 shown.chars().count() < 1000,

@@ -3,6 +3,11 @@
 //! This list decides what a file may say; `docs/configuration.md` is held to it by a test. Nothing here knows
 //! what a value means, only what it looks like.
 
+mod rules;
+
+pub(super) use rules::INCLUDED;
+use rules::{DEVICE, OVERRIDE, PERIOD, RULE};
+
 /// One table.
 #[derive(Debug)]
 pub struct Table {
@@ -14,6 +19,10 @@ pub struct Table {
     pub(super) named_by: &'static str,
     /// Its keys, subordinate tables among them.
     pub keys: &'static [Key],
+    /// Keys that somebody might look for here, and where or why not.
+    pub(super) not_here: &'static [(&'static str, &'static str)],
+    /// What one looks like, where the header does not show it.
+    pub(super) example: &'static str,
 }
 
 /// One key.
@@ -58,13 +67,17 @@ pub enum Shape {
     Table(&'static Table),
     /// A list of subordinate tables.
     Tables(&'static Table),
+    /// Subordinate tables under names that the file chooses.
+    Named(&'static Table),
+    /// A condition, as an inline table.
+    Part(&'static Table),
+    /// A list of conditions.
+    Parts(&'static Table),
     /// Not looked at: the key is refused anyway.
     Any,
 }
 
-use Shape::{
-    Any, Duration, Flag, Labels, Number, Numbers, Place, Rate, Size, Tables, Text, Texts, Value, Whole,
-};
+use Shape::{Any, Duration, Flag, Labels, Number, Numbers, Place, Size, Tables, Text, Texts, Whole};
 
 /// The whole file.
 pub static FILE: Table = Table {
@@ -81,13 +94,14 @@ pub static FILE: Table = Table {
         live("rule", Tables(&RULE)),
         live("override", Tables(&OVERRIDE)),
         live("sink", Shape::Table(&SINK)),
-        later("include"),
+        live("include", Texts),
         later_table("modbus", Tables(&MODBUS)),
-        later_table("period", Shape::Table(&PERIOD)),
+        live("period", Shape::Named(&PERIOD)),
         later_table("reaction", Tables(&REACTION)),
-        later_table("recorder", Shape::Table(&RECORDER)),
+        live("recorder", Shape::Table(&RECORDER)),
         later_table("status", Shape::Table(&STATUS)),
     ],
+    ..PLAIN
 };
 
 static GATEWAY: Table = Table {
@@ -98,8 +112,9 @@ static GATEWAY: Table = Table {
         live("id", Text),
         live("source", Text),
         live("labels", Labels),
-        later("timezone"),
+        live("timezone", Text),
     ],
+    ..PLAIN
 };
 
 static JOURNAL: Table = Table {
@@ -111,9 +126,10 @@ static JOURNAL: Table = Table {
         live("max-bytes", Size),
         live("max-age", Duration),
         live("when-full", Text),
-        later("checkpoint"),
+        live("checkpoint", Duration),
         live("state-delay", Duration),
     ],
+    ..PLAIN
 };
 
 static EVENTS: Table = Table {
@@ -123,10 +139,11 @@ static EVENTS: Table = Table {
     keys: &[
         live("type-prefix", Text),
         live("off", Texts),
-        later("offline-after"),
+        live("offline-after", Duration),
         live("heartbeat", Duration),
         live("max-clock-skew", Duration),
     ],
+    ..PLAIN
 };
 
 static MQTT: Table = Table {
@@ -148,6 +165,7 @@ static MQTT: Table = Table {
         later("forget-after"),
         live("readings", Tables(&READINGS)),
     ],
+    ..PLAIN
 };
 
 static READINGS: Table = Table {
@@ -161,6 +179,7 @@ static READINGS: Table = Table {
         later("profile"),
         live("metric", Tables(&READINGS_METRIC)),
     ],
+    ..PLAIN
 };
 
 const METRIC_KEYS: &[Key] = &[
@@ -178,6 +197,7 @@ static READINGS_METRIC: Table = Table {
     noun: "metric",
     named_by: "name",
     keys: METRIC_KEYS,
+    ..PLAIN
 };
 
 static SERIAL: Table = Table {
@@ -201,6 +221,7 @@ static SERIAL: Table = Table {
         live("metric", Tables(&SERIAL_METRIC)),
         live("poll", Tables(&SERIAL_POLL)),
     ],
+    ..PLAIN
 };
 
 static SERIAL_METRIC: Table = Table {
@@ -208,6 +229,7 @@ static SERIAL_METRIC: Table = Table {
     noun: "metric",
     named_by: "name",
     keys: METRIC_KEYS,
+    ..PLAIN
 };
 
 static SERIAL_POLL: Table = Table {
@@ -220,91 +242,7 @@ static SERIAL_POLL: Table = Table {
         live("device", Text),
         live("timeout", Duration),
     ],
-};
-
-static DEVICE: Table = Table {
-    header: "[[device]]",
-    noun: "device",
-    named_by: "id",
-    keys: &[
-        live("id", Text),
-        live("name", Text),
-        live("labels", Labels),
-        live("from", Texts),
-        later("expects"),
-        later("password-hash"),
-        later("publish"),
-        later("subscribe"),
-    ],
-};
-
-static RULE: Table = Table {
-    header: "[[rule]]",
-    noun: "rule",
-    named_by: "event",
-    keys: &[
-        live("event", Text),
-        live("name", Text),
-        live("metric", Text),
-        live("devices", Texts),
-        live("where", Labels),
-        live("above", Number),
-        live("below", Number),
-        live("outside", Numbers),
-        live("inside", Numbers),
-        live("equals", Value),
-        live("not-equals", Value),
-        later("rises-by"),
-        later("falls-by"),
-        later("within"),
-        later("silent-for"),
-        later("all"),
-        later("any"),
-        live("clear", Number),
-        live("margin", Number),
-        live("hold", Duration),
-        live("clear-hold", Duration),
-        live("severity", Text),
-        later("of"),
-        later("over"),
-        later("window-min"),
-        later("window-max"),
-        later("unless"),
-        later("unless-after"),
-        later("during"),
-        later("stale-after"),
-        later("remind-every"),
-        live("max-raises", Rate),
-        live("cleared-event", Text),
-        live("summary", Text),
-        live("runbook", Text),
-        live("labels", Labels),
-    ],
-};
-
-static OVERRIDE: Table = Table {
-    header: "[[override]]",
-    noun: "override of",
-    named_by: "rule",
-    keys: &[
-        live("rule", Text),
-        live("devices", Texts),
-        live("above", Number),
-        live("below", Number),
-        live("outside", Numbers),
-        live("inside", Numbers),
-        live("equals", Value),
-        live("not-equals", Value),
-        later("rises-by"),
-        later("falls-by"),
-        later("within"),
-        later("silent-for"),
-        live("clear", Number),
-        live("margin", Number),
-        live("hold", Duration),
-        live("clear-hold", Duration),
-        live("severity", Text),
-    ],
+    ..PLAIN
 };
 
 static SINK: Table = Table {
@@ -315,6 +253,7 @@ static SINK: Table = Table {
         live("mqtt", Tables(&SINK_MQTT)),
         later_table("http", Tables(&SINK_HTTP)),
     ],
+    ..PLAIN
 };
 
 static SINK_MQTT: Table = Table {
@@ -347,6 +286,7 @@ static SINK_MQTT: Table = Table {
         live("partition-by", Text),
         live("schema", Whole),
     ],
+    ..PLAIN
 };
 
 static SINK_HTTP: Table = Table {
@@ -374,6 +314,7 @@ static SINK_HTTP: Table = Table {
         later("partition-by"),
         later("schema"),
     ],
+    ..PLAIN
 };
 
 static MODBUS: Table = Table {
@@ -386,6 +327,7 @@ static MODBUS: Table = Table {
         later("baud"),
         later_table("unit", Tables(&MODBUS_UNIT)),
     ],
+    ..PLAIN
 };
 
 static MODBUS_UNIT: Table = Table {
@@ -399,6 +341,7 @@ static MODBUS_UNIT: Table = Table {
         later("timeout"),
         later_table("metric", Tables(&MODBUS_METRIC)),
     ],
+    ..PLAIN
 };
 
 static MODBUS_METRIC: Table = Table {
@@ -417,13 +360,7 @@ static MODBUS_METRIC: Table = Table {
         later("ignore"),
         later("valid"),
     ],
-};
-
-static PERIOD: Table = Table {
-    header: "[period.*]",
-    noun: "period",
-    named_by: "",
-    keys: &[later("from"), later("to"), later("days"), later("between")],
+    ..PLAIN
 };
 
 static REACTION: Table = Table {
@@ -439,13 +376,15 @@ static REACTION: Table = Table {
         later("confirm-payload"),
         later("timeout"),
     ],
+    ..PLAIN
 };
 
 static RECORDER: Table = Table {
     header: "[recorder]",
     noun: "[recorder]",
     named_by: "",
-    keys: &[later("max-bytes")],
+    keys: &[live("max-bytes", Size)],
+    ..PLAIN
 };
 
 static STATUS: Table = Table {
@@ -453,6 +392,17 @@ static STATUS: Table = Table {
     noun: "[status]",
     named_by: "",
     keys: &[later("listen")],
+    ..PLAIN
+};
+
+/// What a table need not say.
+const PLAIN: Table = Table {
+    header: "",
+    noun: "",
+    named_by: "",
+    keys: &[],
+    not_here: &[],
+    example: "",
 };
 
 const fn live(name: &'static str, shape: Shape) -> Key {
@@ -481,7 +431,13 @@ pub fn tables() -> Vec<&'static Table> {
     fn collect(table: &'static Table, into: &mut Vec<&'static Table>) {
         into.push(table);
         for key in table.keys {
-            if let Shape::Table(inner) | Tables(inner) = key.shape {
+            if let Shape::Table(inner)
+            | Tables(inner)
+            | Shape::Named(inner)
+            | Shape::Part(inner)
+            | Shape::Parts(inner) = key.shape
+                && !into.iter().any(|known| std::ptr::eq(*known, inner))
+            {
                 collect(inner, into);
             }
         }

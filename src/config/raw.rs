@@ -2,9 +2,12 @@
 //!
 //! Only live keys: the others were refused by `shape`. No enums and no flattening, they would lose the line.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use toml::{Spanned, Value};
 
+use super::condition::{Keys, WindowKeys};
 use crate::event::Labels;
 
 pub(super) type Text = Option<Spanned<String>>;
@@ -15,6 +18,8 @@ type List<T> = Vec<Spanned<T>>;
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct File {
+    /// Followed before (`include`); here only so that it is no unknown key.
+    pub include: Texts,
     pub gateway: Gateway,
     pub journal: Journal,
     pub events: Events,
@@ -24,6 +29,10 @@ pub(super) struct File {
     pub rule: List<Rule>,
     pub r#override: List<Override>,
     pub sink: Sinks,
+    pub period: BTreeMap<String, Spanned<Period>>,
+    pub recorder: Option<Spanned<Recorder>>,
+    #[serde(skip)]
+    pub periods: Vec<(String, Spanned<Period>)>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -32,6 +41,7 @@ pub(super) struct Gateway {
     pub id: Text,
     pub source: Text,
     pub labels: Labels,
+    pub timezone: Text,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -41,6 +51,7 @@ pub(super) struct Journal {
     pub max_bytes: Text,
     pub max_age: Text,
     pub when_full: Text,
+    pub checkpoint: Text,
     pub state_delay: Text,
 }
 
@@ -49,6 +60,7 @@ pub(super) struct Journal {
 pub(super) struct Events {
     pub type_prefix: Text,
     pub off: Texts,
+    pub offline_after: Text,
     pub heartbeat: Text,
     pub max_clock_skew: Text,
 }
@@ -122,6 +134,22 @@ pub(super) struct Device {
     pub name: Text,
     pub labels: Labels,
     pub from: Texts,
+    pub expects: Texts,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Period {
+    pub from: Text,
+    pub to: Text,
+    pub days: Texts,
+    pub between: Texts,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub(super) struct Recorder {
+    pub max_bytes: Text,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -138,16 +166,53 @@ pub(super) struct Rule {
     pub inside: Numbers,
     pub equals: Option<Spanned<Value>>,
     pub not_equals: Option<Spanned<Value>>,
+    pub rises_by: Option<Spanned<f64>>,
+    pub falls_by: Option<Spanned<f64>>,
+    pub within: Text,
+    pub silent_for: Text,
+    pub all: Option<Spanned<List<Part>>>,
+    pub any: Option<Spanned<List<Part>>>,
     pub clear: Option<Spanned<f64>>,
     pub margin: Option<Spanned<f64>>,
     pub hold: Text,
     pub clear_hold: Text,
     pub severity: Text,
+    pub of: Text,
+    pub over: Text,
+    pub window_min: Option<Spanned<i64>>,
+    pub window_max: Option<Spanned<i64>>,
+    pub unless: Option<Spanned<Part>>,
+    pub unless_after: Text,
+    pub during: Texts,
+    pub stale_after: Text,
+    pub remind_every: Text,
     pub max_raises: Text,
     pub cleared_event: Text,
     pub summary: Text,
     pub runbook: Text,
     pub labels: Labels,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub(super) struct Part {
+    pub metric: Text,
+    pub device: Text,
+    pub above: Option<Spanned<f64>>,
+    pub below: Option<Spanned<f64>>,
+    pub outside: Numbers,
+    pub inside: Numbers,
+    pub equals: Option<Spanned<Value>>,
+    pub not_equals: Option<Spanned<Value>>,
+    pub rises_by: Option<Spanned<f64>>,
+    pub falls_by: Option<Spanned<f64>>,
+    pub within: Text,
+    pub clear: Option<Spanned<f64>>,
+    pub margin: Option<Spanned<f64>>,
+    pub of: Text,
+    pub over: Text,
+    pub window_min: Option<Spanned<i64>>,
+    pub window_max: Option<Spanned<i64>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -161,11 +226,16 @@ pub(super) struct Override {
     pub inside: Numbers,
     pub equals: Option<Spanned<Value>>,
     pub not_equals: Option<Spanned<Value>>,
+    pub rises_by: Option<Spanned<f64>>,
+    pub falls_by: Option<Spanned<f64>>,
+    pub within: Text,
+    pub silent_for: Text,
     pub clear: Option<Spanned<f64>>,
     pub margin: Option<Spanned<f64>>,
     pub hold: Text,
     pub clear_hold: Text,
     pub severity: Text,
+    pub remind_every: Text,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -198,3 +268,60 @@ pub(super) struct SinkMqtt {
     pub partition_by: Text,
     pub schema: Option<Spanned<i64>>,
 }
+
+impl File {
+    /// Adds what an included file says: only tables of which there may be many.
+    pub fn absorb(&mut self, included: Self) {
+        self.device.extend(included.device);
+        self.rule.extend(included.rule);
+        self.r#override.extend(included.r#override);
+        self.periods.extend(included.periods);
+    }
+
+    /// Two files may each have a period of one name: which is a mistake, and must still be there to be told.
+    pub fn list_periods(mut self) -> Self {
+        self.periods = std::mem::take(&mut self.period).into_iter().collect();
+        self
+    }
+}
+
+/// The keys of a condition, which three tables share.
+macro_rules! condition_keys {
+    ($table:ident, |$raw:ident| $window:expr) => {
+        impl $table {
+            pub fn keys(&self) -> Keys<'_> {
+                let $raw = self;
+                Keys {
+                    above: $raw.above.as_ref(),
+                    below: $raw.below.as_ref(),
+                    outside: $raw.outside.as_ref(),
+                    inside: $raw.inside.as_ref(),
+                    equals: $raw.equals.as_ref(),
+                    not_equals: $raw.not_equals.as_ref(),
+                    rises_by: $raw.rises_by.as_ref(),
+                    falls_by: $raw.falls_by.as_ref(),
+                    within: $raw.within.as_ref(),
+                    clear: $raw.clear.as_ref(),
+                    margin: $raw.margin.as_ref(),
+                    window: $window,
+                }
+            }
+        }
+    };
+}
+
+/// The keys of a window.
+macro_rules! window_keys {
+    ($raw:ident) => {
+        WindowKeys {
+            of: $raw.of.as_ref(),
+            over: $raw.over.as_ref(),
+            min: $raw.window_min.as_ref(),
+            max: $raw.window_max.as_ref(),
+        }
+    };
+}
+
+condition_keys!(Rule, |raw| window_keys!(raw));
+condition_keys!(Part, |raw| window_keys!(raw));
+condition_keys!(Override, |raw| WindowKeys::default());

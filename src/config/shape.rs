@@ -16,14 +16,28 @@ use super::{
 type Entry<'i, 't> = (&'t Spanned<std::borrow::Cow<'i, str>>, &'t Spanned<DeValue<'i>>);
 
 /// Reports every key that is not known, not supported yet or of another shape.
-pub(super) fn check(document: &DeTable<'_>, checker: &mut Checker<'_>) {
-    table(&keys::FILE, document, checker);
+pub(super) fn check(known: &'static Table, document: &DeTable<'_>, checker: &mut Checker<'_>) {
+    table(known, document, checker);
 }
 
 fn table(known: &'static Table, found: &DeTable<'_>, checker: &mut Checker<'_>) {
-    let who = who(known, found);
+    named(known, &who(known, found), found, checker);
+}
+
+fn named(known: &'static Table, who: &str, found: &DeTable<'_>, checker: &mut Checker<'_>) {
     for (key, value) in found {
-        entry(known, &who, (key, value), checker);
+        entry(known, who, (key, value), checker);
+    }
+}
+
+/// A sub-condition is named after the key it stands under.
+fn part(known: &'static Table, who: &str, found: &DeTable<'_>, checker: &mut Checker<'_>) {
+    let metric = found
+        .get(known.named_by)
+        .and_then(|value| value.get_ref().as_str());
+    match metric {
+        Some(metric) => named(known, &format!("{who}: {metric:?}"), found, checker),
+        None => named(known, who, found, checker),
     }
 }
 
@@ -70,6 +84,31 @@ fn shape(wanted: Shape, who: &str, name: &str, found: &Spanned<DeValue<'_>>, che
                     });
             }
             _ => (false, format!("a list of tables: write {}", inner.header)),
+        },
+        Shape::Named(inner) => match value.as_table() {
+            Some(found) if found.values().all(|item| item.get_ref().is_table()) => {
+                return found
+                    .values()
+                    .filter_map(|item| item.get_ref().as_table())
+                    .for_each(|found| table(inner, found, checker));
+            }
+            _ => (false, format!("tables with a name each: write {}", inner.example)),
+        },
+        Shape::Part(inner) => match value.as_table() {
+            Some(found) => return part(inner, &format!("{who}: {name}"), found, checker),
+            None => (false, format!("a condition, like {}", inner.example)),
+        },
+        Shape::Parts(inner) => match value.as_array() {
+            Some(items) if items.iter().all(|item| item.get_ref().is_table()) => {
+                return items
+                    .iter()
+                    .filter_map(|item| item.get_ref().as_table())
+                    .for_each(|found| part(inner, &format!("{who}: {name}"), found, checker));
+            }
+            _ => (
+                false,
+                format!("a list of conditions, like [{}, ...]", inner.example),
+            ),
         },
         Shape::Any => return,
         Shape::Text => (value.is_str(), "text in quotes".to_owned()),
@@ -134,6 +173,9 @@ fn unknown(known: &'static Table, who: &str, name: &str) -> String {
     } else {
         format!("{who}: ")
     };
+    if let Some((_, why)) = known.not_here.iter().find(|(key, _)| *key == name) {
+        return format!("{start}{place} has no key `{name}`; {why}");
+    }
     let elsewhere = || {
         keys::tables()
             .into_iter()

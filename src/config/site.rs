@@ -2,10 +2,11 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use jiff::tz::TimeZone;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Events, Gateway, Machine,
+    Events, Gateway, Machine, Recorder,
     check::{Checker, Words, listed},
     raw,
     shape::closest,
@@ -79,10 +80,39 @@ pub(super) fn gateway(raw: &raw::Gateway, machine: &Machine, checker: &mut Check
         }
     }
     Gateway {
+        timezone: timezone(&raw.timezone, checker),
         source: source.replace("{id}", &id).into(),
         id: id.into(),
         labels: raw.labels.clone(),
     }
+}
+
+/// A zone that is not known is told with those that are spelled like it.
+pub(super) fn timezone(written: &raw::Text, checker: &mut Checker<'_>) -> TimeZone {
+    let Some(written) = written else {
+        return TimeZone::UTC;
+    };
+    let name = written.get_ref();
+    TimeZone::get(name).unwrap_or_else(|_| {
+        let known: Vec<String> = jiff::tz::db().available().map(|zone| zone.to_string()).collect();
+        // People write the city, or its name in their own language.
+        let city = known.iter().find(|zone| {
+            let last = zone.rsplit('/').next().unwrap_or(zone);
+            last.eq_ignore_ascii_case(&name.replace(' ', "_"))
+        });
+        let meant = city
+            .map(String::as_str)
+            .or_else(|| closest(name, known.iter().map(String::as_str)));
+        let remedy = match meant {
+            Some(meant) => format!("did you mean {meant:?}?"),
+            None => "write one of the tz database, like \"Europe/Berlin\"".to_owned(),
+        };
+        checker.wrong(
+            written.span(),
+            format!("[gateway]: timezone = {name:?} is no time zone; {remedy}"),
+        );
+        TimeZone::UTC
+    })
 }
 
 /// `tg-` and eight characters: of the board if it has a number, else of the installation.
@@ -165,6 +195,26 @@ pub(super) fn journal(raw: &raw::Journal, machine: &Machine, checker: &mut Check
     }
 }
 
+pub(super) fn checkpoint(raw: &raw::Journal, checker: &mut Checker<'_>) -> Duration {
+    // Oftener would write windows more than events; rarer would cost a whole window.
+    let bounds = Duration::from_secs(1)..=Duration::from_hours(1);
+    checker
+        .duration_in("[journal]", "checkpoint", raw.checkpoint.as_ref(), bounds)
+        .unwrap_or(Duration::from_mins(1))
+}
+
+pub(super) fn recorder(
+    raw: Option<&toml::Spanned<raw::Recorder>>,
+    checker: &mut Checker<'_>,
+) -> Option<Recorder> {
+    let table = raw?;
+    let who = "[recorder]";
+    let form = "everything that it may occupy, like \"64MiB\"";
+    let written = checker.required(who, "max-bytes", &table.get_ref().max_bytes, &table.span(), form);
+    let max_bytes = checker.size_in(who, "max-bytes", written, MIB..=MOST_JOURNAL)?;
+    Some(Recorder { max_bytes })
+}
+
 pub(super) fn events(raw: &raw::Events, checker: &mut Checker<'_>) -> Events {
     let who = "[events]";
     let off = match &raw.off {
@@ -204,8 +254,13 @@ pub(super) fn events(raw: &raw::Events, checker: &mut Checker<'_>) -> Events {
     let max_clock_skew = checker
         .duration_in(who, "max-clock-skew", raw.max_clock_skew.as_ref(), skew_bounds)
         .unwrap_or(Duration::from_mins(10));
+    let offline_bounds = Duration::from_secs(1)..=Duration::from_hours(720);
+    let offline_after = checker
+        .duration_in(who, "offline-after", raw.offline_after.as_ref(), offline_bounds)
+        .unwrap_or(Duration::from_mins(5));
     Events {
         off,
+        offline_after,
         heartbeat,
         max_clock_skew,
     }

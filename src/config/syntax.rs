@@ -3,7 +3,7 @@
 use super::check::{Checker, Span};
 use super::error::Problem;
 
-/// Adds the parser's error, with the remedy that it does not name.
+/// Adds the parser's error of `text`, a file behind its blanks, with the remedy that it does not name.
 pub(super) fn syntax(text: &str, error: &toml::de::Error, checker: &mut Checker<'_>) {
     let said = error.message().trim().replace('\n', "; ");
     let Some(span) = error.span() else {
@@ -59,12 +59,14 @@ fn first_of(text: &str, second: &Span) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::texts::Texts;
 
     fn told(text: &str) -> String {
         let error = toml::de::DeTable::parse(text).expect_err("this is not TOML");
-        let mut checker = Checker::new(text);
+        let texts = Texts::alone("x.toml", text);
+        let mut checker = Checker::new(&texts);
         syntax(text, &error, &mut checker);
-        checker.problems[0].plain("x.toml")
+        checker.problems[0].plain(texts.files())
     }
 
     #[test]

@@ -8,15 +8,23 @@ use std::{
 use crate::{
     event::{
         Draft, Epoch, Position,
-        gateway::{self, ConfigurationRejected, GatewayAlive, GatewayStarted, GatewayStopped, Recorded},
+        gateway::{
+            self, ActiveAlarms, At, ConfigurationRejected, GatewayAlive, GatewayStarted, GatewayStopped,
+            OpenAlarm, Recorded,
+        },
     },
     journal::{Journal, Recovered},
+    reading::Value,
+    rule::engine::ActiveEpisode,
     time::{BootId, Clock},
 };
 
 /// The longest report in `ConfigurationRejected`, in bytes: it must fit the smallest packet a broker may take, and the
 /// log has the whole.
 const MAX_REPORT: usize = 4096;
+
+/// The most that the alarms of one `ActiveAlarms` take, in bytes, for the same reason; the rest is in the next part.
+const MAX_ALARMS: usize = 16 * 1024;
 
 /// Records the gateway's own events, except those that `[events] off` names.
 #[derive(Clone, Debug)]
@@ -79,6 +87,33 @@ impl Announcer {
         });
     }
 
+    /// `ActiveAlarms`: all open episodes, in as many events as they need.
+    pub fn active_alarms(&self, epoch: Epoch, episodes: &[ActiveEpisode]) {
+        let mut parts: Vec<Vec<OpenAlarm>> = vec![Vec::new()];
+        let mut room = MAX_ALARMS;
+        for alarm in episodes.iter().map(open_alarm) {
+            let bytes = serde_json::to_string(&alarm).map_or(MAX_ALARMS, |text| text.len());
+            if bytes > room {
+                parts.push(Vec::new());
+                room = MAX_ALARMS;
+            }
+            room = room.saturating_sub(bytes);
+            if let Some(part) = parts.last_mut() {
+                part.push(alarm);
+            }
+        }
+        let whole = parts.len() as u64;
+        for (part, alarms) in (1..).zip(parts) {
+            self.record(&ActiveAlarms {
+                epoch: epoch.to_string(),
+                part,
+                parts: whole,
+                count: episodes.len() as u64,
+                alarms,
+            });
+        }
+    }
+
     /// Records what is not off, about the gateway.
     pub fn record<F: Recorded>(&self, fact: &F) -> Option<Position> {
         self.record_about(fact, &self.gateway, None)
@@ -119,6 +154,45 @@ impl Announcer {
     pub fn set_off(&self, off: &[String]) {
         *self.off.write().unwrap_or_else(PoisonError::into_inner) = off.iter().cloned().collect();
     }
+}
+
+/// The lines, as far as [`MAX_REPORT`] goes, and how many are left out.
+pub(super) fn bounded_lines(lines: &[String]) -> Vec<String> {
+    let mut room = MAX_REPORT;
+    let fits = |line: &&String| {
+        let fits = line.len() <= room;
+        room = room.saturating_sub(line.len());
+        fits
+    };
+    let mut kept: Vec<String> = lines.iter().take_while(fits).cloned().collect();
+    let left = lines.len() - kept.len();
+    if left > 0 {
+        kept.push(format!("{left} more"));
+    }
+    kept
+}
+
+fn open_alarm(episode: &ActiveEpisode) -> OpenAlarm {
+    let mut alarm = OpenAlarm {
+        id: episode.id.to_string(),
+        rule: episode.rule.to_string(),
+        event: episode.event.to_string(),
+        device: episode.device.to_string(),
+        metric: episode.metric.as_ref().map(ToString::to_string),
+        severity: episode.severity.as_str().to_owned(),
+        since: At(episode.since),
+        raised_at: At(episode.raised_at),
+        value: None,
+        value_bool: None,
+        value_text: None,
+    };
+    match &episode.value {
+        Some(Value::Number(number)) => alarm.value = Some(*number),
+        Some(Value::Bool(bool)) => alarm.value_bool = Some(*bool),
+        Some(Value::Text(text)) => alarm.value_text = Some(text.to_string()),
+        None => {}
+    }
+    alarm
 }
 
 /// The report's whole lines, as far as [`MAX_REPORT`] goes, and how many are left out.

@@ -2,16 +2,16 @@
 
 use std::{pin::pin, time::Duration};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::info;
 
 use crate::{
     event::Position,
-    journal::{Health, Journal},
-    reading::Reading,
+    journal::Journal,
+    reading::{DeviceId, Reading},
     recorder::Recorder,
     rule::{
-        engine::{Counts, Engine, Skipped},
+        engine::{ActiveEpisode, Counts, Engine, Mute, MuteTarget, Setup, Skipped},
         state::Outcome,
     },
     source::{Answer, Delivery},
@@ -29,6 +29,35 @@ pub struct Status {
     pub counts: Counts,
 }
 
+/// What may be asked of the engine, between two batches of readings. An answer with a position says what to wait for.
+#[derive(Debug)]
+pub enum Asked {
+    /// Go on with another configuration.
+    Reconfigure(Box<Setup>, oneshot::Sender<Position>),
+    /// Which of these there are.
+    Known(Vec<MuteTarget>, oneshot::Sender<Vec<MuteTarget>>),
+    /// Mute for so long, and why.
+    Mute(MuteTarget, Duration, String, oneshot::Sender<Position>),
+    /// End a mute.
+    Unmute(MuteTarget, oneshot::Sender<Position>),
+    /// Forget a device; none: it was never seen.
+    Forget(DeviceId, oneshot::Sender<Option<Position>>),
+    /// What is open.
+    Episodes(oneshot::Sender<Open>),
+}
+
+/// What is open, and what is muted.
+#[derive(Clone, Debug, Default)]
+pub struct Open {
+    /// The open episodes.
+    pub episodes: Vec<ActiveEpisode>,
+    /// The mutes that go on.
+    pub mutes: Vec<Mute>,
+}
+
+/// Questions that may wait for the engine; who asks waits.
+pub const QUESTIONS: usize = 16;
+
 /// How often the pulse beats at rest.
 const PULSE: Duration = Duration::from_secs(1);
 /// Deliveries taken between two looks at the journal.
@@ -38,6 +67,7 @@ const BATCH: usize = 64;
 pub async fn evaluate(
     mut engine: Engine,
     mut intake: mpsc::Receiver<Delivery>,
+    mut asked: mpsc::Receiver<Asked>,
     journal: Journal,
     recorder: Option<Recorder>,
     clock: Clock,
@@ -47,16 +77,32 @@ pub async fn evaluate(
     let mut batch = Vec::with_capacity(BATCH);
     loop {
         beat(&status, &engine);
-        if !wait_while_parked(&mut health, &status, &intake).await {
-            return; // Dropping the intake answers every waiting ticket "never".
+        let desk = |question, engine: &mut Engine| answer(engine, question, &journal, &clock);
+        while health.borrow_and_update().parked {
+            status.send_modify(|status| status.pulse = status.pulse.wrapping_add(1));
+            // While anything is parked the engine takes no delivery and fires no timer. People are few, so they are
+            // answered: a reload may be the remedy. The journal's pulse comes at least once a second.
+            tokio::select! {
+                Some(question) = asked.recv() => desk(question, &mut engine),
+                // There will be no room for what it decides any more: the journal has stopped, or all else does.
+                // Dropping the intake answers every waiting ticket "never".
+                changed = health.changed() => if changed.is_err() { return },
+            }
+            if intake.is_closed() {
+                return;
+            }
+        }
+        if health.has_changed().is_err() {
+            return;
         }
         let now = clock.now();
         let idle = engine
             .next_deadline()
             .map_or(PULSE, |deadline| deadline.since(now).min(PULSE));
-        // Both are cancel-safe: `recv_many` takes nothing unless it is the one that completes.
+        // All are cancel-safe: `recv` and `recv_many` take nothing unless they are the one that completes.
         tokio::select! {
             biased;
+            Some(question) = asked.recv() => desk(question, &mut engine),
             taken = intake.recv_many(&mut batch, BATCH) => {
                 if taken == 0 {
                     // A clean stop remembers what a crash may forget, so that a clean restart changes no event.
@@ -138,19 +184,46 @@ fn beat(status: &watch::Sender<Status>, engine: &Engine) {
     });
 }
 
-/// While anything is parked the engine takes no delivery and fires no timer. False: there will be no room for what
-/// it decides any more, because the journal has stopped or everything else does.
-async fn wait_while_parked(
-    health: &mut watch::Receiver<Health>,
-    status: &watch::Sender<Status>,
-    intake: &mpsc::Receiver<Delivery>,
-) -> bool {
-    while health.borrow_and_update().parked {
-        status.send_modify(|status| status.pulse = status.pulse.wrapping_add(1));
-        // The journal's pulse comes at least once a second.
-        if intake.is_closed() || health.changed().await.is_err() {
-            return false;
+/// Does what is asked.
+fn answer(engine: &mut Engine, asked: Asked, journal: &Journal, clock: &Clock) {
+    engine.set_moment(clock.moment());
+    let mut outcome = Outcome::default();
+    match asked {
+        Asked::Reconfigure(setup, answer) => {
+            engine.reconfigure(*setup, &mut outcome);
+            let position = commit(engine, outcome, journal).unwrap_or_default();
+            reply(answer, position);
+        }
+        Asked::Known(candidates, answer) => {
+            let known = candidates.into_iter().filter(|target| engine.knows(target));
+            reply(answer, known.collect());
+        }
+        Asked::Mute(target, length, reason, answer) => {
+            engine.mute(target, length, &reason, &mut outcome);
+            let position = commit(engine, outcome, journal).unwrap_or_default();
+            reply(answer, position);
+        }
+        Asked::Unmute(target, answer) => {
+            engine.unmute(&target, &mut outcome);
+            let position = commit(engine, outcome, journal).unwrap_or_default();
+            reply(answer, position);
+        }
+        Asked::Forget(device, answer) => {
+            let known = engine.forget(&device, &mut outcome);
+            let position = commit(engine, outcome, journal).unwrap_or_default();
+            reply(answer, known.then_some(position));
+        }
+        Asked::Episodes(answer) => {
+            let open = Open {
+                episodes: engine.episodes().collect(),
+                mutes: engine.mutes().collect(),
+            };
+            reply(answer, open);
         }
     }
-    health.has_changed().is_ok()
+}
+
+/// Who asked may have gone away meanwhile: it is done all the same.
+fn reply<T>(answer: oneshot::Sender<T>, what: T) {
+    _ = answer.send(what).is_ok();
 }

@@ -1,4 +1,7 @@
 //! The last configuration that loaded, per path: what a gateway starts with when an edit went wrong.
+//!
+//! One file, so that it is replaced whole: the text of the configuration, and behind it that of each file it includes,
+//! under a comment that names it. A person can read it, and take the parts out again.
 
 use std::{
     fs::File,
@@ -9,7 +12,10 @@ use std::{
 use sha2::{Digest, Sha256};
 use tracing::warn;
 
-use crate::config::{Config, Report};
+use crate::config::{Config, FileText, Report};
+
+/// Begins the line above an included file's text; its path follows.
+const INCLUDED: &str = "#@ included ";
 
 /// Where the last good version of one configuration file is kept.
 #[derive(Debug)]
@@ -40,12 +46,16 @@ impl LastGood {
     ///
     /// It does not load any more: most likely a file that it names is gone, and may come back.
     pub fn load(&self) -> Option<Result<Config, Report>> {
-        self.file.exists().then(|| Config::load(&self.file))
+        if !self.file.exists() {
+            return None;
+        }
+        let kept = Report::read(&self.file, "the last good configuration");
+        Some(kept.and_then(|kept| Config::of_files(apart(&self.file, &kept))))
     }
 
-    /// Keeps the text at `path` if it still is the one that loaded: its SHA-256 is `sha256`. Not writable: not kept, one warning; the gateway runs.
-    pub fn keep(&self, path: &Path, sha256: &str) {
-        if let Err(error) = self.replace(path, sha256) {
+    /// Keeps `files`, which have loaded. Not writable: not kept, one warning; the gateway runs.
+    pub fn keep(&self, files: &[FileText]) {
+        if let Err(error) = self.replace(&together(files)) {
             warn!(
                 "could not keep the last good configuration in {}: {error}; a later mistake in the file will stop the gateway from starting",
                 self.file.display()
@@ -53,25 +63,68 @@ impl LastGood {
         }
     }
 
-    fn replace(&self, path: &Path, sha256: &str) -> std::io::Result<()> {
-        let text = std::fs::read(path)?;
-        if format!("{:x}", Sha256::digest(&text)) != sha256 {
-            warn!(
-                "{} was edited during the start; the edit is not kept as the last good one",
-                path.display()
-            );
-            return Ok(());
-        }
-        if std::fs::read(&self.file).is_ok_and(|kept| kept == text) {
+    fn replace(&self, text: &str) -> std::io::Result<()> {
+        if std::fs::read(&self.file).is_ok_and(|kept| kept == text.as_bytes()) {
             return Ok(());
         }
         let dir = self.file.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(dir)?;
         let new = self.file.with_extension("new");
         let mut file = File::create(&new)?;
-        file.write_all(&text)?;
+        file.write_all(text.as_bytes())?;
         file.sync_all()?;
         std::fs::rename(&new, &self.file)?;
         File::open(dir)?.sync_all()
+    }
+}
+
+fn together(files: &[FileText]) -> String {
+    let mut all = String::new();
+    for (index, file) in files.iter().enumerate() {
+        if index > 0 {
+            let path = file.path.display().to_string();
+            all.extend(["\n", INCLUDED, path.as_str(), "\n"]);
+        }
+        all.push_str(&file.text);
+    }
+    all
+}
+
+/// The files that [`together`] put into `kept`; the first is now called `main`.
+fn apart(main: &Path, kept: &str) -> Vec<FileText> {
+    let mark = format!("\n{INCLUDED}");
+    let mut parts = kept.split(mark.as_str());
+    let file = |path: &Path, text: &str| FileText {
+        path: path.to_owned(),
+        text: text.to_owned(),
+    };
+    let mut files = vec![file(main, parts.next().unwrap_or_default())];
+    files.extend(parts.filter_map(|part| {
+        let (path, text) = part.split_once('\n')?;
+        Some(file(Path::new(path), text))
+    }));
+    files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_put_together_comes_apart_again_whether_or_not_it_ends_with_a_new_line() {
+        let file = |path: &str, text: &str| FileText {
+            path: path.into(),
+            text: text.into(),
+        };
+        for files in [
+            vec![file("/etc/tidegate/gateway.toml", "a = 1\n")],
+            vec![
+                file("/etc/tidegate/gateway.toml", "include = [\"rules/*\"]"),
+                file("/etc/tidegate/rules/a.toml", ""),
+                file("/etc/tidegate/rules/b c.toml", "\n[[rule]]\n\n"),
+            ],
+        ] {
+            assert_eq!(apart(&files[0].path, &together(&files)), files);
+        }
     }
 }

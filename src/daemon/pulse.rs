@@ -7,8 +7,8 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{announce::Announcer, evaluate, systemd};
-use crate::{event::Epoch, forward, journal::Journal};
+use super::{announce::Announcer, evaluate, systemd, uplinks::View};
+use crate::{event::Epoch, journal::Journal};
 
 /// How often the status line is renewed and the heartbeat looked at, unless the heartbeat is quicker.
 const EVERY: Duration = Duration::from_secs(5);
@@ -20,9 +20,10 @@ pub(super) struct Beat {
     pub(super) journal: Journal,
     pub(super) announcer: Announcer,
     pub(super) engine: watch::Receiver<evaluate::Status>,
-    pub(super) uplinks: Vec<watch::Receiver<forward::Status>>,
+    pub(super) uplinks: watch::Receiver<Vec<View>>,
     pub(super) epoch: Epoch,
-    pub(super) heartbeat: Option<Duration>,
+    /// What a reload says replaces it.
+    pub(super) heartbeat: watch::Receiver<Option<Duration>>,
     /// No further sign of life from then on.
     pub(super) stop: CancellationToken,
 }
@@ -47,11 +48,22 @@ impl Beat {
     }
 
     async fn beat(&self) {
-        let mut ticks = tokio::time::interval(self.heartbeat.map_or(EVERY, |every| every.min(EVERY)));
-        let mut alive_at = self.heartbeat.map(|every| Instant::now() + every);
+        let mut heartbeat = self.heartbeat.clone();
+        let ticking = |every: Option<Duration>| tokio::time::interval(every.unwrap_or(EVERY).min(EVERY));
+        let mut every = *heartbeat.borrow_and_update();
+        let mut ticks = ticking(every);
+        let mut alive_at = every.map(|every| Instant::now() + every);
         let (mut refused, mut quiet_until) = (0, Instant::now());
         loop {
-            ticks.tick().await;
+            // Both are cancel-safe. Without a sender (at a stop) the last word holds.
+            tokio::select! {
+                _ = ticks.tick() => {}
+                Ok(()) = heartbeat.changed() => {
+                    every = *heartbeat.borrow_and_update();
+                    ticks = ticking(every);
+                    alive_at = every.map(|every| Instant::now() + every);
+                }
+            }
             systemd::status(&self.line());
             let over_limit = self.engine.borrow().counts.over_limit;
             if over_limit > refused && Instant::now() >= quiet_until {
@@ -62,7 +74,7 @@ impl Beat {
                 );
                 (refused, quiet_until) = (over_limit, Instant::now() + REPEAT_AFTER);
             }
-            if let (Some(due), Some(every)) = (alive_at, self.heartbeat)
+            if let (Some(due), Some(every)) = (alive_at, every)
                 && Instant::now() >= due
                 // A full journal has no room for a sign of life; the status line gives one. GatewayStopped is the last.
                 && !self.journal.health().borrow().parked
@@ -84,8 +96,9 @@ impl Beat {
         ];
         pulses.extend(
             self.uplinks
+                .borrow()
                 .iter()
-                .map(|uplink| ("uplink".to_owned(), uplink.borrow().pulse)),
+                .map(|uplink| (format!("uplink {}", uplink.name), uplink.status.borrow().pulse)),
         );
         pulses
     }
@@ -94,17 +107,18 @@ impl Beat {
     fn backlog(&self) -> u64 {
         let last = self.journal.health().borrow().last.0;
         self.uplinks
+            .borrow()
             .iter()
-            .map(|uplink| last.saturating_sub(uplink.borrow().delivered.0))
+            .map(|uplink| last.saturating_sub(uplink.status.borrow().delivered.0))
             .max()
             .unwrap_or(0)
     }
 
     fn line(&self) -> String {
-        let connected = self
-            .uplinks
+        let uplinks = self.uplinks.borrow();
+        let connected = uplinks
             .iter()
-            .filter(|uplink| uplink.borrow().connected)
+            .filter(|uplink| uplink.status.borrow().connected)
             .count();
         let parked = if self.journal.health().borrow().parked {
             ", journal full: evaluation paused"
@@ -113,7 +127,7 @@ impl Beat {
         };
         format!(
             "{connected} of {} uplinks connected, {} alarms active, {} events to deliver{parked}",
-            self.uplinks.len(),
+            uplinks.len(),
             self.engine.borrow().active,
             self.backlog(),
         )

@@ -1,4 +1,4 @@
-//! The signals that stop: the first asks, the second insists.
+//! The signals: SIGHUP asks for a reload; of those that stop the first asks, the second insists.
 //!
 //! SIGTERM and SIGINT mean the same. After the first the daemon stops in order (journal closed, forwarders
 //! given their grace period); the second asks to leave that and exit at once, which loses nothing either: the
@@ -15,6 +15,7 @@ use tracing::{info, warn};
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hang_up: Signal,
 }
 
 impl Signals {
@@ -28,16 +29,17 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
         })
     }
 
-    /// Cancels `stop` at the first signal and `at_once` at the second, and then ends. To be dropped when the
-    /// daemon has stopped by itself.
-    pub async fn watch(mut self, stop: CancellationToken, at_once: CancellationToken) {
-        let signal = self.next().await;
+    /// Cancels `stop` at the first signal to stop and `at_once` at the second, and then ends; calls `reload` at every
+    /// SIGHUP. To be dropped when the daemon has stopped by itself.
+    pub async fn watch(mut self, stop: CancellationToken, at_once: CancellationToken, reload: impl Fn()) {
+        let signal = self.next(&reload).await;
         info!(signal, "asked to stop");
         stop.cancel();
-        let signal = self.next().await;
+        let signal = self.next(&reload).await;
         warn!(
             signal,
             "asked to stop again: leaving at once; the journal holds what is not delivered"
@@ -45,11 +47,18 @@ impl Signals {
         at_once.cancel();
     }
 
-    async fn next(&mut self) -> &'static str {
-        // Both are cancel-safe.
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+    /// The next signal to stop.
+    async fn next(&mut self, reload: &impl Fn()) -> &'static str {
+        loop {
+            // All are cancel-safe.
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hang_up.recv() => {
+                    info!("SIGHUP: asked to read the configuration again");
+                    reload();
+                }
+            }
         }
     }
 }
@@ -71,11 +80,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_first_signal_asks_and_the_second_insists() {
+    async fn a_hangup_reloads_the_first_signal_to_stop_asks_and_the_second_insists() {
         let (stop, at_once) = (CancellationToken::new(), CancellationToken::new());
         let signals = Signals::catch().expect("they can be caught");
         let mut tasks = tokio::task::JoinSet::new();
-        tasks.spawn(signals.watch(stop.clone(), at_once.clone()));
+        let (reload, mut reloads) = tokio::sync::mpsc::channel(2);
+        tasks.spawn(signals.watch(stop.clone(), at_once.clone(), move || {
+            reload.try_send(()).expect("there is room");
+        }));
+        send("HUP");
+        timeout(DEADLINE, reloads.recv())
+            .await
+            .expect("it is told in time")
+            .expect("somebody tells");
+        assert!(!stop.is_cancelled(), "a reload is no stop");
         send("TERM");
         timeout(DEADLINE, stop.cancelled())
             .await

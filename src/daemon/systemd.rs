@@ -24,6 +24,18 @@ pub fn ready(status: &str) {
     send(&[NotifyState::Ready, NotifyState::Status(&one_line(status))]);
 }
 
+/// A reload has begun; [`ready`] ends it.
+pub fn reloading(status: &str) {
+    let Ok(now) = NotifyState::monotonic_usec_now() else {
+        return;
+    };
+    send(&[
+        NotifyState::Reloading,
+        now,
+        NotifyState::Status(&one_line(status)),
+    ]);
+}
+
 /// Stopping has begun.
 pub fn stopping(status: &str) {
     send(&[NotifyState::Stopping, NotifyState::Status(&one_line(status))]);

@@ -142,9 +142,9 @@ async fn a_heartbeat_is_recorded_when_there_is_room_and_not_while_the_journal_is
         journal: journal.clone(),
         announcer: Announcer::new(journal.clone(), Clock::system(), "gw".into(), &[]),
         engine: watch::channel(evaluate::Status::default()).1,
-        uplinks: Vec::new(),
+        uplinks: watch::channel(Vec::new()).1,
         epoch: recovered.epoch,
-        heartbeat: Some(Duration::from_millis(1)),
+        heartbeat: watch::channel(Some(Duration::from_millis(1))).1,
         stop: stop.clone(),
     };
     // An empty commit stands where the last one does.
@@ -198,7 +198,15 @@ async fn a_stop_does_not_wait_for_room_in_a_parked_journal() {
     let (intake, deliveries) = mpsc::channel(INTAKE_LEN);
     let (status, _) = watch::channel(evaluate::Status::default());
     drop(intake);
-    let evaluation = evaluate::evaluate(engine, deliveries, journal, None, clock, status);
+    let evaluation = evaluate::evaluate(
+        engine,
+        deliveries,
+        mpsc::channel(1).1,
+        journal,
+        None,
+        clock,
+        status,
+    );
     timeout(PATIENCE, evaluation).await.expect("it ends");
 }
 
@@ -239,7 +247,15 @@ async fn a_flood_of_late_readings_holds_no_deadline_back() {
 
     let (intake, deliveries) = mpsc::channel(INTAKE_LEN);
     let (status, _) = watch::channel(evaluate::Status::default());
-    let evaluation = evaluate::evaluate(engine, deliveries, journal.clone(), None, clock, status);
+    let evaluation = evaluate::evaluate(
+        engine,
+        deliveries,
+        mpsc::channel(1).1,
+        journal.clone(),
+        None,
+        clock,
+        status,
+    );
     let mut evaluation = pin!(tokio::task::unconstrained(evaluation));
     for millis in 1..50 {
         let late = EngineTime(began.0 - 1000 * millis);
@@ -280,7 +296,11 @@ async fn an_orderly_stop_is_clean_and_one_in_which_the_engine_panics_is_a_failur
         let (mut gateway, _) = Gateway::build(&config, None).await.unwrap();
         if panics {
             gateway.engine = JoinSet::new();
-            gateway.engine.spawn(async { panic!("a bug") });
+            gateway
+                .engine
+                .spawn(staged("engine", CancellationToken::new(), async {
+                    panic!("a bug")
+                }));
         }
         let stopped = gateway.stop().await;
         assert_eq!(stopped.is_err(), panics, "{stopped:?}");
@@ -302,5 +322,9 @@ async fn a_start_that_fails_records_nothing() {
     drop(taken);
     let (gateway, _) = Gateway::build(&failing, None).await.unwrap();
     gateway.stop().await.unwrap();
-    assert_eq!(reopened(&failing).await.last, Sequence(2), "started and stopped");
+    assert_eq!(
+        reopened(&failing).await.last,
+        Sequence(3),
+        "started, no alarms, stopped"
+    );
 }

@@ -21,7 +21,8 @@ pub struct WallClock {
     clock: Clock,
     journal: Journal,
     announcer: Announcer,
-    /// The last look, or the newest thing that a run before this one stored in this boot.
+    /// The last look, or the newest thing that a run before this one stored in this boot. While nobody vouches for
+    /// the clock, the first: time daemons may set it a moment before they vouch for it.
     last: Option<Moment>,
 }
 
@@ -50,7 +51,11 @@ impl WallClock {
     pub fn look(&mut self) {
         let now = self.clock.moment();
         let is_right = now.quality == ClockQuality::Synchronised;
-        match self.last.replace(now) {
+        let last = self.last;
+        if is_right || last.is_none_or(|last| last.quality == ClockQuality::Synchronised) {
+            self.last = Some(now);
+        }
+        match last {
             Some(last) if is_right && last.quality == ClockQuality::Unknown => self.found(last, now),
             Some(last) if !is_right && last.quality == ClockQuality::Synchronised => self.lost(now),
             // It was right from the start: nothing to tell, but should it be lost, this is what is known.

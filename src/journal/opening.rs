@@ -321,10 +321,10 @@ fn assemble(
         .collect();
     know(&catalog, told, &image.damages);
     let shared = Arc::new(Shared {
-        origin: owner.origin,
+        origin: RwLock::new(owner.origin),
         clock,
         boots,
-        sinks: owner.sinks,
+        sinks: RwLock::new(owner.sinks.into()),
         base: identity.after,
         state_delay: settings.state_delay,
         cursors: Mutex::new(cursors),
@@ -483,7 +483,7 @@ impl Writer {
         let archives = self.shared.archives();
         for Archive { dir, catalog } in archives {
             let mut owed = false;
-            for plan in self.shared.plans() {
+            for plan in self.shared.plans().iter() {
                 let cursor = self.written.get(&plan.name).copied().unwrap_or_default();
                 let one = super::Limit { entries: 1, bytes: 1 };
                 owed |= !catalog.read(&dir, cursor.position, one)?.is_empty();

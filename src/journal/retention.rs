@@ -212,7 +212,7 @@ impl Writer {
     /// Whether a segment may go; what is lost with it is added to the note.
     fn may_go(&self, segment: &Segment, why: Why, note: &mut Option<Note>) -> Result<bool, Error> {
         let path = self.dir.join(&segment.name);
-        for plan in self.shared.plans() {
+        for plan in self.shared.plans().iter() {
             let cursor = self.taken.get(&plan.name).copied().unwrap_or_default();
             let contents = self
                 .catalog

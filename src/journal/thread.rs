@@ -1,6 +1,10 @@
 //! The thread: waits for something to write, writes it, tells.
 
-use std::{collections::VecDeque, sync::PoisonError, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use tokio::sync::watch;
 
@@ -78,14 +82,14 @@ pub(super) fn run(mut writer: Writer, health: &watch::Sender<Health>) -> Result<
 }
 
 fn take(writer: &mut Writer, commits: VecDeque<(Position, Outcome)>) {
-    let recorded = writer.shared.clock.moment();
+    let (origin, recorded) = (writer.shared.origin(), writer.shared.clock.moment());
     for commit in &mut writer.pending {
         commit.restamp(recorded);
     }
     for (ticket, Outcome { events, state, .. }) in commits {
         let stamp = |draft| Event {
             draft,
-            origin: writer.shared.origin.clone(),
+            origin: Arc::clone(&origin),
             recorded,
         };
         let events: Vec<Event> = events.into_iter().map(stamp).collect();

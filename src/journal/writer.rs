@@ -622,14 +622,14 @@ impl Writer {
     }
 
     fn draft<F: Recorded>(&self, fact: &F) -> Draft {
-        gateway::draft(fact, &self.shared.origin.gateway, self.shared.clock.now())
+        gateway::draft(fact, &self.shared.origin().gateway, self.shared.clock.now())
     }
 
     /// Completes an event as it is stored.
     pub fn stamp(&self, draft: Draft) -> Event {
         Event {
             draft,
-            origin: Arc::clone(&self.shared.origin),
+            origin: self.shared.origin(),
             recorded: self.shared.clock.moment(),
         }
     }

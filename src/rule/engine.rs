@@ -318,6 +318,17 @@ impl Engine {
         self.rests_on = rests_on;
     }
 
+    /// Whether there is such a rule, or a device that was seen or is configured by its name.
+    pub fn knows(&self, target: &MuteTarget) -> bool {
+        match target {
+            MuteTarget::Rule(name) => self.rules.iter().any(|rule| rule.name == *name),
+            MuteTarget::Device(device) => {
+                let configured = |facts: &DeviceFacts| *facts.id.0 == *device.as_str();
+                self.known.contains_key(device) || self.facts.iter().any(configured)
+            }
+        }
+    }
+
     /// Mutes a device or a rule: its open episodes end with `muted`, and until the end it raises none.
     pub fn mute(&mut self, _target: MuteTarget, _length: Duration, _reason: &str, _out: &mut Outcome) {}
 

@@ -11,7 +11,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
     task::Poll,
@@ -169,7 +169,7 @@ pub struct Door {
 /// What all connections share.
 #[derive(Debug)]
 struct Shared {
-    settings: Settings,
+    settings: Arc<RwLock<Arc<Settings>>>,
     hub: Hub,
     intake: Intake,
     durable: watch::Receiver<Position>,
@@ -180,6 +180,18 @@ struct Shared {
     strangers: Strangers,
     quiet: Quiet,
     troubles: Troubles,
+}
+
+/// Changes a door that is served.
+#[derive(Clone, Debug)]
+pub struct Handle(Arc<RwLock<Arc<Settings>>>);
+
+impl Handle {
+    /// From now on every publish is read by these tables, and new connections have these bounds. Nobody is
+    /// disconnected. Where the door listens does not change.
+    pub fn reconfigure(&self, settings: Settings) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+    }
 }
 
 /// Connections above `max-connections` for a moment, while a stranger that was evicted for one leaves.
@@ -211,7 +223,7 @@ impl Door {
             stamps,
         } = house;
         let shared = Shared {
-            settings,
+            settings: Arc::new(RwLock::new(Arc::new(settings))),
             hub,
             intake,
             durable,
@@ -242,6 +254,12 @@ impl Door {
     #[must_use]
     pub fn counters(&self) -> Arc<Counters> {
         Arc::clone(&self.shared.counters)
+    }
+
+    /// For when [`Door::run`] has taken the door. Keeps nothing open: neither the door nor the intake.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle(Arc::clone(&self.shared.settings))
     }
 
     /// Serves until `shutdown`; then stops listening, lets every connection answer what it owes, and
@@ -291,7 +309,7 @@ fn admit(
     connections: &mut JoinSet<()>,
     name: u64,
 ) {
-    let most = shared.settings.max_connections;
+    let most = shared.settings().max_connections;
     if connections.len() >= most {
         // Whoever has said CONNECT stays; the stranger that kept silent longest makes room.
         let room = connections.len() < most.saturating_add(LEAVING) && shared.strangers.evict();

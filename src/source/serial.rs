@@ -19,7 +19,7 @@ use std::{
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    sync::mpsc::error::TrySendError,
+    sync::{mpsc::error::TrySendError, watch},
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_serial::SerialStream;
@@ -105,6 +105,8 @@ pub struct Poll {
 #[derive(Debug)]
 pub struct Serial {
     settings: Settings,
+    /// What the settings are now.
+    changes: watch::Receiver<Settings>,
     intake: Intake,
     stamps: Arc<Stamps>,
     counters: Arc<Counters>,
@@ -121,6 +123,8 @@ pub struct Serial {
 enum End {
     /// Told to, or nobody takes readings any more.
     Stopped,
+    /// The port has other settings now.
+    Reopen,
     /// The port went away.
     Lost(String),
 }
@@ -129,14 +133,21 @@ enum End {
 struct EngineGone;
 
 impl Serial {
-    /// A line that is not open yet.
+    /// A line that is not open yet. What changes later applies at once, and the port stays open if it can.
     #[must_use]
-    pub fn new(settings: Settings, intake: Intake, stamps: Arc<Stamps>, counters: Arc<Counters>) -> Self {
+    pub fn new(
+        mut changes: watch::Receiver<Settings>,
+        intake: Intake,
+        stamps: Arc<Stamps>,
+        counters: Arc<Counters>,
+    ) -> Self {
+        let settings = changes.borrow_and_update().clone();
         Self {
             lines: Lines::new(settings.max_frame),
             questions: Questions::new(settings.polls.clone(), Instant::now()),
             heard: None,
             settings,
+            changes,
             intake,
             stamps,
             counters,
@@ -152,6 +163,11 @@ impl Serial {
         loop {
             let reason = match self.open_and_serve(&stop, &mut wait).await {
                 End::Stopped => return,
+                End::Reopen => {
+                    self.lines = Lines::new(self.settings.max_frame);
+                    wait = FIRST_WAIT;
+                    continue;
+                }
                 End::Lost(reason) => reason,
             };
             self.lines.reset();
@@ -160,9 +176,13 @@ impl Serial {
             self.tell_lost(&reason);
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = sleep(wait) => {}
+                settings = changed(&mut self.changes) => {
+                    self.take_settings(settings);
+                    self.lines = Lines::new(self.settings.max_frame);
+                    wait = FIRST_WAIT;
+                }
+                () = sleep(wait) => wait = (wait * 2).min(LONGEST_WAIT),
             }
-            wait = (wait * 2).min(LONGEST_WAIT);
         }
     }
 
@@ -212,10 +232,15 @@ impl Serial {
                 }
             }
             let wake = self.questions.wake();
-            // All three are cancel-safe. The read is before the clock: an answer that is here is in time.
+            // All are cancel-safe. The read is before the clock: an answer that is here is in time.
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return End::Stopped,
+                settings = changed(&mut self.changes) => {
+                    if self.take_settings(settings) {
+                        return End::Reopen;
+                    }
+                }
                 read = port.read(&mut buffer) => match read {
                     // Not the end of a file: the other end has gone, and says so again and again.
                     Ok(0) => return End::Lost(self.hang_up("hung up")),
@@ -230,6 +255,23 @@ impl Serial {
                 () = until(wake) => {}
             }
         }
+    }
+
+    /// Goes on with other settings; whether the port must be opened anew for them.
+    fn take_settings(&mut self, settings: Settings) -> bool {
+        let old = std::mem::replace(&mut self.settings, settings);
+        let new = &self.settings;
+        if new.polls != old.polls {
+            self.questions = Questions::new(new.polls.clone(), Instant::now());
+        }
+        let as_before = Settings {
+            decoder: new.decoder.clone(),
+            device: new.device.clone(),
+            renamed: new.renamed.clone(),
+            polls: new.polls.clone(),
+            ..old
+        };
+        as_before != *new
     }
 
     /// Takes the bytes of one read.
@@ -432,6 +474,14 @@ fn shows_a_missing_beginning(decoder: &Decoder) -> bool {
         Format::KeyValue => !decoder.metrics.is_empty(),
         Format::Number | Format::Csv => false,
     }
+}
+
+/// The settings as they are from now on; never, if nobody will change them. Cancel-safe.
+async fn changed(changes: &mut watch::Receiver<Settings>) -> Settings {
+    if changes.changed().await.is_err() {
+        return std::future::pending().await;
+    }
+    changes.borrow_and_update().clone()
 }
 
 /// Never, if there is nothing to wait for.

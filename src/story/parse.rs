@@ -9,7 +9,7 @@ use toml::{
 
 use super::{Act, At, Expected, Step, Story, sections, steps};
 use crate::{
-    config::{self, Report, units},
+    config::{self, Report, RuleSet, units},
     reading::{Metric, Value},
     rule::{Condition, DeviceFacts, Rule},
     time::{ClockQuality, Timestamp},
@@ -431,12 +431,16 @@ impl Rules {
     ///
     /// A [`Report`] of all that is wrong with it.
     pub fn parse(path_shown: &str, text: &str) -> Result<Self, Report> {
-        let door = "\n[mqtt]\n[[mqtt.readings]]\ntopic = \"{device}\"\nformat = \"json\"\n";
-        let config = config::Config::parse(path_shown, &format!("{text}{door}"), &config::Machine::read())?;
-        Ok(Self {
-            rules: config.rules,
-            devices: config.devices,
-        })
+        Ok(Self::of(RuleSet::parse(path_shown, text)?))
+    }
+
+    /// The rules that a configuration has.
+    #[must_use]
+    pub fn of(set: RuleSet) -> Self {
+        Self {
+            rules: set.rules,
+            devices: set.devices,
+        }
     }
 
     /// All metrics that some rule looks at.

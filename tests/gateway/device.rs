@@ -25,6 +25,8 @@ pub(crate) struct Device {
     port: u16,
     name: String,
     line: Option<Line>,
+    /// How often it had to connect.
+    pub(crate) connections: usize,
 }
 
 impl Device {
@@ -35,6 +37,7 @@ impl Device {
             port,
             name: name.to_owned(),
             line: None,
+            connections: 0,
         }
     }
 
@@ -53,9 +56,10 @@ impl Device {
 
     async fn try_publish(&mut self, payloads: &[&str]) -> bool {
         let topic = format!("thermostats/{}/state", self.name);
-        let line = self
-            .line
-            .get_or_insert_with(|| connect(self.version, &self.name, self.port));
+        let line = self.line.get_or_insert_with(|| {
+            self.connections += 1;
+            connect(self.version, &self.name, self.port)
+        });
         match line {
             Line::V311(client, events) => {
                 for payload in payloads {

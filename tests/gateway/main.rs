@@ -4,6 +4,7 @@
 #![expect(clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod cloud;
+mod control;
 mod device;
 mod hostile;
 mod kill;
@@ -11,6 +12,7 @@ mod parts;
 mod receivers;
 mod recorder;
 mod service;
+mod wall_clock;
 
 use std::time::Duration;
 

@@ -255,6 +255,32 @@ max-raises = "100000/h"
         )
     }
 
+    /// Writes the configuration with these texts replaced, each of which must be in it.
+    pub(crate) fn edit(&self, edits: &[(&str, &str)]) {
+        let text = edits.iter().fold(self.text(), |text, (old, new)| {
+            assert!(text.contains(old), "no {old:?} in {text}");
+            text.replace(old, new)
+        });
+        std::fs::write(self.config(), text).expect("written");
+    }
+
+    /// What a person types beside the running gateway: its exit code, its output and its complaints.
+    pub(crate) async fn ask(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        command.args(arguments).env("STATE_DIRECTORY", self.folder.path());
+        let output = timeout(PATIENCE, command.output()).await;
+        let output = output.expect("it answers in time").expect("it runs");
+        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    }
+
+    /// The same, and it must be done.
+    pub(crate) async fn done(&self, arguments: &[&str]) -> String {
+        let (code, out, err) = self.ask(arguments).await;
+        assert_eq!(code, Some(0), "{arguments:?}: {out}{err}");
+        out
+    }
+
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
         command.arg("run").arg("--config").arg(self.config());
@@ -325,11 +351,15 @@ impl Gateway {
         *self = Self::start(site).await;
     }
 
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = self.process.id().expect("running").cast_signed();
+        let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
+        rustix::process::kill_process(pid, signal).expect("it is ours");
+    }
+
     /// SIGTERM; it must end with 0 within its grace period.
     pub(crate) async fn stop(mut self) {
-        let pid =
-            rustix::process::Pid::from_raw(self.process.id().expect("running").cast_signed()).expect("a pid");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it is ours");
+        self.signal(rustix::process::Signal::TERM);
         let status = timeout(Duration::from_secs(15), self.process.wait())
             .await
             .expect("it ends in time")

@@ -41,14 +41,20 @@ async fn rows(site: &Site, count: usize) -> Vec<String> {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     };
-    timeout(PATIENCE, trying).await.expect("they are recorded in time")
+    timeout(PATIENCE, trying)
+        .await
+        .expect("they are recorded in time")
 }
 
 fn without_times(shown: &str) -> Vec<String> {
     shown
         .lines()
         .map(|line| match line.split_once("Z  ") {
-            Some((mark, rest)) => format!("{} {}", &mark[..1], rest.split_whitespace().collect::<Vec<_>>().join(" ")),
+            Some((mark, rest)) => format!(
+                "{} {}",
+                &mark[..1],
+                rest.split_whitespace().collect::<Vec<_>>().join(" ")
+            ),
             None => line.to_owned(),
         })
         .collect()
@@ -64,7 +70,10 @@ async fn readings_are_recorded_listed_and_tried_with_other_rules_while_the_gatew
     }
     let recorded = rows(&site, 2).await;
     assert_eq!(recorded.len(), 2);
-    assert!(recorded[0].contains(",thermostat-7,temperature,31.25,Cel,false,"), "{recorded:?}");
+    assert!(
+        recorded[0].contains(",thermostat-7,temperature,31.25,Cel,false,"),
+        "{recorded:?}"
+    );
 
     // What was written before a kill stays, and the next run goes on in the same file.
     gateway.kill().await;
@@ -73,14 +82,25 @@ async fn readings_are_recorded_listed_and_tried_with_other_rules_while_the_gatew
     let recorded = rows(&site, 3).await;
     assert_eq!(recorded.len(), 3);
 
-    let json = tidegate(&["readings", "--format", "jsonl", "--device", "thermo*", "--from", "1h"], &site.config()).await;
+    let json = tidegate(
+        &[
+            "readings", "--format", "jsonl", "--device", "thermo*", "--from", "1h",
+        ],
+        &site.config(),
+    )
+    .await;
     let last: serde_json::Value = serde_json::from_str(json.lines().last().expect("a line")).expect("JSON");
-    assert_eq!((&last["value"], &last["unit"]), (&35.into(), &"Cel".into()), "{last}");
+    assert_eq!(
+        (&last["value"], &last["unit"]),
+        (&35.into(), &"Cel".into()),
+        "{last}"
+    );
     let none = tidegate(&["readings", "--metric", "pressure"], &site.config()).await;
     assert_eq!(none, "");
 
     let same = site.folder.path().join("same.toml");
-    let rule = "[[rule]]\nevent = \"HighTemperature\"\nmetric = \"temperature\"\nabove = 30.0\nclear = 28.0\n";
+    let rule =
+        "[[rule]]\nevent = \"HighTemperature\"\nmetric = \"temperature\"\nabove = 30.0\nclear = 28.0\n";
     std::fs::write(&same, rule).expect("written");
     let same = same.display().to_string();
     let shown = tidegate(&["backtest", "--rules", &same], &site.config()).await;

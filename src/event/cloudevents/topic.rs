@@ -1,7 +1,7 @@
 //! The topic an event goes to.
 
 use crate::{
-    event::{Data, Entry, Event, Severity, Transition},
+    event::{Data, Entry, Event, Transition},
     reading::Metric,
 };
 
@@ -43,12 +43,7 @@ fn placeholder<'a>(key: &str, event: &'a Event) -> &'a str {
             Data::Rule(data) => data.metric.as_ref().map_or(ABSENT, Metric::as_str),
             Data::Gateway(_) => ABSENT,
         },
-        "severity" => match draft.severity {
-            Severity::Info => "info",
-            Severity::Warning => "warning",
-            Severity::Error => "error",
-            Severity::Critical => "critical",
-        },
+        "severity" => draft.severity.as_str(),
         "transition" => match draft.transition {
             Some(Transition::Raised) => "raised",
             Some(Transition::Reminded) => "reminded",

@@ -4,7 +4,14 @@
 //! outlives the connection; and none outlasts a stop. Nobody else waits for a connection, but the one that
 //! takes its session over.
 
-use std::{future::poll_fn, net::SocketAddr, pin::pin, sync::Arc, task::Poll, time::Duration};
+use std::{
+    future::poll_fn,
+    net::SocketAddr,
+    pin::pin,
+    sync::{Arc, PoisonError},
+    task::Poll,
+    time::Duration,
+};
 
 use bytes::BytesMut;
 use tokio::{
@@ -15,7 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Shared, auth, count,
+    Settings, Shared, auth, count,
     session::{Accepted, Bounds, Counted, End, MAX_UNSENT, Session, Step},
     topics::{self, Match},
     troubles::Trouble,
@@ -117,9 +124,10 @@ struct Clocks {
 
 impl<'a> Connection<'a> {
     fn new(shared: &'a Shared, peer: SocketAddr, evicted: CancellationToken, name: u64) -> Self {
+        let settings = shared.settings();
         let bounds = Bounds {
-            max_packet: shared.settings.max_packet,
-            max_inflight: shared.settings.max_inflight,
+            max_packet: settings.max_packet,
+            max_inflight: settings.max_inflight,
         };
         Self {
             shared,
@@ -468,7 +476,7 @@ impl<'a> Connection<'a> {
 
     /// Gives a publish to the engine, now or (held) when there is room.
     fn hand_over(&mut self, token: u64, message: Arc<Message>, arrived: EngineTime) {
-        if topics::find(&self.shared.settings.readings, &message.topic).is_none() {
+        if topics::find(&self.shared.settings().readings, &message.topic).is_none() {
             return self.session.answer(token, Answer::AfterDurable(Position(0)));
         }
         if self.shared.health.borrow().parked {
@@ -630,14 +638,22 @@ impl<'a> Connection<'a> {
 }
 
 impl Shared {
+    pub(super) fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// The readings of a publish, stamped; none: its payload is not what its table says.
     fn readings(&self, user: Option<&str>, message: &Message, arrived: EngineTime) -> Option<Vec<Reading>> {
-        let found = topics::find(&self.settings.readings, &message.topic)?;
-        let readings = self.decoded(&found, user, message, arrived);
+        let settings = self.settings();
+        let Some(found) = topics::find(&settings.readings, &message.topic) else {
+            // It was held, and meanwhile its table was taken away.
+            return Some(Vec::new());
+        };
+        let readings = self.decoded(&settings, &found, user, message, arrived);
         if let Err(trouble) = &readings {
             count(&self.counters.undecodable);
             let name = found.device.or(user);
-            let device = name.and_then(|name| topics::device(&self.settings, name));
+            let device = name.and_then(|name| topics::device(&settings, name));
             let device = device.as_ref().map(DeviceId::as_str);
             self.troubles.arose(device, &message.topic, trouble);
         }
@@ -646,6 +662,7 @@ impl Shared {
 
     fn decoded(
         &self,
+        settings: &Settings,
         found: &Match<'_>,
         user: Option<&str>,
         message: &Message,
@@ -656,7 +673,7 @@ impl Shared {
         let own = decoded.time;
         let stamp = self.stamps.stamp_arrived(own, arrived);
         let (readings, rejected) =
-            topics::readings(&self.settings, found, user, decoded, stamp).ok_or(Trouble::Nameless)?;
+            topics::readings(settings, found, user, decoded, stamp).ok_or(Trouble::Nameless)?;
         let rejected = u64::try_from(rejected).unwrap_or(u64::MAX);
         self.counters
             .rejected_values
@@ -678,7 +695,7 @@ impl Shared {
     /// A will is a publish that nobody waits for: evaluated if there is room, and handed to subscribers.
     pub(super) fn publish_will(&self, user: Option<&str>, message: Message) {
         count(&self.counters.wills);
-        if topics::find(&self.settings.readings, &message.topic).is_some() {
+        if topics::find(&self.settings().readings, &message.topic).is_some() {
             let taken = !self.health.borrow().parked
                 && self.intake.try_reserve().is_ok_and(|permit| {
                     let readings = self.readings(user, &message, self.stamps.arrived());
