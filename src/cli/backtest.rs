@@ -106,7 +106,7 @@ fn replay(dir: &Path, rules: Rules, wanted: Span) -> io::Result<Replayed> {
         Ok(())
     })?;
     let span = Span {
-        from: first,
+        from: Timestamp(first.0.saturating_sub(SAME)),
         to: Timestamp(last.0.saturating_add(SAME)),
     };
     let said = replay.map(|replay| replay.done(last)).unwrap_or_default();
