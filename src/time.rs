@@ -73,9 +73,9 @@ pub struct BootId(pub u128);
 pub enum ClockQuality {
     /// The kernel says that a time source disciplines the clock.
     Synchronised,
-    /// The wall clock was wrong and the time was computed afterwards.
+    /// Nobody vouches for the wall clock, but somebody did at another time of this boot: computed from that.
     Corrected,
-    /// Nobody vouches for the wall clock; times are estimates.
+    /// Nobody vouches for the wall clock, and nobody did in this boot; times are estimates.
     Unknown,
 }
 
@@ -103,12 +103,13 @@ impl Moment {
     }
 }
 
-/// A boot whose wall clock was right at least once: what all other times of that boot are computed from.
+/// A boot whose wall clock was right at least once: what the times of that boot are computed from that were not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnownBoot {
-    /// When the wall clock was first known to be right.
+    /// When the wall clock was first known to be right: what was stored before is computed from this.
     pub first: Moment,
-    /// When it last became right after it had been lost; else as `first`.
+    /// When it last became right after it had been lost, else as `first`: should it be lost again, the boot clock
+    /// goes on from here.
     pub latest: Moment,
 }
 
@@ -119,13 +120,8 @@ impl KnownBoot {
         if moment.boot_id != self.first.boot_id || moment.quality != ClockQuality::Unknown {
             return moment;
         }
-        let right = if moment.boot <= self.first.boot {
-            &self.first
-        } else {
-            &self.latest
-        };
         Moment {
-            wall: right.wall_of(moment.boot),
+            wall: self.first.wall_of(moment.boot),
             quality: ClockQuality::Corrected,
             ..moment
         }
@@ -174,11 +170,6 @@ mod tests {
         assert_eq!(
             known.corrected(unknown(40)),
             at(40, 5_040, ClockQuality::Corrected)
-        );
-        assert_eq!(
-            known.corrected(unknown(101)),
-            at(101, 6_101, ClockQuality::Corrected),
-            "what was lost after the first time counts from when it was found again"
         );
         for other in [
             at(40, 7, ClockQuality::Synchronised),

@@ -56,7 +56,7 @@ impl WallClock {
             self.last = Some(now);
         }
         match last {
-            Some(last) if is_right && last.quality == ClockQuality::Unknown => self.found(last, now),
+            Some(last) if is_right && last.quality != ClockQuality::Synchronised => self.found(last, now),
             Some(last) if !is_right && last.quality == ClockQuality::Synchronised => self.lost(now),
             // It was right from the start: nothing to tell, but should it be lost, this is what is known.
             None if is_right && self.journal.known_boot(now.boot_id).is_none() => {

@@ -351,6 +351,26 @@ facts! {
         /// Events that wait for it.
         backlog: u64,
     }
+    /// Somebody muted a device or a rule: until the end it raises nothing.
+    Info AlarmMuted {
+        /// The muted device; null if it is a rule.
+        device: Option<String>,
+        /// The muted rule's name; null if it is a device.
+        rule: Option<String>,
+        /// When it ends.
+        until: At,
+        /// Why, as somebody said.
+        reason: String,
+    }
+    /// It raises again.
+    Info AlarmUnmuted {
+        /// The device; null if it is a rule.
+        device: Option<String>,
+        /// The rule's name; null if it is a device.
+        rule: Option<String>,
+        /// Why the mute ended: its time was over, somebody ended it, the device was forgotten.
+        reason: String,
+    }
     /// Events that will not come: their room was needed, they were too old, or the disk lost them.
     Error EventsDiscarded {
         /// Their epoch.

@@ -117,7 +117,7 @@ pub(super) fn open(
     let unsynchronised = stored
         .copied()
         .find(|stored| stored.boot_id == clock.boot_id())
-        .filter(|stored| stored.quality == ClockQuality::Unknown);
+        .filter(|stored| stored.quality != ClockQuality::Synchronised);
     let state = found.image.state.into_iter();
     let recovered = Recovered {
         state: state.filter(|(key, _)| !key.starts_with(boots::PREFIX)).collect(),

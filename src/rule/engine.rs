@@ -4,36 +4,47 @@
 //! writes; whoever drives it commits each [`Outcome`] whole and tells the [`Position`] back.
 //!
 //! A reading costs what the rules that watch its (device, metric) cost, however many rules there are. Memory
-//! is bounded by `max_devices` and `max_metrics`. What a restart must know is in [`Outcome::state`]; only
-//! the smallest and largest value and the count of an episode may lag behind, until its next commit.
+//! is bounded by `max_devices`, `max_metrics` and the windows' `window-max`: for each (rule, device) a [`Slot`],
+//! its place in the queue and in two lists; what only an episode, a window or a sub-condition needs is beside it.
+//! What a restart must know is in [`Outcome::state`]; only the smallest and largest value and the count of an
+//! episode may lag behind, until its next commit.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
 use self::{
-    latch::{Effect, Slot},
-    plan::{About, Plan},
-    saved::{COUNTER, SavedSlot, SavedStamp, encode, slot_key, stamp_key},
-    speak::Report,
+    hush::Hushes,
+    latch::{NEVER, NO_DEADLINE, Slot},
+    plan::Plan,
+    queue::Queue,
+    table::Table,
+    watch::{Device, Watch},
 };
-use super::{
-    Condition, DeviceFacts, Rule,
-    state::{Outcome, StateChange},
-};
+use super::{DeviceFacts, Rule, state::Outcome};
 use crate::{
-    event::{EpisodeId, Epoch, Position, Severity, Transition},
+    event::{EpisodeId, Epoch, Position, Severity},
     reading::{DeviceId, Metric, Reading, Value},
     time::{EngineTime, Moment},
 };
 
+mod act;
+mod build;
+mod checkpoint;
+mod hush;
 mod latch;
+mod look;
+mod operate;
 mod plan;
+mod queue;
 mod restore;
 mod saved;
 mod speak;
+mod table;
+mod watch;
+mod window;
 
 /// A device that has been only late for so long does not deliver late: its clock went back.
 const REANCHOR_AFTER: Duration = Duration::from_secs(30);
@@ -48,20 +59,31 @@ pub struct Engine {
     max_metrics: usize,
     /// The number of the last episode.
     episodes: u64,
+    /// The number of the last mute.
+    mute_number: u64,
     active: usize,
     /// The latest time heard of.
     now: EngineTime,
     moment: Moment,
-    known: HashMap<DeviceId, Known>,
-    slots: Vec<Slot>,
-    plans: HashMap<(usize, Vec<usize>), Arc<Plan>>,
-    /// By time, then rule, then device: the order of a tie does not depend on who was seen first.
-    deadlines: BTreeSet<(EngineTime, usize, DeviceId)>,
-    /// (rule, device) to slot, where a rule has a deadline or a state.
-    index: HashMap<(usize, DeviceId), usize>,
-    touched: Vec<usize>,
+    names: HashMap<DeviceId, u32>,
+    devices: Table<Device>,
+    metrics: HashMap<Metric, u32>,
+    metric_names: Table<Metric>,
+    /// The rules about each metric, in their order.
+    by_metric: HashMap<u32, Vec<u32>>,
+    /// The rules about several, in their order.
+    composites: Vec<u32>,
+    watches: Table<Watch>,
+    slots: Table<Slot>,
+    plans: Table<Arc<Plan>>,
+    /// (rule, overrides) to plan.
+    plan_of: HashMap<(u32, Vec<usize>), u32>,
+    queue: Queue,
+    hushes: Hushes,
+    touched: Vec<u32>,
     /// The last commit before the configuration changed: no slot remembers it, and it may not be durable yet.
     rests_on: Position,
+    unsaved: VecDeque<checkpoint::Unsaved>,
     counts: Counts,
 }
 
@@ -92,7 +114,7 @@ pub enum Skipped {
 }
 
 /// What can be muted.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum MuteTarget {
     /// All rules on this device.
     Device(DeviceId),
@@ -151,51 +173,14 @@ pub struct Counts {
     pub unreadable: u64,
 }
 
-/// A device that was seen.
-#[derive(Debug)]
-struct Known {
-    about: Arc<About>,
-    watches: HashMap<Metric, Watch>,
-    /// Since when all that came was late.
-    late_since: Option<EngineTime>,
-    /// What is added to its stamps since its clock went back.
-    offset: i64,
-}
-
-/// A metric that was seen.
-#[derive(Debug)]
-struct Watch {
-    /// The newest stamp, and what it said.
-    stamp: Option<(EngineTime, Value)>,
-    /// Who watches, in the order of the rules.
-    slots: Arc<[usize]>,
-}
-
 impl Engine {
     /// Restores the state the journal kept. `saved` is what `Recovered::state` had; `now` is this boot's moment
     /// (running timers count the time that passed only if both ends were synchronised or of the same boot).
     /// What the edited or removed rules end, and what fell due meanwhile, goes into `out`.
     pub fn restore(setup: Setup, saved: &[(Vec<u8>, Vec<u8>)], now: Moment, out: &mut Outcome) -> Self {
-        let mut engine = Self {
-            rules: setup.rules,
-            facts: setup.devices,
-            epoch: setup.epoch,
-            max_devices: setup.max_devices,
-            max_metrics: setup.max_metrics,
-            episodes: 0,
-            active: 0,
-            now: now.boot,
-            moment: now,
-            known: HashMap::new(),
-            slots: Vec::new(),
-            plans: HashMap::new(),
-            deadlines: BTreeSet::new(),
-            index: HashMap::new(),
-            touched: Vec::new(),
-            rests_on: Position::default(),
-            counts: Counts::default(),
-        };
+        let mut engine = Self::new(setup, now);
         engine.take_in(saved, &now, out);
+        engine.settle(out);
         engine
     }
 
@@ -207,24 +192,15 @@ impl Engine {
     ///
     /// [`Skipped`] says why the reading was not evaluated; the engine has counted it.
     pub fn observe(&mut self, reading: &Reading, out: &mut Outcome) -> Result<(), Skipped> {
-        self.admit(reading)?;
+        let (device, watch) = self.admit(reading)?;
         out.depends_on = out.depends_on.max(self.rests_on);
-        let placed = self.place(reading);
-        let slots = self.watch(&reading.device, &reading.metric);
-        for slot in slots.iter().filter_map(|index| self.slots.get(*index)) {
-            out.depends_on = out.depends_on.max(slot.committed);
+        for slot in self.watches[watch].slots.iter() {
+            out.depends_on = out.depends_on.max(self.slots[*slot].committed);
         }
-        let at = placed?;
+        let at = self.place(device, watch, reading)?;
         self.now = self.now.max(at);
         self.fire(|deadline| deadline < at, out);
-        for index in slots.iter().copied() {
-            let id = self.next_episode();
-            let Some(slot) = self.slots.get_mut(index) else {
-                continue;
-            };
-            let effect = slot.reading(at, &reading.value, reading.unit.as_ref(), id);
-            self.take_effect(index, &effect, at, out);
-        }
+        self.enter(watch, at, reading, out);
         self.fire(|deadline| deadline <= at, out);
         self.counts.evaluated = self.counts.evaluated.saturating_add(1);
         Ok(())
@@ -236,19 +212,19 @@ impl Engine {
         self.fire(|deadline| deadline <= now, out);
     }
 
-    /// When `advance` must be called at the latest.
+    /// When `advance` must be called at the latest. It may find that nothing was due yet.
     pub fn next_deadline(&self) -> Option<EngineTime> {
-        self.deadlines.first().map(|(at, ..)| *at)
+        let next = self.queue.first().min(self.hushes.next());
+        (next != NO_DEADLINE).then_some(next)
     }
 
     /// The driver committed all that was decided since the last call: later observations of the same
     /// state depend on it.
     pub fn committed(&mut self, position: Position) {
         for index in self.touched.drain(..) {
-            if let Some(slot) = self.slots.get_mut(index) {
-                slot.committed = slot.committed.max(position);
-                slot.touched = false;
-            }
+            let slot = &mut self.slots[index];
+            slot.committed = slot.committed.max(position);
+            slot.touched = false;
         }
     }
 
@@ -262,101 +238,30 @@ impl Engine {
         self.counts
     }
 
-    /// Both clocks, now. Call it before each batch of readings: saved state remembers the wall clock, and how
-    /// long a device has been late is measured by it. Fires nothing.
+    /// Both clocks, now. Call it before each batch of readings: saved state remembers the wall clock, periods
+    /// follow it, and how long a device has been late is measured by it. Fires nothing.
     pub fn set_moment(&mut self, moment: Moment) {
         self.moment = moment;
         self.now = self.now.max(moment.boot);
-    }
-
-    /// All that a clean stop saves beyond what was committed: with it a restart changes no event.
-    pub fn checkpoint(&mut self, out: &mut Outcome) {
-        let now = self.now;
-        for index in 0..self.slots.len() {
-            if self.slots.get(index).is_some_and(|slot| !slot.is_plain(now)) {
-                self.save(index, out);
-            }
-        }
-        let at = self.saved_at();
-        for (device, known) in &self.known {
-            for (metric, watch) in known.watches.iter().filter(|(_, watch)| !watch.slots.is_empty()) {
-                let Some(stamp) = watch.stamp.clone() else {
-                    continue;
-                };
-                let value = Some(encode(&SavedStamp {
-                    at,
-                    stamp,
-                    offset: known.offset,
-                }));
-                out.state.push(StateChange {
-                    key: stamp_key(device, metric),
-                    value,
-                });
-            }
-        }
-    }
-
-    /// What windows took in since the last call, within a bound of bytes. Call it every `checkpoint`.
-    pub fn save_windows(&mut self, _out: &mut Outcome) {}
-
-    /// Takes another configuration as a clean restart would: rules that did not change keep everything.
-    pub fn reconfigure(&mut self, setup: Setup, out: &mut Outcome) {
-        let mut kept = Outcome::default();
-        self.checkpoint(&mut kept);
-        let mut saved: Vec<_> = kept
-            .state
-            .iter()
-            .filter_map(|change| Some((change.key.clone(), change.value.clone()?)))
-            .collect();
-        saved.push((COUNTER.to_vec(), encode(&self.episodes)));
-        out.state.extend(kept.state);
-        let moment = self.saved_at();
-        let (counts, committed) = (self.counts, self.slots.iter().map(|slot| slot.committed).max());
-        let rests_on = self.rests_on.max(committed.unwrap_or_default());
-        *self = Self::restore(setup, &saved, moment, out);
-        self.counts = counts;
-        self.rests_on = rests_on;
-    }
-
-    /// Whether there is such a rule, or a device that was seen or is configured by its name.
-    pub fn knows(&self, target: &MuteTarget) -> bool {
-        match target {
-            MuteTarget::Rule(name) => self.rules.iter().any(|rule| rule.name == *name),
-            MuteTarget::Device(device) => {
-                let configured = |facts: &DeviceFacts| *facts.id.0 == *device.as_str();
-                self.known.contains_key(device) || self.facts.iter().any(configured)
-            }
-        }
-    }
-
-    /// Mutes a device or a rule: its open episodes end with `muted`, and until the end it raises none.
-    pub fn mute(&mut self, _target: MuteTarget, _length: Duration, _reason: &str, _out: &mut Outcome) {}
-
-    /// Ends a mute before its time; false if there was none.
-    pub fn unmute(&mut self, _target: &MuteTarget, _out: &mut Outcome) -> bool {
-        false
-    }
-
-    /// What is muted.
-    pub fn mutes(&self) -> impl Iterator<Item = Mute> {
-        std::iter::empty()
-    }
-
-    /// Forgets a device: its episodes end with `device-removed`. False if it was never seen.
-    pub fn forget(&mut self, _device: &DeviceId, _out: &mut Outcome) -> bool {
-        false
-    }
-
-    /// All open episodes, by rule and device.
-    pub fn episodes(&self) -> impl Iterator<Item = ActiveEpisode> {
-        std::iter::empty()
+        self.hushes.set_moment(&moment);
     }
 
     /// Whether the reading's names are within the limits; takes note of new ones.
-    fn admit(&mut self, reading: &Reading) -> Result<(), Skipped> {
-        let fits = match self.known.get(&reading.device) {
-            Some(known) => {
-                known.watches.contains_key(&reading.metric) || known.watches.len() < self.max_metrics
+    fn admit(&mut self, reading: &Reading) -> Result<(u32, u32), Skipped> {
+        let device = self.names.get(&reading.device).copied();
+        let metric = self.metrics.get(&reading.metric).copied();
+        if let (Some(device), Some(metric)) = (device, metric)
+            && let known = &self.devices[device]
+            && known.seen
+            && let Some(watch) = known.watch(metric)
+        {
+            return Ok((device, watch));
+        }
+        let fits = match device {
+            Some(device) => {
+                let known = &self.devices[device];
+                metric.is_some_and(|metric| known.watch(metric).is_some())
+                    || known.watches.len() < self.max_metrics
             }
             // Who invents names takes no place from a device that the configuration names.
             None => {
@@ -365,32 +270,31 @@ impl Engine {
                         .iter()
                         .any(|facts| *facts.id.0 == *reading.device.as_str())
                 };
-                self.max_metrics > 0 && (self.known.len() < self.max_devices || named())
+                self.max_metrics > 0 && (self.names.len() < self.max_devices || named())
             }
         };
         if !fits {
             self.counts.over_limit = self.counts.over_limit.saturating_add(1);
             return Err(Skipped::OverLimit);
         }
-        self.watch(&reading.device, &reading.metric);
-        Ok(())
+        let device = self.know(&reading.device);
+        let since = self.now.max(reading.at);
+        self.see(device, since);
+        let watch = self.watch(device, &reading.metric, since);
+        Ok((device, watch))
     }
 
     /// Where on the boot clock the reading belongs.
-    fn place(&mut self, reading: &Reading) -> Result<EngineTime, Skipped> {
+    fn place(&mut self, device: u32, watch: u32, reading: &Reading) -> Result<EngineTime, Skipped> {
         let now = if reading.stamped {
             self.now
         } else {
             self.now.max(reading.at)
         };
-        let Some(known) = self.known.get_mut(&reading.device) else {
-            return Ok(reading.at);
-        };
-        let Some(watch) = known.watches.get_mut(&reading.metric) else {
-            return Ok(reading.at);
-        };
+        let known = &mut self.devices[device];
+        let watch = &self.watches[watch];
         if !reading.stamped {
-            known.late_since = None;
+            known.late_since = NEVER;
             return Ok(reading.at);
         }
         let mut at = reading.at.shifted(known.offset);
@@ -399,177 +303,25 @@ impl Engine {
             known.offset = now.0.saturating_sub(reading.at.0).max(0);
             at = reading.at.shifted(known.offset);
         }
-        if let Some((last, value)) = &watch.stamp {
-            if at < *last {
-                let since = *known.late_since.get_or_insert(now);
-                if now.since(since) < REANCHOR_AFTER {
+        if watch.stamp != NEVER {
+            if at < watch.stamp {
+                if known.late_since == NEVER {
+                    known.late_since = now;
+                }
+                if now.since(known.late_since) < REANCHOR_AFTER {
                     self.counts.late = self.counts.late.saturating_add(1);
                     return Err(Skipped::Late);
                 }
                 known.offset = now.0.saturating_sub(reading.at.0).max(0);
                 at = now;
                 self.counts.reanchored = self.counts.reanchored.saturating_add(1);
-            } else if at == *last && *value == reading.value {
+            } else if at == watch.stamp && watch.repeats(&reading.value) {
                 self.counts.duplicates = self.counts.duplicates.saturating_add(1);
                 return Err(Skipped::Duplicate);
             }
         }
-        known.late_since = None;
-        watch.stamp = Some((at, reading.value.clone()));
+        known.late_since = NEVER;
         Ok(at)
-    }
-
-    /// The device, known from now on.
-    fn know(&mut self, device: &DeviceId) -> &mut Known {
-        let facts = &self.facts;
-        self.known.entry(device.clone()).or_insert_with(|| Known {
-            about: Arc::new(About::new(device, facts)),
-            watches: HashMap::new(),
-            late_since: None,
-            offset: 0,
-        })
-    }
-
-    /// The slots of all rules that watch this metric of this device; made at first sight.
-    fn watch(&mut self, device: &DeviceId, metric: &Metric) -> Arc<[usize]> {
-        if let Some(watch) = self.known.get(device).and_then(|known| known.watches.get(metric)) {
-            return Arc::clone(&watch.slots);
-        }
-        let about = Arc::clone(&self.know(device).about);
-        let mut made = Vec::new();
-        for (number, rule) in self.rules.iter().enumerate() {
-            let plain = matches!(&rule.condition, Condition::Value(watched) if watched.window.is_none());
-            if !plain || rule.metric() != Some(metric) || !rule.watches(device.as_str(), &about.labels) {
-                continue;
-            }
-            let overrides = Plan::overrides(rule, device);
-            let plan = self
-                .plans
-                .entry((number, overrides))
-                .or_insert_with_key(|(_, overrides)| Arc::new(Plan::new(rule, overrides)));
-            let index = self.slots.len();
-            self.slots
-                .push(Slot::new(number, Arc::clone(plan), Arc::clone(&about)));
-            self.index.insert((number, device.clone()), index);
-            made.push(index);
-        }
-        let slots: Arc<[usize]> = made.into();
-        let watch = Watch {
-            stamp: None,
-            slots: Arc::clone(&slots),
-        };
-        self.know(device).watches.insert(metric.clone(), watch);
-        slots
-    }
-
-    fn fire(&mut self, due: impl Fn(EngineTime) -> bool, out: &mut Outcome) {
-        while let Some(first) = self.deadlines.first().filter(|(at, ..)| due(*at)) {
-            let (at, rule, device) = first.clone();
-            self.deadlines.pop_first();
-            let Some(index) = self.index.get(&(rule, device)).copied() else {
-                continue;
-            };
-            let id = self.next_episode();
-            let Some(slot) = self.slots.get_mut(index) else {
-                continue;
-            };
-            slot.deadline = None;
-            let effect = slot.deadline(at, id);
-            self.take_effect(index, &effect, at, out);
-        }
-    }
-
-    fn next_episode(&self) -> EpisodeId {
-        EpisodeId {
-            epoch: self.epoch,
-            number: self.episodes.saturating_add(1),
-        }
-    }
-
-    /// Says, saves and schedules what a slot did.
-    fn take_effect(&mut self, index: usize, effect: &Effect, at: EngineTime, out: &mut Outcome) {
-        let (episode, transition, reason) = match effect {
-            Effect::None => return,
-            Effect::Moved => {
-                self.save(index, out);
-                self.schedule(index, at);
-                return;
-            }
-            Effect::Raised(episode) => {
-                self.episodes = episode.id.number;
-                self.active = self.active.saturating_add(1);
-                out.state.push(StateChange {
-                    key: COUNTER.to_vec(),
-                    value: Some(encode(&self.episodes)),
-                });
-                (episode, Transition::Raised, None)
-            }
-            Effect::Changed(episode) => (episode, Transition::Changed, None),
-            Effect::Cleared(episode, reason) => {
-                self.active = self.active.saturating_sub(1);
-                (episode, Transition::Cleared, Some(*reason))
-            }
-        };
-        if let Some(slot) = self.slots.get(index) {
-            let report = Report {
-                about: &slot.about,
-                metric: slot.plan.rule.metric().expect("only such rules have slots"),
-                unit: slot.unit.as_ref(),
-                value: slot.value.as_ref(),
-                facts: &slot.plan.facts,
-                plan: Some(&slot.plan),
-                episode,
-                transition,
-                reason,
-                at: at.max(slot.entered),
-            };
-            out.events.push(report.draft());
-        }
-        self.save(index, out);
-        self.schedule(index, at);
-    }
-
-    /// Puts a slot's deadline into the queue, never before `floor`: what fell due earlier happens then.
-    fn schedule(&mut self, index: usize, floor: EngineTime) {
-        let Some(slot) = self.slots.get_mut(index) else {
-            return;
-        };
-        let due = slot.due().map(|due| due.max(floor));
-        let device = &slot.about.device;
-        if slot.deadline != due {
-            if let Some(old) = slot.deadline {
-                self.deadlines.remove(&(old, slot.rule, device.clone()));
-            }
-            if let Some(new) = due {
-                self.deadlines.insert((new, slot.rule, device.clone()));
-            }
-            slot.deadline = due;
-        }
-    }
-
-    /// Adds the slot's state to what is committed.
-    fn save(&mut self, index: usize, out: &mut Outcome) {
-        let at = self.saved_at();
-        let Some(slot) = self.slots.get_mut(index) else {
-            return;
-        };
-        if !slot.touched {
-            slot.touched = true;
-            self.touched.push(index);
-        }
-        let device = &slot.about.device;
-        let metric = slot.plan.rule.metric().expect("only such rules have slots");
-        let value = (!slot.is_plain(at.boot)).then(|| {
-            let stamp = self
-                .known
-                .get(device)
-                .and_then(|known| known.watches.get(metric)?.stamp.clone());
-            SavedSlot::of(slot, at, metric, stamp).encode()
-        });
-        out.state.push(StateChange {
-            key: slot_key(&slot.plan.rule.name, device),
-            value,
-        });
     }
 
     /// The moment that saved times are relative to.

@@ -212,7 +212,7 @@ impl Belief {
         if !stepped && boot.since(self.vouched_at) < LOST_AFTER {
             return ClockQuality::Synchronised;
         }
-        ClockQuality::Unknown
+        ClockQuality::Corrected
     }
 }
 
@@ -325,7 +325,7 @@ mod tests {
         let moment = clock.moment();
         assert_eq!(
             (moment.wall.0, moment.quality),
-            (NOON + HOUR, ClockQuality::Unknown)
+            (NOON + HOUR, ClockQuality::Corrected)
         );
         hands.synchronise(true);
         hands.advance(Duration::from_secs(1));
@@ -343,7 +343,7 @@ mod tests {
             hands.synchronise(false);
             hands.set(Timestamp(NOON + by));
             let moment = clock.moment();
-            assert_eq!((moment.wall.0, moment.quality), (NOON, ClockQuality::Unknown));
+            assert_eq!((moment.wall.0, moment.quality), (NOON, ClockQuality::Corrected));
         }
     }
 
@@ -362,7 +362,7 @@ mod tests {
         let moment = clock.moment();
         assert_eq!(
             (moment.wall.0, moment.quality),
-            (NOON + 3_990 * SECOND, ClockQuality::Unknown)
+            (NOON + 3_990 * SECOND, ClockQuality::Corrected)
         );
     }
 

@@ -1,19 +1,26 @@
 //! The life of one rule on one device: Normal, Pending, Active, Clearing.
 //!
-//! A slot is told readings and deadlines and answers with at most one [`Effect`]. It knows no journal and no
-//! other slot.
+//! A slot is told what its condition says, and that time passes, and answers with at most one [`Effect`]. It knows
+//! no journal and no other slot. There may be a million of them: what only an episode or a window needs is boxed.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::plan::{About, Plan};
+use super::{look::Wide, plan::Plan};
 use crate::{
-    event::{EpisodeId, Position, Reason, Severity},
-    reading::Value,
+    event::{Position, Reason, Severity},
     rule::Verdict,
     time::EngineTime,
 };
+
+/// Before all times: never, not yet.
+pub(super) const NEVER: EngineTime = EngineTime(i64::MIN);
+/// After all times: no deadline.
+pub(super) const NO_DEADLINE: EngineTime = EngineTime(i64::MAX);
+
+/// In place of a watch: several metrics decide.
+pub(super) const NO_WATCH: u32 = u32::MAX;
 
 /// The readings since the condition became true.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,41 +32,53 @@ pub(super) struct Run {
 }
 
 impl Run {
-    fn started(since: EngineTime, value: &Value) -> Self {
+    fn started(since: EngineTime, look: &Look) -> Self {
         let mut run = Self {
             since,
             min: None,
             max: None,
             readings: 0,
         };
-        run.add(value);
+        run.add(look);
         run
     }
 
-    fn add(&mut self, value: &Value) {
-        self.readings = self.readings.saturating_add(1);
-        if let Value::Number(number) = value {
-            self.min = Some(self.min.map_or(*number, |min| min.min(*number)));
-            self.max = Some(self.max.map_or(*number, |max| max.max(*number)));
+    fn add(&mut self, look: &Look) {
+        self.readings = self.readings.saturating_add(u64::from(look.entered));
+        if let Some(number) = look.number {
+            self.min = Some(self.min.map_or(number, |min| min.min(number)));
+            self.max = Some(self.max.map_or(number, |max| max.max(number)));
         }
     }
 }
 
-/// What was raised. Names and severity stay as they were then, so that a filter treats its events alike.
+/// What an episode was raised as. It stays so, so that a filter treats its events alike.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Names {
+    pub severity: Severity,
+    pub type_prefix: Arc<str>,
+    pub event: Arc<str>,
+    pub cleared_event: Arc<str>,
+}
+
+/// What was raised.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Episode {
-    pub id: EpisodeId,
+    /// Of this epoch.
+    pub number: u64,
     pub run: Run,
     pub raised_at: EngineTime,
+    /// Since when the clear condition has been true, while Clearing.
+    pub quiet_since: EngineTime,
+    /// When it was said last, by a raise or a reminder.
+    pub said_at: EngineTime,
+    pub reminders: u32,
     pub flaps: u32,
     /// The rule has other numbers than those it was last judged by.
     pub edited: bool,
     /// It could have ended but for `max-raises`: from then on only quiet ends it.
     pub throttled: bool,
-    pub severity: Severity,
-    pub type_prefix: Arc<str>,
-    pub event: Arc<str>,
-    pub cleared_event: Arc<str>,
+    pub names: Arc<Names>,
 }
 
 /// Where in its life a slot is.
@@ -67,158 +86,182 @@ pub(super) struct Episode {
 pub(super) enum Latch {
     #[default]
     Normal,
-    Pending(Run),
-    Active(Episode),
-    /// Since when the clear condition has been true.
-    Clearing(Episode, EngineTime),
+    Pending(Box<Run>),
+    Active(Box<Episode>),
+    Clearing(Box<Episode>),
 }
 
-/// What a reading or a deadline did.
+/// What a slot did.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Effect {
     /// Nothing worth a commit.
     None,
     /// Another state, no event.
     Moved,
-    Raised(Episode),
-    Changed(Episode),
-    Cleared(Episode, Reason),
+    Raised,
+    Changed,
+    Reminded,
+    Cleared(Box<Episode>, Reason),
+}
+
+/// What a slot's condition says at some time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look {
+    /// None: nobody knows.
+    pub verdict: Option<Verdict>,
+    /// The value, if it is one number.
+    pub number: Option<f64>,
+    /// Whether a reading entered; else time passed.
+    pub entered: bool,
+}
+
+/// When, by which numbers, and what stands against a raise.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now<'a> {
+    pub at: EngineTime,
+    pub plan: &'a Plan,
+    /// It must not raise: muted, out of its periods, suppressed.
+    pub hushed: bool,
+    /// The number of the next episode.
+    pub next_episode: u64,
 }
 
 /// One rule on one device.
 #[derive(Debug)]
 pub(super) struct Slot {
-    pub rule: usize,
-    pub plan: Arc<Plan>,
-    pub about: Arc<About>,
+    pub plan: u32,
+    pub device: u32,
+    /// Of the rule's own metric; [`NO_WATCH`] for `all` and `any`.
+    pub watch: u32,
+    /// Decided, not yet committed.
+    pub touched: bool,
     pub latch: Latch,
     /// When all raises will have been paid for, at one per `per / count`: `max-raises` as a leaky bucket,
     /// so that any rate is remembered in one number.
     pub paid: EngineTime,
-    /// The last value that could be judged.
-    pub value: Option<Value>,
-    pub unit: Option<Arc<str>>,
     /// When the state was entered: nothing happens before what already happened.
     pub entered: EngineTime,
     /// As it stands in the engine's queue.
-    pub deadline: Option<EngineTime>,
+    pub deadline: EngineTime,
     /// The last commit that touched it.
     pub committed: Position,
-    /// Decided, not yet committed.
-    pub touched: bool,
+    /// What more than the last value it looks at.
+    pub wide: Option<Box<Wide>>,
 }
 
 impl Slot {
-    pub(super) fn new(rule: usize, plan: Arc<Plan>, about: Arc<About>) -> Self {
-        Self {
-            rule,
-            plan,
-            about,
-            latch: Latch::Normal,
-            paid: EngineTime(i64::MIN),
-            value: None,
-            unit: None,
-            entered: EngineTime(i64::MIN),
-            deadline: None,
-            committed: Position::default(),
-            touched: false,
-        }
-    }
-
-    /// When the state ends by itself.
-    pub(super) fn due(&self) -> Option<EngineTime> {
-        match &self.latch {
-            Latch::Normal | Latch::Active(_) => None,
-            Latch::Pending(run) => Some(run.since.after(self.plan.hold)),
-            Latch::Clearing(episode, since) => Some(self.quiet_from(episode, *since)),
-        }
-    }
-
-    /// Takes a reading. `id` names the episode that it may raise.
-    pub(super) fn reading(
-        &mut self,
-        at: EngineTime,
-        value: &Value,
-        unit: Option<&Arc<str>>,
-        id: EpisodeId,
-    ) -> Effect {
-        let Some(verdict) = self.plan.condition.judge(value) else {
-            return Effect::None;
-        };
-        let at = at.max(self.entered);
-        self.value = Some(value.clone());
-        self.unit = unit.cloned();
-        match std::mem::take(&mut self.latch) {
-            Latch::Normal if verdict == Verdict::Holds => {
-                let run = Run::started(at, value);
-                if self.plan.hold.is_zero() {
-                    return self.raise(run, at, id);
+    /// Judges what the condition says.
+    pub(super) fn judge(&mut self, look: &Look, now: &Now<'_>) -> Effect {
+        let at = now.at.max(self.entered);
+        let verdict = look.verdict;
+        match &mut self.latch {
+            Latch::Normal if verdict == Some(Verdict::Holds) => {
+                let run = Run::started(at, look);
+                if now.plan.hold.is_zero() && !now.hushed && self.raise_from(now.plan) <= at {
+                    return self.raise(run, at, now);
                 }
-                self.enter(Latch::Pending(run), at);
+                self.enter(Latch::Pending(Box::new(run)), at);
                 Effect::Moved
             }
             Latch::Normal => Effect::None,
-            Latch::Pending(mut run) if verdict == Verdict::Holds => {
-                run.add(value);
-                self.latch = Latch::Pending(run);
+            Latch::Pending(run) if verdict == Some(Verdict::Holds) => {
+                run.add(look);
                 Effect::None
             }
+            // Also if nobody knows: the condition must be known to hold all the time.
             Latch::Pending(_) => {
                 self.enter(Latch::Normal, at);
                 Effect::Moved
             }
-            Latch::Active(mut episode) => {
-                episode.run.add(value);
-                if verdict != Verdict::Clears {
-                    return self.stay_active(episode, at, Effect::None);
+            Latch::Active(episode) => {
+                episode.run.add(look);
+                match verdict {
+                    None => Effect::None,
+                    Some(Verdict::Clears) => self.quieten(at, now),
+                    Some(Verdict::Holds | Verdict::Between) => self.stay_active(at, Effect::None),
                 }
-                episode.throttled |= self.is_out_of_raises(at.after(self.plan.clear_hold));
-                if self.quiet_from(&episode, at) <= at {
-                    return self.clear(episode, at);
-                }
-                self.enter(Latch::Clearing(episode, at), at);
-                Effect::Moved
             }
-            Latch::Clearing(mut episode, since) => {
-                episode.run.add(value);
-                if verdict == Verdict::Clears {
-                    self.latch = Latch::Clearing(episode, since);
+            Latch::Clearing(episode) => {
+                episode.run.add(look);
+                if verdict == Some(Verdict::Clears) {
                     return Effect::None;
                 }
-                episode.flaps = episode.flaps.saturating_add(1);
-                self.entered = at;
-                self.stay_active(episode, at, Effect::Moved)
+                if verdict.is_some() {
+                    episode.flaps = episode.flaps.saturating_add(1);
+                }
+                let Latch::Clearing(episode) = std::mem::take(&mut self.latch) else {
+                    return Effect::None;
+                };
+                self.enter(Latch::Active(episode), at);
+                if verdict.is_some() {
+                    self.stay_active(at, Effect::Moved)
+                } else {
+                    Effect::Moved
+                }
             }
         }
     }
 
-    /// Takes the deadline that [`Slot::due`] named. An edited rule judges the last value by its new numbers.
-    pub(super) fn deadline(&mut self, at: EngineTime, id: EpisodeId) -> Effect {
-        let verdict = self
-            .value
-            .as_ref()
-            .and_then(|value| self.plan.condition.judge(value));
+    /// Does what is due by now, whatever the condition said last: call [`Slot::judge`] first.
+    pub(super) fn elapse(&mut self, now: &Now<'_>) -> Effect {
+        let at = now.at.max(self.entered);
         match std::mem::take(&mut self.latch) {
-            Latch::Pending(run) if verdict == Some(Verdict::Holds) => self.raise(run, at, id),
-            Latch::Pending(_) => {
-                self.enter(Latch::Normal, at);
-                Effect::Moved
+            Latch::Pending(run)
+                if !now.hushed && run.since.after(now.plan.hold).max(self.raise_from(now.plan)) <= at =>
+            {
+                self.raise(*run, at, now)
             }
-            Latch::Clearing(episode, _) if verdict == Some(Verdict::Clears) => self.clear(episode, at),
-            Latch::Clearing(episode, _) => {
-                self.entered = at;
-                self.stay_active(episode, at, Effect::Moved)
+            Latch::Clearing(episode) if quiet_from(&episode, now.plan) <= at => self.clear(episode, at),
+            Latch::Active(mut episode) if is_reminder_due(&episode, now.plan, at) => {
+                remind(&mut episode, at);
+                self.latch = Latch::Active(episode);
+                Effect::Reminded
             }
-            unmoved @ (Latch::Normal | Latch::Active(_)) => {
+            Latch::Clearing(mut episode) if is_reminder_due(&episode, now.plan, at) => {
+                remind(&mut episode, at);
+                self.latch = Latch::Clearing(episode);
+                Effect::Reminded
+            }
+            unmoved => {
                 self.latch = unmoved;
                 Effect::None
             }
         }
     }
 
-    /// Whether nothing has to be remembered.
-    pub(super) fn is_plain(&self, now: EngineTime) -> bool {
-        self.latch == Latch::Normal && self.paid <= now
+    /// Something stands against it from now on: an open episode ends.
+    pub(super) fn hush(&mut self, reason: Reason, at: EngineTime) -> Effect {
+        match std::mem::take(&mut self.latch) {
+            Latch::Active(episode) | Latch::Clearing(episode) => {
+                self.enter(Latch::Normal, at.max(self.entered));
+                Effect::Cleared(episode, reason)
+            }
+            unmoved => {
+                self.latch = unmoved;
+                Effect::None
+            }
+        }
+    }
+
+    /// When the state ends or says something by itself.
+    pub(super) fn due(&self, plan: &Plan) -> EngineTime {
+        let reminder = |episode: &Episode| {
+            plan.remind_every
+                .map_or(NO_DEADLINE, |every| episode.said_at.after(every))
+        };
+        match &self.latch {
+            Latch::Normal => NO_DEADLINE,
+            Latch::Active(episode) => reminder(episode),
+            Latch::Pending(run) => run.since.after(plan.hold).max(self.raise_from(plan)),
+            Latch::Clearing(episode) => quiet_from(episode, plan).min(reminder(episode)),
+        }
+    }
+
+    pub(super) fn episode(&self) -> Option<&Episode> {
+        match &self.latch {
+            Latch::Active(episode) | Latch::Clearing(episode) => Some(episode),
+            Latch::Normal | Latch::Pending(_) => None,
+        }
     }
 
     fn enter(&mut self, latch: Latch, at: EngineTime) {
@@ -226,35 +269,51 @@ impl Slot {
         self.entered = at;
     }
 
-    fn raise(&mut self, run: Run, at: EngineTime, id: EpisodeId) -> Effect {
-        self.paid = self.paid.max(at).after(self.plan.raise_interval());
-        let rule = &self.plan.rule;
+    fn raise(&mut self, run: Run, at: EngineTime, now: &Now<'_>) -> Effect {
+        self.paid = self.paid.max(at).after(now.plan.raise_interval());
         let episode = Episode {
-            id,
+            number: now.next_episode,
             run,
             raised_at: at,
+            quiet_since: NEVER,
+            said_at: at,
+            reminders: 0,
             flaps: 0,
             edited: false,
             throttled: false,
-            severity: self.plan.severity,
-            type_prefix: Arc::clone(&rule.type_prefix),
-            event: Arc::clone(&rule.event),
-            cleared_event: Arc::clone(&rule.cleared_event),
+            names: Arc::clone(&now.plan.names),
         };
-        self.enter(Latch::Active(episode.clone()), at);
-        Effect::Raised(episode)
+        self.enter(Latch::Active(Box::new(episode)), at);
+        Effect::Raised
     }
 
-    fn stay_active(&mut self, mut episode: Episode, at: EngineTime, otherwise: Effect) -> Effect {
+    /// The clear condition became true.
+    fn quieten(&mut self, at: EngineTime, now: &Now<'_>) -> Effect {
+        let out_of_raises = self.raise_from(now.plan) > at.after(now.plan.clear_hold);
+        let Latch::Active(mut episode) = std::mem::take(&mut self.latch) else {
+            return Effect::None;
+        };
+        episode.throttled |= out_of_raises;
+        episode.quiet_since = at;
+        if quiet_from(&episode, now.plan) <= at {
+            return self.clear(episode, at);
+        }
+        self.enter(Latch::Clearing(episode), at);
+        Effect::Moved
+    }
+
+    fn stay_active(&mut self, at: EngineTime, otherwise: Effect) -> Effect {
+        let Latch::Active(episode) = &mut self.latch else {
+            return otherwise;
+        };
         if !std::mem::take(&mut episode.edited) {
-            self.latch = Latch::Active(episode);
             return otherwise;
         }
-        self.enter(Latch::Active(episode.clone()), at);
-        Effect::Changed(episode)
+        self.entered = at;
+        Effect::Changed
     }
 
-    fn clear(&mut self, episode: Episode, at: EngineTime) -> Effect {
+    fn clear(&mut self, episode: Box<Episode>, at: EngineTime) -> Effect {
         self.enter(Latch::Normal, at);
         let reason = if episode.edited {
             Reason::RuleChanged
@@ -264,26 +323,31 @@ impl Slot {
         Effect::Cleared(episode, reason)
     }
 
-    /// When an episode may end whose clear condition became true at `since`: after `clear-hold`, and if it is
-    /// throttled not before the time of one raise was quiet.
-    fn quiet_from(&self, episode: &Episode, since: EngineTime) -> EngineTime {
-        let held = since.after(self.plan.clear_hold);
-        if episode.throttled {
-            held.max(since.after(self.plan.raise_interval()))
-        } else {
-            held
-        }
+    /// From when on a raise keeps `max-raises`.
+    fn raise_from(&self, plan: &Plan) -> EngineTime {
+        let burst = plan.rule.max_raises.per.saturating_sub(plan.raise_interval());
+        let micros = i64::try_from(burst.as_micros()).unwrap_or(i64::MAX);
+        self.paid.shifted(micros.saturating_neg())
     }
+}
 
-    /// Whether a raise at `at` would break `max-raises`.
-    fn is_out_of_raises(&self, at: EngineTime) -> bool {
-        self.paid
-            > at.after(
-                self.plan
-                    .rule
-                    .max_raises
-                    .per
-                    .saturating_sub(self.plan.raise_interval()),
-            )
-    }
+fn is_reminder_due(episode: &Episode, plan: &Plan, at: EngineTime) -> bool {
+    plan.remind_every
+        .is_some_and(|every| episode.said_at.after(every) <= at)
+}
+
+fn remind(episode: &mut Episode, at: EngineTime) {
+    episode.said_at = at;
+    episode.reminders = episode.reminders.saturating_add(1);
+}
+
+/// When an episode may end whose clear condition is true: after `clear-hold`, and if it is throttled not before
+/// the time of one raise was quiet.
+fn quiet_from(episode: &Episode, plan: &Plan) -> EngineTime {
+    let hold = if episode.throttled {
+        plan.clear_hold.max(plan.raise_interval())
+    } else {
+        plan.clear_hold
+    };
+    episode.quiet_since.after(hold)
 }

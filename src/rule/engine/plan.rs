@@ -2,23 +2,25 @@
 
 use std::{sync::Arc, time::Duration};
 
-use serde_json::{Value as Json, json};
-
+use super::latch::Names;
 use crate::{
-    event::{Labels, RuleFacts, Severity},
+    event::{Labels, RuleFacts},
     reading::DeviceId,
-    rule::{Condition, DeviceFacts, Rule, Test},
+    rule::{Condition, DeviceFacts, Rule, Watched, condition::seconds},
 };
 
 /// A rule with the overrides of one device. Shared by all devices with the same overrides.
 #[derive(Debug)]
 pub(super) struct Plan {
+    /// The rule's place in the configuration.
+    pub number: u32,
     pub rule: Arc<Rule>,
-    pub condition: Test,
+    pub condition: Condition,
     pub hold: Duration,
     pub clear_hold: Duration,
-    pub severity: Severity,
+    pub remind_every: Option<Duration>,
     pub facts: Arc<RuleFacts>,
+    pub names: Arc<Names>,
 }
 
 impl Plan {
@@ -34,16 +36,18 @@ impl Plan {
     }
 
     /// The rule under these overrides; the last decides, per key.
-    pub(super) fn new(rule: &Arc<Rule>, overrides: &[usize]) -> Self {
+    pub(super) fn new(number: u32, rule: &Arc<Rule>, overrides: &[usize]) -> Self {
         let mut condition = &rule.condition;
         let mut hold = rule.hold;
         let mut clear_hold = rule.clear_hold;
         let mut severity = rule.severity;
+        let mut remind_every = rule.remind_every;
         for over in overrides.iter().filter_map(|index| rule.overrides.get(*index)) {
             condition = over.condition.as_ref().unwrap_or(condition);
             hold = over.hold.unwrap_or(hold);
             clear_hold = over.clear_hold.unwrap_or(clear_hold);
             severity = over.severity.unwrap_or(severity);
+            remind_every = over.remind_every.or(remind_every);
         }
         let mut params = condition.params();
         for (key, duration) in [("hold_s", hold), ("clear_hold_s", clear_hold)] {
@@ -58,19 +62,21 @@ impl Plan {
             labels: rule.labels.clone(),
             runbook: rule.runbook.clone(),
         };
-        let condition = match condition {
-            Condition::Value(watched) => watched.test.clone(),
-            Condition::Silent { .. } | Condition::All(_) | Condition::Any(_) => {
-                Test::RisesBy { by: 0.0, clear: 0.0 }
-            }
+        let names = Names {
+            severity,
+            type_prefix: Arc::clone(&rule.type_prefix),
+            event: Arc::clone(&rule.event),
+            cleared_event: Arc::clone(&rule.cleared_event),
         };
         Self {
+            number,
+            condition: condition.clone(),
             rule: Arc::clone(rule),
-            condition,
             hold,
             clear_hold,
-            severity,
+            remind_every: remind_every.filter(|every| !every.is_zero()),
             facts: Arc::new(facts),
+            names: Arc::new(names),
         }
     }
 
@@ -78,14 +84,20 @@ impl Plan {
     pub(super) fn raise_interval(&self) -> Duration {
         self.rule.max_raises.per / self.rule.max_raises.count.max(1)
     }
-}
 
-/// Whole seconds as an integer, others as a fraction.
-fn seconds(duration: Duration) -> Json {
-    if duration.subsec_nanos() == 0 {
-        json!(duration.as_secs())
-    } else {
-        json!(duration.as_secs_f64())
+    /// What its condition looks at, with the device it names, in order; nothing for `silent-for`.
+    pub(super) fn inputs(&self) -> impl Iterator<Item = (Option<&DeviceId>, &Watched)> {
+        let (own, parts) = match &self.condition {
+            Condition::Value(watched) => (Some((None, watched)), [].as_slice()),
+            Condition::Silent { .. } => (None, [].as_slice()),
+            Condition::All(parts) | Condition::Any(parts) => (None, parts.as_slice()),
+        };
+        let parts = parts.iter().map(|part| (part.device.as_ref(), &part.watched));
+        own.into_iter().chain(parts)
+    }
+
+    pub(super) fn is_composite(&self) -> bool {
+        matches!(self.condition, Condition::All(_) | Condition::Any(_))
     }
 }
 

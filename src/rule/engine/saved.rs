@@ -1,13 +1,17 @@
-//! The state as the journal keeps it: CBOR under a key per slot, with the moment it was saved at, so that its
-//! times mean something after a reboot.
+//! The state as the journal keeps it: CBOR under a key per slot, watch, mute and run of a window, with the moment it
+//! was saved at, so that its times mean something after a reboot.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::latch::{Latch, Slot};
+use super::{
+    Engine, MuteTarget,
+    latch::{Latch, NEVER, Slot},
+    window::Extract,
+};
 use crate::{
-    event::RuleFacts,
+    event::{Epoch, RuleFacts},
     reading::{DeviceId, Metric, Value},
     rule::state::StateChange,
     time::{ClockQuality, EngineTime, Moment},
@@ -15,6 +19,10 @@ use crate::{
 
 /// Holds the number of the last episode.
 pub(super) const COUNTER: &[u8] = b"engine";
+/// Holds the number of the last mute.
+pub(super) const MUTE_COUNTER: &[u8] = b"engine/mute";
+/// Holds the moment of a clean stop; gone once the engine runs again.
+pub(super) const STOPPED: &[u8] = b"engine/stopped";
 /// What the journal takes at most, with room to spare.
 const MAX_VALUE: usize = 4_000;
 
@@ -22,43 +30,117 @@ const MAX_VALUE: usize = 4_000;
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct SavedSlot {
     pub at: Moment,
-    pub metric: Metric,
+    pub epoch: Epoch,
+    /// None: several.
+    pub metric: Option<Metric>,
     /// The rule as it last decided: tells an edited rule, and speaks for a removed one.
     pub rule: Arc<RuleFacts>,
     pub latch: Latch,
     pub paid: EngineTime,
     pub entered: EngineTime,
+    /// The last reading of its metric.
+    pub watch: Option<WatchState>,
+    /// What `silent-for` counts from; counts only after a clean stop.
+    pub heard: Option<EngineTime>,
+    /// Whether `unless` holds, and until when it counts.
+    pub unless: Option<(bool, EngineTime)>,
+}
+
+/// What is known of a metric.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct WatchState {
+    pub seen: EngineTime,
+    /// The last value that could be judged.
     pub value: Option<Value>,
     pub unit: Option<Arc<str>>,
-    /// The newest stamp of the metric: what was late before a restart is late after it.
+    /// The newest stamp, and what it said: what was late before a restart is late after it.
     pub stamp: Option<(EngineTime, Value)>,
 }
 
-/// The newest stamp of a metric whose slots have nothing to remember; written by a clean stop only.
+/// A watch by itself.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct SavedStamp {
+pub(super) struct SavedWatch {
     pub at: Moment,
-    pub stamp: (EngineTime, Value),
+    pub watch: WatchState,
     /// What the device's stamps are shifted by since its clock went back.
-    #[serde(default)]
     pub offset: i64,
 }
 
-impl SavedSlot {
-    pub(super) fn of(slot: &Slot, at: Moment, metric: &Metric, stamp: Option<(EngineTime, Value)>) -> Self {
-        Self {
-            at,
-            metric: metric.clone(),
-            rule: Arc::clone(&slot.plan.facts),
+/// A run of a window.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SavedRun {
+    pub at: Moment,
+    pub metric: Metric,
+    pub extract: Extract,
+}
+
+/// A mute.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SavedMute {
+    pub at: Moment,
+    pub number: u64,
+    pub until: EngineTime,
+    pub reason: Arc<str>,
+}
+
+impl Slot {
+    /// Whether nothing has to be remembered.
+    pub(super) fn is_plain(&self, now: EngineTime) -> bool {
+        let quiet = self.wide.as_ref().and_then(|wide| wide.unless.as_ref());
+        self.latch == Latch::Normal
+            && self.paid <= now
+            && quiet.is_none_or(|quiet| !quiet.on && quiet.until <= now)
+    }
+}
+
+impl Engine {
+    /// All that must be known of a slot.
+    pub(super) fn keep_slot(&self, index: u32) -> SavedSlot {
+        let slot = &self.slots[index];
+        let plan = &self.plans[slot.plan];
+        let wide = slot.wide.as_ref();
+        SavedSlot {
+            at: self.saved_at(),
+            epoch: self.epoch,
+            metric: plan.condition.metric().cloned(),
+            rule: Arc::clone(&plan.facts),
             latch: slot.latch.clone(),
             paid: slot.paid,
             entered: slot.entered,
-            value: slot.value.clone(),
-            unit: slot.unit.clone(),
-            stamp,
+            watch: plan
+                .condition
+                .metric()
+                .map(|_| self.keep_watch(slot.watch, slot.value(plan, &self.watches))),
+            heard: wide
+                .map(|wide| wide.heard)
+                .filter(|_| plan.condition.kind() == "silent-for"),
+            unless: wide
+                .and_then(|wide| wide.unless.as_ref())
+                .map(|quiet| (quiet.on, quiet.until)),
         }
     }
 
+    pub(super) fn keep_watch(&self, watch: u32, value: Option<Value>) -> WatchState {
+        let row = &self.watches[watch];
+        WatchState {
+            seen: row.seen,
+            value,
+            unit: row.unit.clone(),
+            stamp: row.stamped(),
+        }
+    }
+
+    pub(super) fn saved_slot(&self, index: u32) -> StateChange {
+        let slot = &self.slots[index];
+        let name = &self.plans[slot.plan].rule.name;
+        StateChange {
+            key: slot_key(name, &self.devices[slot.device].about.device),
+            value: Some(self.keep_slot(index).encode()),
+        }
+    }
+}
+
+impl SavedSlot {
     /// As CBOR. Labels and runbook only decorate: they go before the state does.
     pub(super) fn encode(mut self) -> Vec<u8> {
         let bytes = encode(&self);
@@ -68,6 +150,12 @@ impl SavedSlot {
         let facts = Arc::make_mut(&mut self.rule);
         facts.labels.clear();
         facts.runbook = None;
+        let bytes = encode(&self);
+        if bytes.len() <= MAX_VALUE {
+            return bytes;
+        }
+        // Dozens of sub-conditions: without their numbers the rule counts as edited after a restart.
+        Arc::make_mut(&mut self.rule).params.clear();
         encode(&self)
     }
 
@@ -76,35 +164,70 @@ impl SavedSlot {
         let by = shift(&self.at, now);
         match &mut self.latch {
             Latch::Normal => {}
-            Latch::Pending(run) => run.since = run.since.shifted(by),
-            Latch::Active(episode) => {
-                episode.run.since = episode.run.since.shifted(by);
-                episode.raised_at = episode.raised_at.shifted(by);
-            }
-            Latch::Clearing(episode, since) => {
-                episode.run.since = episode.run.since.shifted(by);
-                episode.raised_at = episode.raised_at.shifted(by);
-                *since = since.shifted(by);
+            Latch::Pending(run) => move_by(&mut run.since, by),
+            Latch::Active(episode) | Latch::Clearing(episode) => {
+                for time in [
+                    &mut episode.run.since,
+                    &mut episode.raised_at,
+                    &mut episode.quiet_since,
+                    &mut episode.said_at,
+                ] {
+                    move_by(time, by);
+                }
             }
         }
-        self.paid = self.paid.shifted(by);
-        self.entered = self.entered.shifted(by);
+        move_by(&mut self.paid, by);
+        move_by(&mut self.entered, by);
+        if let Some((_, until)) = &mut self.unless {
+            move_by(until, by);
+        }
+        if let Some(watch) = &mut self.watch {
+            watch.rebase(&self.at, now);
+        }
+        self
+    }
+}
+
+impl WatchState {
+    pub(super) fn rebase(&mut self, saved: &Moment, now: &Moment) {
+        move_by(&mut self.seen, shift(saved, now));
         self.stamp = self
             .stamp
-            .and_then(|(at, value)| Some((rebased_stamp(at, &self.at, now)?, value)));
-        self
+            .take()
+            .and_then(|(at, value)| Some((rebased_stamp(at, saved, now)?, value)));
+    }
+}
+
+impl SavedRun {
+    /// Moves all times onto the boot clock of `now`.
+    pub(super) fn rebased(mut self, now: &Moment) -> Extract {
+        let by = shift(&self.at, now);
+        let times = self.extract.samples.iter_mut().chain(&mut self.extract.steps);
+        times.for_each(|(at, _)| move_by(at, by));
+        for bucket in &mut self.extract.buckets {
+            move_by(&mut bucket.from, by);
+            move_by(&mut bucket.to, by);
+        }
+        self.extract
+    }
+}
+
+/// What never was stays so.
+pub(super) fn move_by(time: &mut EngineTime, by: i64) {
+    if *time != NEVER {
+        *time = time.shifted(by);
     }
 }
 
 /// A stamp on the boot clock of `now`; none if nobody knows how the two boots lie to each other: a stamp put
 /// too late would make what is new look late.
-pub(super) fn rebased_stamp(stamp: EngineTime, saved: &Moment, now: &Moment) -> Option<EngineTime> {
+fn rebased_stamp(stamp: EngineTime, saved: &Moment, now: &Moment) -> Option<EngineTime> {
     (saved.boot_id == now.boot_id || both_synchronised(saved, now)).then(|| stamp.shifted(shift(saved, now)))
 }
 
 /// What to add to times of `saved`'s boot clock. Across a reboot the time that passed counts only if both
 /// ends are known to be right; otherwise none passed, so that no timer fires early.
-fn shift(saved: &Moment, now: &Moment) -> i64 {
+pub(super) fn shift(saved: &Moment, now: &Moment) -> i64 {
     if saved.boot_id == now.boot_id {
         return 0;
     }
@@ -122,30 +245,64 @@ fn both_synchronised(saved: &Moment, now: &Moment) -> bool {
 
 /// `r/<rule>/<device>`.
 pub(super) fn slot_key(rule: &str, device: &DeviceId) -> Vec<u8> {
-    format!("r/{rule}/{device}").into_bytes()
+    [b"r/", rule.as_bytes(), b"/", device.as_str().as_bytes()].concat()
 }
 
 /// The rule and the device of a [`slot_key`]. A device's name has no slash, a rule's may.
 pub(super) fn parse_slot_key(key: &[u8]) -> Option<(&str, DeviceId)> {
-    let (rule, device) = std::str::from_utf8(key)
-        .ok()?
-        .strip_prefix("r/")?
-        .rsplit_once('/')?;
+    let (rule, device) = text(key, "r/")?.rsplit_once('/')?;
     Some((rule, DeviceId::new(device).ok()?))
 }
 
 /// `l/<device>/<metric>`.
-pub(super) fn stamp_key(device: &DeviceId, metric: &Metric) -> Vec<u8> {
+pub(super) fn watch_key(device: &DeviceId, metric: &Metric) -> Vec<u8> {
     format!("l/{device}/{metric}").into_bytes()
 }
 
-/// The device and the metric of a [`stamp_key`].
-pub(super) fn parse_stamp_key(key: &[u8]) -> Option<(DeviceId, Metric)> {
-    let (device, metric) = std::str::from_utf8(key)
-        .ok()?
-        .strip_prefix("l/")?
-        .split_once('/')?;
+/// The device and the metric of a [`watch_key`].
+pub(super) fn parse_watch_key(key: &[u8]) -> Option<(DeviceId, Metric)> {
+    let (device, metric) = text(key, "l/")?.split_once('/')?;
     Some((DeviceId::new(device).ok()?, Metric::new(metric).ok()?))
+}
+
+/// `w/<rule>/<device>/<input>/<number>`.
+pub(super) fn run_key(rule: &str, device: &DeviceId, input: usize, number: u32) -> Vec<u8> {
+    format!("w/{rule}/{device}/{input}/{number}").into_bytes()
+}
+
+/// The rule, the device, the input and the number of a [`run_key`].
+pub(super) fn parse_run_key(key: &[u8]) -> Option<(&str, DeviceId, usize, u32)> {
+    let (rest, number) = text(key, "w/")?.rsplit_once('/')?;
+    let (rest, input) = rest.rsplit_once('/')?;
+    let (rule, device) = rest.rsplit_once('/')?;
+    Some((
+        rule,
+        DeviceId::new(device).ok()?,
+        input.parse().ok()?,
+        number.parse().ok()?,
+    ))
+}
+
+/// `m/d/<device>`, `m/r/<rule>`.
+pub(super) fn mute_key(target: &MuteTarget) -> Vec<u8> {
+    match target {
+        MuteTarget::Device(device) => format!("m/d/{device}").into_bytes(),
+        MuteTarget::Rule(rule) => format!("m/r/{rule}").into_bytes(),
+    }
+}
+
+/// The target of a [`mute_key`].
+pub(super) fn parse_mute_key(key: &[u8]) -> Option<MuteTarget> {
+    let (kind, name) = text(key, "m/")?.split_once('/')?;
+    match kind {
+        "d" => Some(MuteTarget::Device(DeviceId::new(name).ok()?)),
+        "r" => Some(MuteTarget::Rule(name.into())),
+        _ => None,
+    }
+}
+
+fn text<'a>(key: &'a [u8], prefix: &str) -> Option<&'a str> {
+    std::str::from_utf8(key).ok()?.strip_prefix(prefix)
 }
 
 /// A change that forgets a key.

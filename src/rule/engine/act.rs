@@ -1,0 +1,426 @@
+//! What happens when a reading comes or time passes: each slot that is concerned judges, speaks, is saved and put
+//! into the queue again.
+
+use std::sync::Arc;
+
+use super::{
+    Engine,
+    latch::{Effect, Latch, Look, NO_DEADLINE, Now},
+    look::{Quiet, is_stale},
+    saved::{COUNTER, encode, forget, slot_key},
+    table::Table,
+    watch::{Keep, Watch},
+};
+use crate::{
+    event::{Reason, Transition},
+    reading::{Reading, Value},
+    rule::{
+        Condition, Unless, Verdict,
+        state::{Outcome, StateChange},
+    },
+    time::{EngineTime, Moment},
+};
+
+impl Engine {
+    /// Takes a reading that counts.
+    pub(super) fn enter(&mut self, watch: u32, at: EngineTime, reading: &Reading, out: &mut Outcome) {
+        let count = self.watches[watch].slots.len();
+        if self.watches[watch].keep == Keep::Always {
+            // What was unknown until now has broken holds, even if nobody looked.
+            for slot in self.slots_of(watch, count) {
+                let plan = &self.plans[self.slots[slot].plan];
+                let waits = matches!(self.slots[slot].latch, Latch::Pending(_) | Latch::Clearing(_));
+                let row = &self.watches[watch];
+                if waits && plan.is_composite() && row.seen.after(plan.rule.stale_after) < at {
+                    self.turn(slot, at, false, out);
+                }
+            }
+        }
+        let row = &mut self.watches[watch];
+        let before = row.seen;
+        row.hear(at, &reading.value, reading.stamped);
+        if row.unit != reading.unit {
+            row.unit.clone_from(&reading.unit);
+        }
+        if row.keep == Keep::Always && !row.queued {
+            row.queued = true;
+            self.unsaved.push_back(super::checkpoint::Unsaved::Watch(watch));
+        }
+        for place in 0..count {
+            if let Some(slot) = self.watches[watch].slots.get(place).copied() {
+                self.receive(slot, watch, at, before, &reading.value, out);
+            }
+        }
+    }
+
+    fn slots_of(&self, watch: u32, count: usize) -> Vec<u32> {
+        self.watches[watch].slots.iter().take(count).copied().collect()
+    }
+
+    /// A reading came of a metric that the slot looks at, after one at `before`.
+    fn receive(
+        &mut self,
+        index: u32,
+        watch: u32,
+        at: EngineTime,
+        before: EngineTime,
+        value: &Value,
+        out: &mut Outcome,
+    ) {
+        let slot = &mut self.slots[index];
+        let plan = &*self.plans[slot.plan];
+        let Some(wide) = &mut slot.wide else {
+            if let Condition::Value(watched) = &plan.condition
+                && super::watch::is_comparable(&watched.test, value)
+            {
+                self.turn(index, at, true, out);
+            }
+            return;
+        };
+        let mut entered = slot.watch == watch && wide.inputs.is_empty();
+        if entered {
+            wide.heard = wide.heard.max(at);
+            if let Condition::Value(watched) = &plan.condition {
+                entered = super::watch::is_comparable(&watched.test, value);
+            }
+        }
+        let stale_after = plan.rule.stale_after;
+        let mut flipped = false;
+        let mut windowed = false;
+        for (input, (_, watched)) in wide.inputs.iter_mut().zip(plan.inputs()) {
+            if input.watch != watch || !input.enter(watched, at, value) {
+                continue;
+            }
+            entered = true;
+            if input.window.is_some() {
+                windowed = true;
+            } else if plan.is_composite() {
+                let says = watched.test.judge(value);
+                flipped |= says != input.judged || before.after(stale_after) <= at;
+                input.judged = says;
+            }
+        }
+        let mut unless_heard = false;
+        if let (Some(quiet), Some(unless)) = (&mut wide.unless, &plan.rule.unless)
+            && quiet.input.watch == watch
+            && quiet.input.enter(&unless.part.watched, at, value)
+        {
+            unless_heard = true;
+            windowed |= quiet.input.window.is_some();
+        }
+        if windowed && !wide.queued {
+            wide.queued = true;
+            self.unsaved.push_back(super::checkpoint::Unsaved::Slot(index));
+        }
+        if unless_heard {
+            self.listen(index, at, out);
+        }
+        if flipped {
+            self.save_watch(watch, out);
+            self.touch(index);
+        }
+        if entered || unless_heard {
+            self.turn(index, at, entered, out);
+        }
+    }
+
+    /// Looks at `unless` again.
+    fn listen(&mut self, index: u32, at: EngineTime, out: &mut Outcome) {
+        let slot = &mut self.slots[index];
+        let plan = Arc::clone(&self.plans[slot.plan]);
+        let (Some(wide), Some(unless)) = (&mut slot.wide, &plan.rule.unless) else {
+            return;
+        };
+        let Some(quiet) = &mut wide.unless else { return };
+        let was_on = quiet.on;
+        quiet.listen(unless, &self.watches, at, plan.rule.stale_after);
+        let is_on = quiet.on;
+        if is_on == was_on {
+            return;
+        }
+        self.save(index, out);
+        if is_on {
+            self.quell(index, Reason::Suppressed, at, out);
+        }
+    }
+
+    /// Something stands against the slot from now on.
+    fn quell(&mut self, index: u32, reason: Reason, at: EngineTime, out: &mut Outcome) {
+        let effect = self.slots[index].hush(reason, at);
+        if effect != Effect::None {
+            self.take_effect(index, effect, at, out);
+        }
+        // What still holds waits for the end of the hush.
+        self.turn(index, at, false, out);
+    }
+
+    /// What stands against a raise.
+    fn hushed(&self, index: u32, at: EngineTime) -> Option<Reason> {
+        let slot = &self.slots[index];
+        if self.devices[slot.device].muted {
+            return Some(Reason::Muted);
+        }
+        let by_time = || {
+            let quiet = slot.wide.as_ref()?.unless.as_ref()?;
+            (at < quiet.until).then_some(Reason::Suppressed)
+        };
+        self.hushes.of_rule(self.plans[slot.plan].number).or_else(by_time)
+    }
+
+    /// Lets a slot judge what it sees at `at`, and do what is due then.
+    pub(super) fn turn(&mut self, index: u32, at: EngineTime, entered: bool, out: &mut Outcome) {
+        let hushed = self.hushed(index, at).is_some();
+        let slot = &mut self.slots[index];
+        let plan = &*self.plans[slot.plan];
+        slot.pass(plan, at);
+        let look = slot.look(plan, &self.watches, at, entered);
+        let now = Now {
+            at,
+            plan,
+            hushed,
+            next_episode: self.episodes.saturating_add(1),
+        };
+        let effect = slot.judge(&look, &now);
+        if effect != Effect::None {
+            self.take_effect(index, effect, at, out);
+        }
+        if !entered {
+            self.elapse(index, at, hushed, &look, out);
+        }
+        self.schedule(index, at);
+    }
+
+    fn elapse(&mut self, index: u32, at: EngineTime, hushed: bool, look: &Look, out: &mut Outcome) {
+        let slot = &mut self.slots[index];
+        // Nobody knows whether the clear condition still holds: `judge` has left no timer running.
+        debug_assert!(
+            look.verdict.is_some() || !matches!(slot.latch, Latch::Pending(_) | Latch::Clearing(_))
+        );
+        let now = Now {
+            at,
+            plan: &self.plans[slot.plan],
+            hushed,
+            next_episode: self.episodes.saturating_add(1),
+        };
+        let effect = slot.elapse(&now);
+        if effect != Effect::None {
+            self.take_effect(index, effect, at, out);
+        }
+    }
+
+    /// Fires what is due, in the order of time; at the same time first what concerns whole rules and devices.
+    pub(super) fn fire(&mut self, due: impl Fn(EngineTime) -> bool, out: &mut Outcome) {
+        let mut slots = Vec::new();
+        loop {
+            let (slot, hush) = (self.queue.first(), self.hushes.next());
+            let at = slot.min(hush);
+            if at == NO_DEADLINE || !due(at) {
+                return;
+            }
+            if hush <= slot {
+                self.turn_hushes(hush, out);
+                continue;
+            }
+            self.queue.pop(&mut slots);
+            if slots.len() > 1 {
+                slots.sort_by(|a, b| self.order(*a).cmp(&self.order(*b)));
+            }
+            for index in slots.iter().copied() {
+                // Another of the group may have put it off.
+                if self.slots[index].deadline != at {
+                    continue;
+                }
+                self.slots[index].deadline = NO_DEADLINE;
+                if self.due(index, at) > at {
+                    // Readings have come since it was put into the queue.
+                    self.schedule(index, at);
+                    continue;
+                }
+                if self.slots[index]
+                    .wide
+                    .as_ref()
+                    .is_some_and(|wide| wide.unless.is_some())
+                {
+                    let slot = &mut self.slots[index];
+                    slot.pass(&self.plans[slot.plan], at);
+                    self.listen(index, at, out);
+                }
+                self.turn(index, at, false, out);
+            }
+        }
+    }
+
+    /// Periods and mutes whose time has come.
+    fn turn_hushes(&mut self, at: EngineTime, out: &mut Outcome) {
+        self.now = self.now.max(at);
+        while let Some(target) = self.hushes.ended(at) {
+            self.end_mute(&target, "the time was over", at, out);
+        }
+        let moment = Moment {
+            boot: at,
+            wall: self.moment.wall_of(at),
+            ..self.moment
+        };
+        let changed = self.hushes.turn(&moment);
+        self.follow(&changed, at, out);
+    }
+
+    /// Rules went out of their periods, or came in again.
+    pub(super) fn follow(&mut self, changed: &[(u32, bool)], at: EngineTime, out: &mut Outcome) {
+        for (rule, is_out) in changed {
+            for slot in self.slots_where(|plan, _| plan == *rule) {
+                if *is_out {
+                    self.quell(slot, Reason::OutOfPeriod, at, out);
+                } else {
+                    self.turn(slot, at, false, out);
+                }
+            }
+        }
+    }
+
+    /// The slots of some (rule, device), in their order.
+    pub(super) fn slots_where(&self, which: impl Fn(u32, u32) -> bool) -> Vec<u32> {
+        let mut found: Vec<u32> = (0..self.slots.len())
+            .filter(|index| {
+                let slot = &self.slots[*index];
+                which(self.plans[slot.plan].number, slot.device)
+            })
+            .collect();
+        found.sort_by(|a, b| self.order(*a).cmp(&self.order(*b)));
+        found
+    }
+
+    /// Mutes or unmutes slots.
+    pub(super) fn follow_mute(&mut self, slots: &[u32], muted: bool, at: EngineTime, out: &mut Outcome) {
+        for slot in slots.iter().copied() {
+            if muted {
+                self.quell(slot, Reason::Muted, at, out);
+            } else {
+                self.turn(slot, at, false, out);
+            }
+        }
+    }
+
+    /// Says and saves what a slot did.
+    pub(super) fn take_effect(&mut self, index: u32, effect: Effect, at: EngineTime, out: &mut Outcome) {
+        let (transition, ended) = match effect {
+            Effect::None => return,
+            Effect::Moved => {
+                self.save(index, out);
+                return;
+            }
+            Effect::Raised => {
+                self.episodes = self.episodes.saturating_add(1);
+                self.active = self.active.saturating_add(1);
+                out.state.push(StateChange {
+                    key: COUNTER.to_vec(),
+                    value: Some(encode(&self.episodes)),
+                });
+                (Transition::Raised, None)
+            }
+            Effect::Changed => (Transition::Changed, None),
+            Effect::Reminded => (Transition::Reminded, None),
+            Effect::Cleared(episode, reason) => {
+                self.active = self.active.saturating_sub(1);
+                (Transition::Cleared, Some((episode, reason)))
+            }
+        };
+        out.events.extend(self.draft(index, transition, ended, at));
+        self.save(index, out);
+    }
+
+    /// When the slot must be looked at again.
+    fn due(&self, index: u32, at: EngineTime) -> EngineTime {
+        let slot = &self.slots[index];
+        let plan = &*self.plans[slot.plan];
+        let mut due = slot.due(plan);
+        if due != NO_DEADLINE && matches!(slot.latch, Latch::Pending(_)) {
+            due = match self.hushed(index, at.max(due)) {
+                None => due,
+                Some(Reason::Suppressed) => slot
+                    .wide
+                    .as_ref()
+                    .and_then(|wide| wide.unless.as_ref())
+                    .map_or(due, |quiet| due.max(quiet.until)),
+                // Its end looks at the slot.
+                Some(_) => NO_DEADLINE,
+            };
+        }
+        if slot.wide.is_none() {
+            return due;
+        }
+        due.min(slot.looks_again(plan))
+    }
+
+    /// Puts a slot's deadline into the queue, never before `floor`: what fell due earlier happens then.
+    pub(super) fn schedule(&mut self, index: u32, floor: EngineTime) {
+        let mut due = self.due(index, floor);
+        if due != NO_DEADLINE {
+            due = due.max(floor);
+        }
+        let slot = &mut self.slots[index];
+        // What readings put off again and again stays in its place and is put off when that comes.
+        let early = slot.wide.is_some() && slot.deadline <= due;
+        if slot.deadline == due || (early && slot.deadline != NO_DEADLINE) {
+            return;
+        }
+        let rule = self.plans[slot.plan].number;
+        self.queue.shift(rule, index, slot.deadline, due);
+        slot.deadline = due;
+    }
+
+    /// The slot's state rests on the next commit.
+    pub(super) fn touch(&mut self, index: u32) {
+        let slot = &mut self.slots[index];
+        if !std::mem::replace(&mut slot.touched, true) {
+            self.touched.push(index);
+        }
+    }
+
+    /// Adds the slot's state to what is committed.
+    pub(super) fn save(&mut self, index: u32, out: &mut Outcome) {
+        self.touch(index);
+        let slot = &self.slots[index];
+        let plan = &self.plans[slot.plan];
+        let device = &self.devices[slot.device].about.device;
+        if slot.is_plain(self.now) {
+            out.state.push(forget(&slot_key(&plan.rule.name, device)));
+        } else {
+            out.state.push(self.saved_slot(index));
+        }
+    }
+}
+
+impl Quiet {
+    /// Judges again, at `at`.
+    fn listen(
+        &mut self,
+        unless: &Unless,
+        watches: &Table<Watch>,
+        at: EngineTime,
+        stale_after: std::time::Duration,
+    ) {
+        // It held, but then nobody knew for a while.
+        let was_on = self.on && at.after(unless.after) <= self.until;
+        let row = &watches[self.input.watch];
+        match self.input.verdict(&unless.part.watched, watches, at, stale_after) {
+            Some(Verdict::Holds) => self.on = true,
+            Some(Verdict::Between) => self.on = was_on,
+            Some(Verdict::Clears) => {
+                if self.on {
+                    self.until = self.until.min(at.after(unless.after));
+                }
+                self.on = false;
+            }
+            None => {
+                if self.on && !is_stale(row, at, stale_after) {
+                    self.until = self.until.min(at.after(unless.after));
+                }
+                self.on = false;
+            }
+        }
+        if self.on {
+            self.until = row.seen.after(stale_after).after(unless.after);
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! How devices, watches and slots come to be: at the start for what the configuration names, else at first sight.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    Engine, Setup,
+    checkpoint::Unsaved,
+    hush::Hushes,
+    latch::{Latch, NEVER, NO_DEADLINE, NO_WATCH, Slot},
+    look::{Input, Quiet, Wide},
+    plan::{About, Plan},
+    queue::Queue,
+    table::Table,
+    watch::{Device, Keep, Watch},
+};
+use crate::{
+    event::Position,
+    reading::{DeviceId, Metric},
+    rule::Condition,
+    time::{EngineTime, Moment},
+};
+
+impl Engine {
+    /// Remembers nothing yet but what the configuration says.
+    pub(super) fn new(setup: Setup, now: Moment) -> Self {
+        let mut engine = Self {
+            hushes: Hushes::new(&setup.rules, &now),
+            rules: setup.rules,
+            facts: setup.devices,
+            epoch: setup.epoch,
+            max_devices: setup.max_devices,
+            max_metrics: setup.max_metrics,
+            episodes: 0,
+            mute_number: 0,
+            active: 0,
+            now: now.boot,
+            moment: now,
+            names: HashMap::new(),
+            devices: Table::default(),
+            metrics: HashMap::new(),
+            metric_names: Table::default(),
+            by_metric: HashMap::new(),
+            composites: Vec::new(),
+            watches: Table::default(),
+            slots: Table::default(),
+            plans: Table::default(),
+            plan_of: HashMap::new(),
+            queue: Queue::default(),
+            touched: Vec::new(),
+            rests_on: Position::default(),
+            unsaved: std::collections::VecDeque::new(),
+            counts: super::Counts::default(),
+        };
+        for (rule, number) in engine.rules.clone().iter().zip(0..) {
+            engine.plan(number, Vec::new());
+            match rule.metric() {
+                Some(metric) => {
+                    let metric = engine.metric(metric);
+                    engine.by_metric.entry(metric).or_default().push(number);
+                }
+                None => engine.composites.push(number),
+            }
+        }
+        engine.expect(now.boot);
+        engine
+    }
+
+    /// What the configuration names is watched from the start.
+    fn expect(&mut self, since: EngineTime) {
+        for facts in self.facts.clone() {
+            let Ok(id) = DeviceId::new(&facts.id.0) else {
+                continue;
+            };
+            if facts.id.0.contains('*') || facts.expects.is_empty() {
+                continue;
+            }
+            let device = self.know(&id);
+            self.see(device, since);
+        }
+        for rule in self.composites.clone() {
+            let Some(rule) = self.rules.get(rule as usize).cloned() else {
+                continue;
+            };
+            for pattern in rule.devices.iter().filter(|pattern| !pattern.0.contains('*')) {
+                if let Ok(id) = DeviceId::new(&pattern.0) {
+                    let device = self.know(&id);
+                    self.see(device, since);
+                }
+            }
+        }
+    }
+
+    /// The device, known from now on.
+    pub(super) fn know(&mut self, id: &DeviceId) -> u32 {
+        if let Some(device) = self.names.get(id) {
+            return *device;
+        }
+        let device = self.devices.push(Device {
+            about: Arc::new(About::new(id, &self.facts)),
+            watches: Vec::new(),
+            slots: Vec::new(),
+            late_since: NEVER,
+            offset: 0,
+            seen: false,
+            muted: self
+                .hushes
+                .mutes
+                .contains_key(&super::MuteTarget::Device(id.clone())),
+        });
+        self.names.insert(id.clone(), device);
+        device
+    }
+
+    /// The device is there: what is expected of it is watched from now on, and so are the rules about several
+    /// metrics.
+    pub(super) fn see(&mut self, device: u32, since: EngineTime) {
+        if std::mem::replace(&mut self.devices[device].seen, true) {
+            return;
+        }
+        let about = Arc::clone(&self.devices[device].about);
+        let name = about.device.as_str();
+        let entries = self.facts.iter().filter(|entry| entry.id.matches(name));
+        let expected: Vec<Metric> = entries.flat_map(|entry| entry.expects.iter().cloned()).collect();
+        for metric in &expected {
+            self.watch(device, metric, since);
+        }
+        for rule in self.composites.clone() {
+            let watches = self
+                .rules
+                .get(rule as usize)
+                .is_some_and(|rule| rule.watches(name, &about.labels));
+            if watches {
+                self.slot(rule, device, NO_WATCH, since);
+            }
+        }
+    }
+
+    fn metric(&mut self, metric: &Metric) -> u32 {
+        if let Some(known) = self.metrics.get(metric) {
+            return *known;
+        }
+        let number = self.metric_names.push(metric.clone());
+        self.metrics.insert(metric.clone(), number);
+        number
+    }
+
+    /// The watch of this metric of this device; made, with the slots of all rules about it, at first sight.
+    pub(super) fn watch(&mut self, device: u32, metric: &Metric, since: EngineTime) -> u32 {
+        let number = self.metric(metric);
+        if let Some(watch) = self.devices[device].watch(number) {
+            return watch;
+        }
+        let watch = self.watches.push(Watch::new(device, number));
+        let watches = &mut self.devices[device].watches;
+        let place = watches.partition_point(|(metric, _)| *metric < number);
+        watches.insert(place, (number, watch));
+        let about = Arc::clone(&self.devices[device].about);
+        for rule in self.by_metric.get(&number).cloned().unwrap_or_default() {
+            let Some(watcher) = self.rules.get(rule as usize) else {
+                continue;
+            };
+            if watcher.watches(about.device.as_str(), &about.labels) {
+                self.slot(rule, device, watch, since);
+            }
+        }
+        watch
+    }
+
+    /// A rule on a device. `since` is what a silence counts from.
+    fn slot(&mut self, rule: u32, device: u32, watch: u32, since: EngineTime) {
+        let Some(overrides) = self
+            .rules
+            .get(rule as usize)
+            .map(|rule| Plan::overrides(rule, &self.devices[device].about.device))
+        else {
+            return;
+        };
+        let number = self.plan(rule, overrides);
+        let plan = Arc::clone(&self.plans[number]);
+        let wide = self.wide(&plan, device, since);
+        let mut looks_at: Vec<(u32, Keep)> = Vec::new();
+        if watch != NO_WATCH {
+            let keep = match plan.condition {
+                Condition::Silent { .. } => Keep::Once,
+                Condition::Value(_) | Condition::All(_) | Condition::Any(_) => Keep::Nothing,
+            };
+            looks_at.push((watch, keep));
+        }
+        if let Some(wide) = &wide {
+            if plan.is_composite() {
+                looks_at.extend(wide.inputs.iter().map(|input| (input.watch, Keep::Always)));
+            }
+            looks_at.extend(wide.unless.iter().map(|quiet| (quiet.input.watch, Keep::Always)));
+        }
+        let slot = self.slots.push(Slot {
+            plan: number,
+            device,
+            watch,
+            touched: false,
+            latch: Latch::Normal,
+            paid: NEVER,
+            entered: NEVER,
+            deadline: NO_DEADLINE,
+            committed: Position::default(),
+            wide,
+        });
+        for (watch, keep) in looks_at {
+            self.attach(watch, slot, keep);
+        }
+        let plans = (&self.slots, &self.plans);
+        let place = self.devices[device]
+            .slots
+            .partition_point(|slot| plans.1[plans.0[*slot].plan].number < rule);
+        self.devices[device].slots.insert(place, slot);
+        self.schedule(slot, since);
+    }
+
+    /// What the slot needs beyond the last value of its metric.
+    fn wide(&mut self, plan: &Plan, device: u32, since: EngineTime) -> Option<Box<Wide>> {
+        let plain = matches!(&plan.condition, Condition::Value(watched) if watched.window.is_none());
+        if plain && plan.rule.unless.is_none() {
+            return None;
+        }
+        let mut inputs = Vec::new();
+        for (other, watched) in plan.inputs().filter(|_| !plain) {
+            let watch = self.watch_of(other, device, &watched.metric, since);
+            inputs.push(Input::new(watch, watched));
+        }
+        let unless = plan.rule.unless.as_ref().map(|unless| {
+            let watched = &unless.part.watched;
+            let watch = self.watch_of(unless.part.device.as_ref(), device, &watched.metric, since);
+            Box::new(Quiet {
+                input: Input::new(watch, watched),
+                on: false,
+                until: NEVER,
+            })
+        });
+        Some(Box::new(Wide {
+            inputs: inputs.into(),
+            heard: since,
+            unless,
+            queued: false,
+        }))
+    }
+
+    fn watch_of(&mut self, other: Option<&DeviceId>, own: u32, metric: &Metric, since: EngineTime) -> u32 {
+        let device = other.map_or(own, |other| self.know(other));
+        self.watch(device, metric, since)
+    }
+
+    /// Lets a slot hear of a watch, in the order of rules, then devices.
+    fn attach(&mut self, watch: u32, slot: u32, keep: Keep) {
+        let row = &self.watches[watch];
+        if !row.slots.contains(&slot) {
+            let mut slots = row.slots.to_vec();
+            let key = self.order(slot);
+            let place = slots.partition_point(|other| self.order(*other) < key);
+            slots.insert(place, slot);
+            self.watches[watch].slots = slots.into();
+        }
+        let row = &mut self.watches[watch];
+        row.keep = row.keep.max(keep);
+        if row.keep == Keep::Once && !row.queued {
+            row.queued = true;
+            self.unsaved.push_back(Unsaved::Watch(watch));
+        }
+    }
+
+    /// What ties are decided by: the rule, then the device's name.
+    pub(super) fn order(&self, slot: u32) -> (u32, &DeviceId) {
+        let slot = &self.slots[slot];
+        (
+            self.plans[slot.plan].number,
+            &self.devices[slot.device].about.device,
+        )
+    }
+
+    /// The rule under these overrides.
+    fn plan(&mut self, rule: u32, overrides: Vec<usize>) -> u32 {
+        let key = (rule, overrides);
+        if let Some(plan) = self.plan_of.get(&key) {
+            return *plan;
+        }
+        let Some(of) = self.rules.get(rule as usize) else {
+            return 0;
+        };
+        let plan = self.plans.push(Arc::new(Plan::new(rule, of, &key.1)));
+        self.plan_of.insert(key, plan);
+        plan
+    }
+}

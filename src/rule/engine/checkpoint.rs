@@ -1,0 +1,193 @@
+//! What is saved without a commit of its own: windows and when metrics were last heard of, a little at a time; and
+//! all of it at a clean stop.
+
+use super::{
+    Engine,
+    look::Input,
+    saved::{STOPPED, SavedRun, SavedWatch, encode, forget, run_key, watch_key},
+    watch::Keep,
+    window::{Chunk, Window},
+};
+use crate::{
+    reading::Metric,
+    rule::state::{Outcome, StateChange},
+    time::Moment,
+};
+
+/// What [`Engine::save_windows`] writes at most in one call, in bytes, about: what is more comes the next time.
+const CHECKPOINT_BYTES: usize = 64 * 1024;
+/// A run that is shorter is written again with what came, so that slow windows have few of them.
+const SHORT_RUN: usize = 20;
+
+/// What waits to be saved.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Unsaved {
+    /// The windows of a slot.
+    Slot(u32),
+    /// The last value of a metric.
+    Watch(u32),
+}
+
+impl Engine {
+    /// What windows took in since the last call, and what sub-conditions and silences rest on, within a bound of
+    /// bytes. Call it every `checkpoint`.
+    pub fn save_windows(&mut self, out: &mut Outcome) {
+        let mut budget = CHECKPOINT_BYTES;
+        // What is queued meanwhile belongs to the next call.
+        for _ in 0..self.unsaved.len() {
+            if budget == 0 {
+                return;
+            }
+            let Some(unsaved) = self.unsaved.pop_front() else {
+                return;
+            };
+            let before = out.state.len();
+            match unsaved {
+                Unsaved::Watch(watch) => {
+                    self.watches[watch].queued = false;
+                    self.save_watch(watch, out);
+                }
+                Unsaved::Slot(slot) => self.save_runs(slot, out),
+            }
+            for change in out.state.iter().skip(before) {
+                let bytes = change.key.len() + change.value.as_ref().map_or(0, Vec::len);
+                budget = budget.saturating_sub(bytes);
+            }
+        }
+    }
+
+    /// All that a clean stop saves beyond what was committed: with it a restart changes no event.
+    pub fn checkpoint(&mut self, out: &mut Outcome) {
+        for index in 0..self.slots.len() {
+            let slot = &self.slots[index];
+            let is_silence = self.plans[slot.plan].condition.kind() == "silent-for";
+            if is_silence || !slot.is_plain(self.now) {
+                self.touch(index);
+                out.state.push(self.saved_slot(index));
+            }
+            if self.slots[index].wide.is_some() {
+                self.save_runs(index, out);
+            }
+        }
+        for watch in 0..self.watches.len() {
+            if !self.watches[watch].slots.is_empty() {
+                self.save_watch(watch, out);
+            }
+        }
+        out.state.push(StateChange {
+            key: STOPPED.to_vec(),
+            value: Some(encode(&self.saved_at())),
+        });
+    }
+
+    /// Adds the last value of a metric to what is committed.
+    pub(super) fn save_watch(&mut self, watch: u32, out: &mut Outcome) {
+        let row = &self.watches[watch];
+        if row.seen == super::latch::NEVER && row.keep == Keep::Nothing {
+            return;
+        }
+        let device = &self.devices[row.device];
+        let value = SavedWatch {
+            at: self.saved_at(),
+            watch: self.keep_watch(watch, row.last()),
+            offset: device.offset,
+        };
+        out.state.push(StateChange {
+            key: watch_key(&device.about.device, &self.metric_names[row.metric]),
+            value: Some(encode(&value)),
+        });
+    }
+
+    /// Adds what the windows of a slot took in to what is committed.
+    fn save_runs(&mut self, index: u32, out: &mut Outcome) {
+        let at = self.saved_at();
+        let slot = &mut self.slots[index];
+        let plan = &*self.plans[slot.plan];
+        let device = &self.devices[slot.device].about.device;
+        let Some(wide) = &mut slot.wide else { return };
+        wide.queued = false;
+        let unless = plan.rule.unless.as_ref().map(|unless| &unless.part.watched);
+        let inputs = wide
+            .inputs
+            .iter_mut()
+            .zip(plan.inputs().map(|(_, watched)| watched));
+        let quiet = wide
+            .unless
+            .as_mut()
+            .map(|quiet| &mut quiet.input)
+            .into_iter()
+            .zip(unless);
+        for ((input, watched), place) in inputs.chain(quiet).zip(0..) {
+            if let Input {
+                window: Some(window), ..
+            } = input
+            {
+                let save = Save {
+                    at,
+                    metric: &watched.metric,
+                    key: &|number| run_key(&plan.rule.name, device, place, number),
+                };
+                save.window(window, out);
+            }
+        }
+    }
+}
+
+/// How a window is saved.
+struct Save<'a> {
+    at: Moment,
+    metric: &'a Metric,
+    key: &'a dyn Fn(u32) -> Vec<u8>,
+}
+
+impl Save<'_> {
+    fn window(&self, window: &mut Window, out: &mut Outcome) {
+        for void in std::mem::take(&mut window.log.void) {
+            out.state.push(forget(&(self.key)(void)));
+        }
+        // What has left the window whole goes.
+        while let Some(oldest) = window.log.chunks.front()
+            && window.oldest().is_none_or(|left| oldest.newest < left)
+        {
+            out.state.push(forget(&(self.key)(oldest.number)));
+            window.log.chunks.pop_front();
+        }
+        if window.log.unsaved == 0 {
+            return;
+        }
+        let mut number = 0;
+        if let Some(last) = window.log.chunks.back().copied() {
+            number = last.number;
+            if last.len < SHORT_RUN {
+                window.log.chunks.pop_back();
+                window.log.unsaved = window.log.unsaved.saturating_add(last.len).min(window.len());
+            } else {
+                number = number.wrapping_add(1);
+            }
+        }
+        let mut skip = window.len().saturating_sub(window.log.unsaved);
+        while skip < window.len() {
+            let extract = window.extract(skip);
+            let len = extract.samples.len().max(extract.buckets.len());
+            let newest = extract
+                .samples
+                .last()
+                .map(|(at, _)| *at)
+                .or(extract.buckets.last().map(|bucket| bucket.to));
+            let Some(newest) = newest else { break };
+            let run = SavedRun {
+                at: self.at,
+                metric: self.metric.clone(),
+                extract,
+            };
+            out.state.push(StateChange {
+                key: (self.key)(number),
+                value: Some(encode(&run)),
+            });
+            window.log.chunks.push_back(Chunk { number, newest, len });
+            number = number.wrapping_add(1);
+            skip += len.max(1);
+        }
+        window.log.unsaved = 0;
+    }
+}
