@@ -12,6 +12,7 @@ mod hostile;
 mod kill;
 mod parts;
 mod receivers;
+mod recorder;
 mod sdks;
 mod service;
 mod wall_clock;
