@@ -19,7 +19,7 @@ use crate::{
     event::{Epoch, Origin, Position, gateway::ConfigurationChanged},
     forward,
     hub::Hub,
-    journal::{self, Cursor, Journal, Owner, Recovered, SinkPlan},
+    journal::{self, Journal, Owner, Recovered, SinkPlan},
     reading::DeviceId,
     rule::{
         DeviceFacts,
@@ -375,7 +375,7 @@ impl Gateway {
         gateway.engine.spawn(staged("engine", stop, evaluation));
         gateway.uplinks.set(sinks).await;
         let hub = Hub::new();
-        let feed = local::serve(journal.clone(), hub.clone());
+        let feed = local::serve(journal.clone(), recovered.end, hub.clone());
         gateway
             .others
             .spawn(staged("local event feed", gateway.end.clone(), feed));
@@ -723,14 +723,6 @@ fn journal_error(ended: Result<Result<(), journal::Error>, oneshot::error::RecvE
     match ended {
         Ok(Err(error)) => Error::Journal(error),
         Ok(Ok(())) | Err(_) => Error::StageEnded("journal thread".into()),
-    }
-}
-
-/// A cursor at what is durable now: for readers that begin with what comes next.
-fn at_the_end(position: Position) -> Cursor {
-    Cursor {
-        position,
-        ..Cursor::default()
     }
 }
 

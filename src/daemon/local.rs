@@ -3,9 +3,8 @@
 
 use tracing::error;
 
-use super::at_the_end;
 use crate::{
-    event::{Data, Entry, Severity, cloudevents},
+    event::{Data, Entry, Position, Severity, cloudevents},
     hub::Hub,
     journal::{Cursor, Journal, Limit},
 };
@@ -19,11 +18,17 @@ const BATCH: Limit = Limit {
     bytes: 256 * 1024,
 };
 
-/// Publishes every event that becomes durable from now on. Ends when the journal does.
-pub(super) async fn serve(journal: Journal, hub: Hub) {
+/// Publishes every event behind `end`: also what was durable before this began, such as a damage that opening told.
+/// Ends when the journal does.
+pub(super) async fn serve(journal: Journal, end: Position, hub: Hub) {
     let mut durable = journal.durable();
-    let mut cursor = at_the_end(*durable.borrow_and_update());
+    let mut cursor = Cursor {
+        position: end,
+        ..Cursor::default()
+    };
     loop {
+        // Seen before the read: what becomes durable during it is told again.
+        durable.borrow_and_update();
         match journal.read_after(cursor, BATCH).await {
             Ok(entries) if entries.is_empty() => {
                 if durable.changed().await.is_err() {
@@ -70,7 +75,7 @@ mod tests {
     use super::*;
     use crate::{
         event::{
-            Epoch, Event, Origin, Position, Sequence,
+            Epoch, Event, Origin, Sequence,
             gateway::{self, EventsDiscarded, GatewayAlive, Recorded, StorageDamaged},
         },
         time::{Clock, EngineTime},

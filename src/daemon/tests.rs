@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::{
     event::{Data, Draft, Sequence, Severity},
-    journal::{Limit, Settings, WhenFull, storage::simulated::Simulated},
+    journal::{Cursor, Limit, Settings, WhenFull, storage::simulated::Simulated},
     reading::{DeviceId, Metric, Reading, Value},
     rule::engine::Setup,
     source::{Delivery, Ticket},
