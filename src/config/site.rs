@@ -295,3 +295,15 @@ pub(super) fn type_prefix(raw: &raw::Events, checker: &mut Checker<'_>) -> Strin
     }
     prefix.clone()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_event_that_the_gateway_records_of_itself_is_a_name_that_no_rule_may_have() {
+        for fact in crate::event::gateway::FACTS {
+            assert!(GATEWAY_EVENTS.contains(&fact.name), "{}", fact.name);
+        }
+    }
+}

@@ -11,6 +11,7 @@ mod kill;
 mod own_events;
 mod parts;
 mod receivers;
+mod recorder;
 mod service;
 mod wall_clock;
 
