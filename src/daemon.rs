@@ -20,6 +20,7 @@ use crate::{
     forward,
     hub::Hub,
     journal::{self, Cursor, Journal, Owner, Recovered, SinkPlan},
+    recorder::{self, Recorder},
     rule::{
         DeviceFacts,
         engine::{Engine, Setup},
@@ -284,6 +285,7 @@ impl Daemon {
 struct Gateway {
     journal: Journal,
     journal_ended: oneshot::Receiver<Result<(), journal::Error>>,
+    recorder_ended: Option<recorder::Ended>,
     announcer: Announcer,
     epoch: Epoch,
     clock: Clock,
@@ -329,6 +331,7 @@ impl Gateway {
         let engine = restore(config, &recovered, &journal, &clock);
         let episodes: Vec<_> = engine.episodes().collect();
 
+        let (recorder, recorder_ended) = start_recorder(config, &clock)?.unzip();
         let (intake, deliveries) = mpsc::channel(INTAKE_LEN);
         let (asked, questions) = mpsc::channel(evaluate::QUESTIONS);
         let stamps =
@@ -339,6 +342,7 @@ impl Gateway {
             lines: Lines::new(Arc::clone(&stamps)),
             journal: journal.clone(),
             journal_ended,
+            recorder_ended,
             announcer: announcer.clone(),
             epoch: recovered.epoch,
             clock: clock.clone(),
@@ -361,6 +365,7 @@ impl Gateway {
             deliveries,
             questions,
             journal.clone(),
+            recorder,
             clock.clone(),
             status,
         );
@@ -502,6 +507,11 @@ impl Gateway {
             // No `closed` frame: this was no clean stop, and the next start shall know it.
             return Err(Error::StageEnded("engine, while it stopped,".into()));
         }
+        if let Some(ended) = self.recorder_ended.take()
+            && timeout(STAGE_GRACE, ended).await.is_err()
+        {
+            warn!("the recorder did not stop in time; the newest readings are not recorded");
+        }
         settle(&self.journal, &self.announcer).await;
         self.uplinks.stop.cancel();
         if !finish(&mut self.uplinks.tasks, GRACE).await {
@@ -576,6 +586,21 @@ async fn finish(stages: &mut JoinSet<Ended>, grace: Duration) -> bool {
     let orderly = timeout(grace, ended).await.unwrap_or(false);
     stages.shutdown().await;
     orderly
+}
+
+fn start_recorder(config: &Config, clock: &Clock) -> Result<Option<(Recorder, recorder::Ended)>, Error> {
+    let Some(wanted) = &config.recorder else {
+        return Ok(None);
+    };
+    let settings = recorder::Settings {
+        dir: recorder::beside(&config.journal.dir),
+        max_bytes: wanted.max_bytes,
+    };
+    let started = Recorder::start(settings, clock.clone()).map_err(|source| Error::System {
+        act: "start the recorder's thread",
+        source,
+    })?;
+    Ok(Some(started))
 }
 
 fn origin(config: &Config) -> Arc<Origin> {

@@ -45,6 +45,7 @@ mod boots;
 mod frame;
 mod identity;
 mod opening;
+mod peek;
 mod read;
 mod recovery;
 mod retention;
@@ -55,6 +56,8 @@ mod snapshot;
 pub mod storage;
 mod thread;
 mod writer;
+
+pub use peek::peek;
 
 /// What `[journal]` says.
 #[derive(Clone, Debug, PartialEq)]

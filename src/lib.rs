@@ -22,6 +22,8 @@ pub mod hub;
 
 pub mod config;
 
+pub mod recorder;
+
 pub mod story;
 
 pub mod control;

@@ -33,11 +33,12 @@ hub        <- time event journal
 source     <- time reading event decode hub journal::Journal journal::Health
 forward    <- time event journal
 config     <- time reading event rule decode source journal forward
+recorder   <- time reading
 story      <- time reading event rule config
 control    <-
-daemon     <- time reading event rule decode source journal forward hub config control
+daemon     <- time reading event rule decode source journal forward hub config recorder control
 telemetry  <-
-cli        <- event rule decode journal config control story daemon telemetry
+cli        <- time reading event rule decode journal config control recorder story daemon telemetry
 main       <- cli telemetry
 ";
 
@@ -48,6 +49,7 @@ const PURE: &[&str] = &[
     "rule",
     "decode",
     "story",
+    "recorder::codec",
     "source::framing",
     "source::mqtt::wire",
     "source::mqtt::session",

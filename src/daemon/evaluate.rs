@@ -8,7 +8,8 @@ use tracing::info;
 use crate::{
     event::Position,
     journal::Journal,
-    reading::DeviceId,
+    reading::{DeviceId, Reading},
+    recorder::Recorder,
     rule::{
         engine::{ActiveEpisode, Counts, Engine, Mute, MuteTarget, Setup, Skipped},
         state::Outcome,
@@ -68,6 +69,7 @@ pub async fn evaluate(
     mut intake: mpsc::Receiver<Delivery>,
     mut asked: mpsc::Receiver<Asked>,
     journal: Journal,
+    recorder: Option<Recorder>,
     clock: Clock,
     status: watch::Sender<Status>,
 ) {
@@ -114,7 +116,10 @@ pub async fn evaluate(
                 }
                 engine.set_moment(clock.moment());
                 for delivery in batch.drain(..) {
-                    take(&mut engine, delivery, &journal);
+                    let evaluated = take(&mut engine, delivery, &journal);
+                    if let Some(recorder) = &recorder {
+                        recorder.record(evaluated, now);
+                    }
                 }
                 // The intake was emptied after `now` was read, so no earlier reading is still in it: a device
                 // that sends only late readings holds nobody's deadline back.
@@ -136,25 +141,29 @@ fn advance(engine: &mut Engine, now: EngineTime, journal: &Journal) {
     commit(engine, outcome, journal);
 }
 
-fn take(engine: &mut Engine, delivery: Delivery, journal: &Journal) {
+/// Answers with what was evaluated.
+fn take(engine: &mut Engine, delivery: Delivery, journal: &Journal) -> Vec<Reading> {
     let mut outcome = Outcome::default();
+    let mut evaluated = delivery.readings;
+    let came = evaluated.len();
     let mut refused = 0;
-    for reading in &delivery.readings {
-        if engine.observe(reading, &mut outcome) == Err(Skipped::OverLimit) {
-            refused += 1;
+    evaluated.retain(|reading| match engine.observe(reading, &mut outcome) {
+        Ok(()) => true,
+        Err(skipped) => {
+            refused += usize::from(skipped == Skipped::OverLimit);
+            false
         }
-    }
+    });
     let depends_on = outcome.depends_on;
     let committed = commit(engine, outcome, journal);
     // What was evaluated, changing something or not, rests on the disk; only a delivery of which nothing was
     // evaluated is answered at once.
-    delivery
-        .ticket
-        .answer(if refused > 0 && refused == delivery.readings.len() {
-            Answer::OverLimit
-        } else {
-            Answer::AfterDurable(committed.map_or(depends_on, |position| position.max(depends_on)))
-        });
+    delivery.ticket.answer(if refused > 0 && refused == came {
+        Answer::OverLimit
+    } else {
+        Answer::AfterDurable(committed.map_or(depends_on, |position| position.max(depends_on)))
+    });
+    evaluated
 }
 
 /// Hands what was decided to the journal, if anything was, and tells the engine where it stands.

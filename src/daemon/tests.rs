@@ -198,7 +198,15 @@ async fn a_stop_does_not_wait_for_room_in_a_parked_journal() {
     let (intake, deliveries) = mpsc::channel(INTAKE_LEN);
     let (status, _) = watch::channel(evaluate::Status::default());
     drop(intake);
-    let evaluation = evaluate::evaluate(engine, deliveries, mpsc::channel(1).1, journal, clock, status);
+    let evaluation = evaluate::evaluate(
+        engine,
+        deliveries,
+        mpsc::channel(1).1,
+        journal,
+        None,
+        clock,
+        status,
+    );
     timeout(PATIENCE, evaluation).await.expect("it ends");
 }
 
@@ -244,6 +252,7 @@ async fn a_flood_of_late_readings_holds_no_deadline_back() {
         deliveries,
         mpsc::channel(1).1,
         journal.clone(),
+        None,
         clock,
         status,
     );

@@ -10,6 +10,7 @@ mod hostile;
 mod kill;
 mod parts;
 mod receivers;
+mod recorder;
 mod service;
 mod wall_clock;
 

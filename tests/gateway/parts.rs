@@ -51,10 +51,15 @@ pub(crate) struct Mosquitto {
 
 impl Mosquitto {
     pub(crate) async fn start() -> Self {
+        Self::start_with_queues_of(0).await
+    }
+
+    /// One that keeps no more than this for a client that is away; 0: everything.
+    pub(crate) async fn start_with_queues_of(most: usize) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let port = free_port().await;
         let file = folder.path().join("mosquitto.conf");
-        let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n");
+        let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages {most}\n");
         std::fs::write(&file, text).expect("written");
         let program = [
             "/usr/sbin/mosquitto",
@@ -189,6 +194,11 @@ impl Site {
 
     pub(crate) fn heartbeat(mut self, every: &str) -> Self {
         _ = writeln!(self.tables, "[events]\nheartbeat = \"{every}\"");
+        self
+    }
+
+    pub(crate) fn recorder(mut self, max_bytes: &str) -> Self {
+        _ = writeln!(self.tables, "[recorder]\nmax-bytes = \"{max_bytes}\"");
         self
     }
 
