@@ -19,8 +19,9 @@ use crate::{
     event::{Epoch, Origin, Position, gateway::ConfigurationChanged},
     forward,
     hub::Hub,
-    journal::{self, Cursor, Journal, Owner, Recovered, SinkPlan},
+    journal::{self, Journal, Owner, Recovered, SinkPlan},
     reading::DeviceId,
+    recorder::{self, Recorder},
     rule::{
         DeviceFacts,
         engine::{Engine, Setup},
@@ -288,6 +289,7 @@ impl Daemon {
 struct Gateway {
     journal: Journal,
     journal_ended: oneshot::Receiver<Result<(), journal::Error>>,
+    recorder_ended: Option<recorder::Ended>,
     announcer: Announcer,
     epoch: Epoch,
     clock: Clock,
@@ -333,6 +335,7 @@ impl Gateway {
         let announcer = Announcer::new(journal.clone(), clock.clone(), gateway, &config.events.off);
         let engine = restore(config, &recovered, &announcer, &clock);
 
+        let (recorder, recorder_ended) = start_recorder(config, &clock)?.unzip();
         let (intake, deliveries) = mpsc::channel(INTAKE_LEN);
         let (asked, questions) = mpsc::channel(evaluate::QUESTIONS);
         let stamps =
@@ -343,6 +346,7 @@ impl Gateway {
             lines: Lines::new(Arc::clone(&stamps)),
             journal: journal.clone(),
             journal_ended,
+            recorder_ended,
             announcer: announcer.clone(),
             epoch: recovered.epoch,
             clock: clock.clone(),
@@ -361,20 +365,18 @@ impl Gateway {
             others: JoinSet::new(),
         };
         let (status, engine_status) = sync::watch::channel(evaluate::Status::default());
-        let evaluation = evaluate::evaluate(
-            engine,
-            deliveries,
-            questions,
-            announcer.clone(),
-            clock.clone(),
-            config.checkpoint,
-            status,
-        );
+        let house = evaluate::House {
+            announcer: announcer.clone(),
+            recorder,
+            clock: clock.clone(),
+            checkpoint: config.checkpoint,
+        };
+        let evaluation = evaluate::evaluate(engine, deliveries, questions, house, status);
         let stop = gateway.stop_sources.clone();
         gateway.engine.spawn(staged("engine", stop, evaluation));
         gateway.uplinks.set(sinks).await;
         let hub = Hub::new();
-        let feed = local::serve(journal.clone(), hub.clone());
+        let feed = local::serve(journal.clone(), recovered.end, hub.clone());
         gateway
             .others
             .spawn(staged("local event feed", gateway.end.clone(), feed));
@@ -535,6 +537,11 @@ impl Gateway {
             // No `closed` frame: this was no clean stop, and the next start shall know it.
             return Err(Error::StageEnded("engine, while it stopped,".into()));
         }
+        if let Some(ended) = self.recorder_ended.take()
+            && timeout(STAGE_GRACE, ended).await.is_err()
+        {
+            warn!("the recorder did not stop in time; the newest readings are not recorded");
+        }
         settle(&self.journal, &self.announcer).await;
         self.uplinks.stop.cancel();
         if !finish(&mut self.uplinks.tasks, GRACE).await {
@@ -609,6 +616,21 @@ async fn finish(stages: &mut JoinSet<Ended>, grace: Duration) -> bool {
     let orderly = timeout(grace, ended).await.unwrap_or(false);
     stages.shutdown().await;
     orderly
+}
+
+fn start_recorder(config: &Config, clock: &Clock) -> Result<Option<(Recorder, recorder::Ended)>, Error> {
+    let Some(wanted) = &config.recorder else {
+        return Ok(None);
+    };
+    let settings = recorder::Settings {
+        dir: recorder::beside(&config.journal.dir),
+        max_bytes: wanted.max_bytes,
+    };
+    let started = Recorder::start(settings, clock.clone()).map_err(|source| Error::System {
+        act: "start the recorder's thread",
+        source,
+    })?;
+    Ok(Some(started))
 }
 
 fn origin(config: &Config) -> Arc<Origin> {
@@ -723,14 +745,6 @@ fn journal_error(ended: Result<Result<(), journal::Error>, oneshot::error::RecvE
     match ended {
         Ok(Err(error)) => Error::Journal(error),
         Ok(Ok(())) | Err(_) => Error::StageEnded("journal thread".into()),
-    }
-}
-
-/// A cursor at what is durable now: for readers that begin with what comes next.
-fn at_the_end(position: Position) -> Cursor {
-    Cursor {
-        position,
-        ..Cursor::default()
     }
 }
 

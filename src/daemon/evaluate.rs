@@ -8,7 +8,8 @@ use tracing::info;
 use super::announce::Announcer;
 use crate::{
     event::{Epoch, Position},
-    reading::DeviceId,
+    reading::{DeviceId, Reading},
+    recorder::Recorder,
     rule::{
         engine::{ActiveEpisode, Counts, Engine, Mute, MuteTarget, Setup, Skipped},
         state::Outcome,
@@ -65,16 +66,33 @@ const PULSE: Duration = Duration::from_secs(1);
 /// Deliveries taken between two looks at the journal.
 const BATCH: usize = 64;
 
+/// What the engine's task is connected to.
+#[derive(Debug)]
+pub struct House {
+    /// Where it commits to, and what of it is off.
+    pub announcer: Announcer,
+    /// Keeps readings; none: nobody does.
+    pub recorder: Option<Recorder>,
+    /// The clocks.
+    pub clock: Clock,
+    /// How often windows are saved.
+    pub checkpoint: Duration,
+}
+
 /// Drives the engine until every source has hung up. Every `checkpoint` what its windows took in is saved.
 pub async fn evaluate(
     mut engine: Engine,
     mut intake: mpsc::Receiver<Delivery>,
     mut asked: mpsc::Receiver<Asked>,
-    announcer: Announcer,
-    clock: Clock,
-    mut checkpoint: Duration,
+    house: House,
     status: watch::Sender<Status>,
 ) {
+    let House {
+        announcer,
+        recorder,
+        clock,
+        mut checkpoint,
+    } = house;
     let mut health = announcer.journal().health();
     let mut batch = Vec::with_capacity(BATCH);
     let mut saved = clock.now();
@@ -125,7 +143,10 @@ pub async fn evaluate(
                 }
                 engine.set_moment(clock.moment());
                 for delivery in batch.drain(..) {
-                    take(&mut engine, delivery, &announcer);
+                    let evaluated = take(&mut engine, delivery, &announcer);
+                    if let Some(recorder) = &recorder {
+                        recorder.record(evaluated, now);
+                    }
                 }
                 // The intake was emptied after `now` was read, so no earlier reading is still in it: a device
                 // that sends only late readings holds nobody's deadline back.
@@ -147,25 +168,29 @@ fn advance(engine: &mut Engine, now: EngineTime, announcer: &Announcer) {
     commit(engine, outcome, announcer);
 }
 
-fn take(engine: &mut Engine, delivery: Delivery, announcer: &Announcer) {
+/// Answers with what was evaluated.
+fn take(engine: &mut Engine, delivery: Delivery, announcer: &Announcer) -> Vec<Reading> {
     let mut outcome = Outcome::default();
+    let mut evaluated = delivery.readings;
+    let came = evaluated.len();
     let mut refused = 0;
-    for reading in &delivery.readings {
-        if engine.observe(reading, &mut outcome) == Err(Skipped::OverLimit) {
-            refused += 1;
+    evaluated.retain(|reading| match engine.observe(reading, &mut outcome) {
+        Ok(()) => true,
+        Err(skipped) => {
+            refused += usize::from(skipped == Skipped::OverLimit);
+            false
         }
-    }
+    });
     let depends_on = outcome.depends_on;
     let committed = commit(engine, outcome, announcer);
     // What was evaluated, changing something or not, rests on the disk; only a delivery of which nothing was
     // evaluated is answered at once.
-    delivery
-        .ticket
-        .answer(if refused > 0 && refused == delivery.readings.len() {
-            Answer::OverLimit
-        } else {
-            Answer::AfterDurable(committed.map_or(depends_on, |position| position.max(depends_on)))
-        });
+    delivery.ticket.answer(if refused > 0 && refused == came {
+        Answer::OverLimit
+    } else {
+        Answer::AfterDurable(committed.map_or(depends_on, |position| position.max(depends_on)))
+    });
+    evaluated
 }
 
 /// Hands what was decided to the journal, if anything was, and tells the engine where it stands.

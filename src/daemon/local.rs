@@ -3,15 +3,11 @@
 
 use tracing::error;
 
-use super::at_the_end;
 use crate::{
-    event::{Data, Entry, Severity, cloudevents},
+    event::{Data, Entry, Position, Severity, cloudevents},
     hub::Hub,
     journal::{Cursor, Journal, Limit},
 };
-
-/// The topic on the gateway's own door (docs/events.md); fixed, unlike a sink's.
-const TOPIC: &str = "tidegate/{gateway}/events/{event}/{device}";
 
 /// One batch at a time: what a slow board renders in a few milliseconds.
 const BATCH: Limit = Limit {
@@ -19,11 +15,17 @@ const BATCH: Limit = Limit {
     bytes: 256 * 1024,
 };
 
-/// Publishes every event that becomes durable from now on. Ends when the journal does.
-pub(super) async fn serve(journal: Journal, hub: Hub) {
+/// Publishes every event behind `end`: also what was durable before this began, such as a damage that opening told.
+/// Ends when the journal does.
+pub(super) async fn serve(journal: Journal, end: Position, hub: Hub) {
     let mut durable = journal.durable();
-    let mut cursor = at_the_end(*durable.borrow_and_update());
+    let mut cursor = Cursor {
+        position: end,
+        ..Cursor::default()
+    };
     loop {
+        // Seen before the read: what becomes durable during it is told again.
+        durable.borrow_and_update();
         match journal.read_after(cursor, BATCH).await {
             Ok(entries) if entries.is_empty() => {
                 if durable.changed().await.is_err() {
@@ -35,7 +37,7 @@ pub(super) async fn serve(journal: Journal, hub: Hub) {
                     log(&entry);
                     let previous = crate::event::Sequence(entry.sequence.0.saturating_sub(1));
                     hub.publish_event(
-                        &cloudevents::topic(TOPIC, &entry),
+                        &cloudevents::topic(cloudevents::topic::DOOR, &entry),
                         cloudevents::render(&entry, previous),
                     );
                     cursor = Cursor {
@@ -70,7 +72,7 @@ mod tests {
     use super::*;
     use crate::{
         event::{
-            Epoch, Event, Origin, Position, Sequence,
+            Epoch, Event, Origin, Sequence,
             gateway::{self, EventsDiscarded, GatewayAlive, Recorded, StorageDamaged},
         },
         time::{Clock, EngineTime},

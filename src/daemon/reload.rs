@@ -85,9 +85,8 @@ fn applicable(old: &Config, new: Config) -> (Config, Vec<String>) {
         "[journal] state-delay",
     );
     config.journal = old.journal.clone();
-    if keep(config.recorder != old.recorder, "[recorder]") {
-        config.recorder = old.recorder;
-    }
+    keep(config.recorder != old.recorder, "[recorder]");
+    config.recorder = old.recorder;
     match (&mut config.mqtt, &old.mqtt) {
         (Some(door), Some(running)) => {
             if keep(door.listen != running.listen, "[mqtt] listen") {

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::{
     event::{Data, Draft, Sequence, Severity},
-    journal::{Limit, Settings, WhenFull, storage::simulated::Simulated},
+    journal::{Cursor, Limit, Settings, WhenFull, storage::simulated::Simulated},
     reading::{DeviceId, Metric, Reading, Value},
     rule::engine::Setup,
     source::{Delivery, Ticket},
@@ -116,6 +116,15 @@ fn announcer(journal: &Journal) -> Announcer {
     Announcer::new(journal.clone(), Clock::system(), "gw".into(), &[])
 }
 
+fn house(journal: &Journal, clock: Clock) -> evaluate::House {
+    evaluate::House {
+        announcer: announcer(journal),
+        recorder: None,
+        clock,
+        checkpoint: Duration::from_mins(1),
+    }
+}
+
 async fn is_healthy(journal: &Journal, what: impl FnMut(&journal::Health) -> bool) {
     let mut health = journal.health();
     let found = timeout(PATIENCE, health.wait_for(what)).await;
@@ -208,9 +217,7 @@ async fn a_stop_does_not_wait_for_room_in_a_parked_journal() {
         engine,
         deliveries,
         mpsc::channel(1).1,
-        announcer(&journal),
-        clock,
-        Duration::from_mins(1),
+        house(&journal, clock),
         status,
     );
     timeout(PATIENCE, evaluation).await.expect("it ends");
@@ -257,9 +264,7 @@ async fn a_flood_of_late_readings_holds_no_deadline_back() {
         engine,
         deliveries,
         mpsc::channel(1).1,
-        announcer(&journal),
-        clock,
-        Duration::from_mins(1),
+        house(&journal, clock),
         status,
     );
     let mut evaluation = pin!(tokio::task::unconstrained(evaluation));
