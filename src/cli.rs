@@ -17,6 +17,7 @@ use crate::{
 };
 
 mod backtest;
+mod catalog;
 mod check;
 mod events;
 mod mute;
@@ -75,6 +76,22 @@ enum Command {
         /// The configuration file.
         #[arg(value_name = "FILE")]
         config: PathBuf,
+    },
+    /// Describe every event that a configuration can emit: name, meaning, severity, topic, schema, an example.
+    ///
+    /// From the configuration alone: needs no running gateway, opens no journal and no port.
+    Catalog {
+        /// The configuration file.
+        #[arg(
+            long,
+            short,
+            value_name = "FILE",
+            default_value = "/etc/tidegate/gateway.toml"
+        )]
+        config: PathBuf,
+        /// What to print.
+        #[arg(long, value_enum, default_value_t = catalog::Format::Asyncapi)]
+        format: catalog::Format,
     },
     /// Test rules: tell them stories of readings, and say where other events come than a story expects.
     ///
@@ -198,6 +215,7 @@ impl Arguments {
                 socket,
             } => run::run(&config, strict, socket.path),
             Command::Check { config } => check::check(&config),
+            Command::Catalog { config, format } => catalog::catalog(&config, format),
             Command::Reload { socket } => reload::reload(&socket.found()),
             Command::Mute {
                 target,

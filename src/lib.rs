@@ -28,6 +28,8 @@ pub mod story;
 
 pub mod control;
 
+pub mod catalog;
+
 pub mod daemon;
 
 pub mod telemetry;

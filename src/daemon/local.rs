@@ -10,9 +10,6 @@ use crate::{
     journal::{Cursor, Journal, Limit},
 };
 
-/// The topic on the gateway's own door (docs/events.md); fixed, unlike a sink's.
-const TOPIC: &str = "tidegate/{gateway}/events/{event}/{device}";
-
 /// One batch at a time: what a slow board renders in a few milliseconds.
 const BATCH: Limit = Limit {
     entries: 64,
@@ -35,7 +32,7 @@ pub(super) async fn serve(journal: Journal, hub: Hub) {
                     log(&entry);
                     let previous = crate::event::Sequence(entry.sequence.0.saturating_sub(1));
                     hub.publish_event(
-                        &cloudevents::topic(TOPIC, &entry),
+                        &cloudevents::topic(cloudevents::topic::DOOR, &entry),
                         cloudevents::render(&entry, previous),
                     );
                     cursor = Cursor {

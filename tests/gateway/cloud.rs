@@ -9,7 +9,7 @@ use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
 use serde_json::Value;
 use tokio::{sync::Notify, task::JoinSet, time::timeout};
 
-use super::{PATIENCE, text};
+use super::{PATIENCE, contract, text};
 
 pub(crate) struct Cloud {
     seen: Arc<Mutex<Vec<Value>>>,
@@ -156,6 +156,19 @@ impl Cloud {
                 missing.is_empty(),
                 "missing and unexplained: {missing:?} of {highest}"
             );
+        }
+    }
+}
+
+impl Drop for Cloud {
+    /// Whatever came, asked for or not, is an event of the contract.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.seen
+                .lock()
+                .expect("not poisoned")
+                .iter()
+                .for_each(contract::check);
         }
     }
 }

@@ -4,6 +4,8 @@
 #![expect(clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod cloud;
+#[path = "../contract/mod.rs"]
+mod contract;
 mod control;
 mod device;
 mod hostile;
@@ -11,6 +13,7 @@ mod kill;
 mod parts;
 mod receivers;
 mod recorder;
+mod sdks;
 mod service;
 mod wall_clock;
 

@@ -185,6 +185,13 @@ impl Site {
         self
     }
 
+    /// More keys of the sink, right behind [`Site::uplink`].
+    pub(crate) fn sink(mut self, keys: &str) -> Self {
+        self.tables += keys;
+        self.tables.push('\n');
+        self
+    }
+
     /// More keys of the one rule.
     pub(crate) fn rule(mut self, keys: &str) -> Self {
         self.rule += keys;

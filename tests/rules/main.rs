@@ -9,6 +9,8 @@
 )]
 
 mod conditions;
+#[path = "../contract/mod.rs"]
+mod contract;
 mod memory;
 mod restarts;
 mod stories;
