@@ -120,6 +120,8 @@ pub struct Recovered {
     pub first: Sequence,
     /// The newest ever assigned.
     pub last: Sequence,
+    /// Where it ended when it was opened: what opening itself has to tell comes behind it.
+    pub end: Position,
     /// Whether the journal was closed by a clean stop (true for a new one).
     pub clean: bool,
     /// What to tell in `GatewayStarted`: one line per thing found, empty if all was well.

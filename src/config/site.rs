@@ -222,12 +222,14 @@ pub(super) fn events(raw: &raw::Events, checker: &mut Checker<'_>) -> Events {
         Some(list) => {
             for name in list.get_ref() {
                 let text = name.get_ref().as_str();
-                if text == "EventsDiscarded" {
-                    let why = "it is the proof of what will not come";
-                    checker.wrong(
-                        name.span(),
-                        format!("{who}: off: EventsDiscarded cannot be off, {why}"),
-                    );
+                let needed = match text {
+                    "EventsDiscarded" => Some("it is the proof of what will not come"),
+                    "StorageDamaged" => Some("it is a disk that is dying"),
+                    _ => None,
+                };
+                if let Some(why) = needed {
+                    let message = format!("{who}: off: {text} cannot be off, {why}");
+                    checker.wrong(name.span(), message);
                 } else if !GATEWAY_EVENTS.contains(&text) {
                     let remedy = closest(text, GATEWAY_EVENTS.iter().copied()).map_or_else(
                         || format!("they are {}", listed(GATEWAY_EVENTS.iter().copied())),

@@ -5,9 +5,9 @@ use std::{pin::pin, time::Duration};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::info;
 
+use super::announce::Announcer;
 use crate::{
     event::Position,
-    journal::Journal,
     reading::{DeviceId, Reading},
     recorder::Recorder,
     rule::{
@@ -32,8 +32,8 @@ pub struct Status {
 /// What may be asked of the engine, between two batches of readings. An answer with a position says what to wait for.
 #[derive(Debug)]
 pub enum Asked {
-    /// Go on with another configuration.
-    Reconfigure(Box<Setup>, oneshot::Sender<Position>),
+    /// Go on with another configuration, and save windows so often.
+    Reconfigure(Box<Setup>, Duration, oneshot::Sender<Position>),
     /// Which of these there are.
     Known(Vec<MuteTarget>, oneshot::Sender<Vec<MuteTarget>>),
     /// Mute for so long, and why.
@@ -63,27 +63,44 @@ const PULSE: Duration = Duration::from_secs(1);
 /// Deliveries taken between two looks at the journal.
 const BATCH: usize = 64;
 
-/// Drives the engine until every source has hung up.
+/// What the engine's task is connected to.
+#[derive(Debug)]
+pub struct House {
+    /// Where it commits to, and what of it is off.
+    pub announcer: Announcer,
+    /// Keeps readings; none: nobody does.
+    pub recorder: Option<Recorder>,
+    /// The clocks.
+    pub clock: Clock,
+    /// How often windows are saved.
+    pub checkpoint: Duration,
+}
+
+/// Drives the engine until every source has hung up. Every `checkpoint` what its windows took in is saved.
 pub async fn evaluate(
     mut engine: Engine,
     mut intake: mpsc::Receiver<Delivery>,
     mut asked: mpsc::Receiver<Asked>,
-    journal: Journal,
-    recorder: Option<Recorder>,
-    clock: Clock,
+    house: House,
     status: watch::Sender<Status>,
 ) {
-    let mut health = journal.health();
+    let House {
+        announcer,
+        recorder,
+        clock,
+        mut checkpoint,
+    } = house;
+    let mut health = announcer.journal().health();
     let mut batch = Vec::with_capacity(BATCH);
+    let mut saved = clock.now();
     loop {
         beat(&status, &engine);
-        let desk = |question, engine: &mut Engine| answer(engine, question, &journal, &clock);
         while health.borrow_and_update().parked {
             status.send_modify(|status| status.pulse = status.pulse.wrapping_add(1));
             // While anything is parked the engine takes no delivery and fires no timer. People are few, so they are
             // answered: a reload may be the remedy. The journal's pulse comes at least once a second.
             tokio::select! {
-                Some(question) = asked.recv() => desk(question, &mut engine),
+                Some(question) = asked.recv() => answer(&mut engine, question, &mut checkpoint, &announcer, &clock),
                 // There will be no room for what it decides any more: the journal has stopped, or all else does.
                 // Dropping the intake answers every waiting ticket "never".
                 changed = health.changed() => if changed.is_err() { return },
@@ -96,13 +113,20 @@ pub async fn evaluate(
             return;
         }
         let now = clock.now();
+        if now.since(saved) >= checkpoint {
+            saved = now;
+            let mut outcome = Outcome::default();
+            engine.set_moment(clock.moment());
+            engine.save_windows(&mut outcome);
+            commit(&mut engine, outcome, &announcer);
+        }
         let idle = engine
             .next_deadline()
             .map_or(PULSE, |deadline| deadline.since(now).min(PULSE));
         // All are cancel-safe: `recv` and `recv_many` take nothing unless they are the one that completes.
         tokio::select! {
             biased;
-            Some(question) = asked.recv() => desk(question, &mut engine),
+            Some(question) = asked.recv() => answer(&mut engine, question, &mut checkpoint, &announcer, &clock),
             taken = intake.recv_many(&mut batch, BATCH) => {
                 if taken == 0 {
                     // A clean stop remembers what a crash may forget, so that a clean restart changes no event.
@@ -110,13 +134,13 @@ pub async fn evaluate(
                     engine.set_moment(clock.moment());
                     engine.advance(clock.now(), &mut outcome);
                     engine.checkpoint(&mut outcome);
-                    commit(&mut engine, outcome, &journal);
+                    commit(&mut engine, outcome, &announcer);
                     info!("every source has ended; the engine stops");
                     return;
                 }
                 engine.set_moment(clock.moment());
                 for delivery in batch.drain(..) {
-                    let evaluated = take(&mut engine, delivery, &journal);
+                    let evaluated = take(&mut engine, delivery, &announcer);
                     if let Some(recorder) = &recorder {
                         recorder.record(evaluated, now);
                     }
@@ -124,25 +148,25 @@ pub async fn evaluate(
                 // The intake was emptied after `now` was read, so no earlier reading is still in it: a device
                 // that sends only late readings holds nobody's deadline back.
                 if taken < BATCH {
-                    advance(&mut engine, now, &journal);
+                    advance(&mut engine, now, &announcer);
                 }
             }
             () = pin!(tokio::time::sleep(idle)) => {
                 engine.set_moment(clock.moment());
-                advance(&mut engine, clock.now(), &journal);
+                advance(&mut engine, clock.now(), &announcer);
             }
         }
     }
 }
 
-fn advance(engine: &mut Engine, now: EngineTime, journal: &Journal) {
+fn advance(engine: &mut Engine, now: EngineTime, announcer: &Announcer) {
     let mut outcome = Outcome::default();
     engine.advance(now, &mut outcome);
-    commit(engine, outcome, journal);
+    commit(engine, outcome, announcer);
 }
 
 /// Answers with what was evaluated.
-fn take(engine: &mut Engine, delivery: Delivery, journal: &Journal) -> Vec<Reading> {
+fn take(engine: &mut Engine, delivery: Delivery, announcer: &Announcer) -> Vec<Reading> {
     let mut outcome = Outcome::default();
     let mut evaluated = delivery.readings;
     let came = evaluated.len();
@@ -155,7 +179,7 @@ fn take(engine: &mut Engine, delivery: Delivery, journal: &Journal) -> Vec<Readi
         }
     });
     let depends_on = outcome.depends_on;
-    let committed = commit(engine, outcome, journal);
+    let committed = commit(engine, outcome, announcer);
     // What was evaluated, changing something or not, rests on the disk; only a delivery of which nothing was
     // evaluated is answered at once.
     delivery.ticket.answer(if refused > 0 && refused == came {
@@ -167,11 +191,12 @@ fn take(engine: &mut Engine, delivery: Delivery, journal: &Journal) -> Vec<Readi
 }
 
 /// Hands what was decided to the journal, if anything was, and tells the engine where it stands.
-pub(super) fn commit(engine: &mut Engine, outcome: Outcome, journal: &Journal) -> Option<Position> {
+pub(super) fn commit(engine: &mut Engine, mut outcome: Outcome, announcer: &Announcer) -> Option<Position> {
+    announcer.drop_what_is_off(&mut outcome.events);
     if outcome.events.is_empty() && outcome.state.is_empty() {
         return None;
     }
-    let position = journal.append(outcome);
+    let position = announcer.journal().append(outcome);
     engine.committed(position);
     Some(position)
 }
@@ -185,13 +210,20 @@ fn beat(status: &watch::Sender<Status>, engine: &Engine) {
 }
 
 /// Does what is asked.
-fn answer(engine: &mut Engine, asked: Asked, journal: &Journal, clock: &Clock) {
+fn answer(
+    engine: &mut Engine,
+    asked: Asked,
+    checkpoint: &mut Duration,
+    announcer: &Announcer,
+    clock: &Clock,
+) {
     engine.set_moment(clock.moment());
     let mut outcome = Outcome::default();
     match asked {
-        Asked::Reconfigure(setup, answer) => {
+        Asked::Reconfigure(setup, every, answer) => {
+            *checkpoint = every;
             engine.reconfigure(*setup, &mut outcome);
-            let position = commit(engine, outcome, journal).unwrap_or_default();
+            let position = commit(engine, outcome, announcer).unwrap_or_default();
             reply(answer, position);
         }
         Asked::Known(candidates, answer) => {
@@ -200,17 +232,17 @@ fn answer(engine: &mut Engine, asked: Asked, journal: &Journal, clock: &Clock) {
         }
         Asked::Mute(target, length, reason, answer) => {
             engine.mute(target, length, &reason, &mut outcome);
-            let position = commit(engine, outcome, journal).unwrap_or_default();
+            let position = commit(engine, outcome, announcer).unwrap_or_default();
             reply(answer, position);
         }
         Asked::Unmute(target, answer) => {
             engine.unmute(&target, &mut outcome);
-            let position = commit(engine, outcome, journal).unwrap_or_default();
+            let position = commit(engine, outcome, announcer).unwrap_or_default();
             reply(answer, position);
         }
         Asked::Forget(device, answer) => {
             let known = engine.forget(&device, &mut outcome);
-            let position = commit(engine, outcome, journal).unwrap_or_default();
+            let position = commit(engine, outcome, announcer).unwrap_or_default();
             reply(answer, known.then_some(position));
         }
         Asked::Episodes(answer) => {

@@ -19,13 +19,14 @@ pub(crate) struct Cloud {
 
 impl Cloud {
     pub(crate) async fn subscribe(port: u16) -> Self {
-        let mut options = MqttOptions::new(format!("cloud-{port}"), "127.0.0.1", port);
+        Self::subscribe_to(port, "tidegate/+/events/#").await
+    }
+
+    pub(crate) async fn subscribe_to(port: u16, filter: &str) -> Self {
+        let mut options = MqttOptions::new(format!("cloud-{filter}"), "127.0.0.1", port);
         options.set_max_packet_size(1 << 20, 1 << 20);
         let (client, mut events) = AsyncClient::new(options, 16);
-        client
-            .subscribe("tidegate/+/events/#", QoS::AtLeastOnce)
-            .await
-            .expect("queued");
+        client.subscribe(filter, QoS::AtLeastOnce).await.expect("queued");
         let (seen, news) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Notify::new()));
         let (tell, subscribed) = tokio::sync::oneshot::channel();
         let mut pump = JoinSet::new();

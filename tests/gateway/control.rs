@@ -222,7 +222,6 @@ async fn a_sink_that_a_reload_takes_away_and_brings_back_goes_on_where_it_was() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "the engine does not mute, forget and list yet"]
 async fn what_is_active_is_listed_and_recorded_for_who_lost_it() {
     let broker = Mosquitto::start().await;
     let cloud = Cloud::subscribe(broker.port).await;
@@ -285,7 +284,6 @@ async fn what_is_active_is_listed_and_recorded_for_who_lost_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "the engine does not mute, forget and list yet"]
 async fn a_mute_clears_what_is_open_raises_nothing_and_raises_again_when_it_ends() {
     let broker = Mosquitto::start().await;
     let cloud = Cloud::subscribe(broker.port).await;
@@ -355,7 +353,6 @@ async fn a_mute_clears_what_is_open_raises_nothing_and_raises_again_when_it_ends
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "the engine does not mute, forget and list yet"]
 async fn a_forgotten_device_is_cleared_and_a_name_that_is_none_is_told() {
     let broker = Mosquitto::start().await;
     let cloud = Cloud::subscribe(broker.port).await;

@@ -10,6 +10,7 @@ mod control;
 mod device;
 mod hostile;
 mod kill;
+mod own_events;
 mod parts;
 mod receivers;
 mod recorder;

@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Write,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Stdio,
     sync::{
         Arc,
@@ -13,7 +13,7 @@ use std::{
 
 use tokio::{
     io::AsyncWriteExt,
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UnixStream},
     process::{Child, Command},
     sync::Notify,
     task::JoinSet,
@@ -43,6 +43,19 @@ async fn open(port: u16, child: &mut Child) {
     timeout(PATIENCE, trying).await.expect("it listens in time");
 }
 
+/// Waits until somebody answers at the control socket: a killed gateway leaves a file behind.
+async fn answers(socket: &Path, child: &mut Child) {
+    let trying = async {
+        while UnixStream::connect(socket).await.is_err() {
+            if let Ok(Some(status)) = child.try_wait() {
+                panic!("ended before it could be asked: {status}");
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, trying).await.expect("it answers in time");
+}
+
 pub(crate) struct Mosquitto {
     pub(crate) port: u16,
     _process: Child,
@@ -67,7 +80,7 @@ impl Mosquitto {
             "/opt/homebrew/sbin/mosquitto",
         ]
         .into_iter()
-        .find(|path| std::path::Path::new(path).exists())
+        .find(|path| Path::new(path).exists())
         .unwrap_or("mosquitto");
         let mut process = Command::new(program)
             .arg("-c")
@@ -204,12 +217,19 @@ impl Site {
         self
     }
 
+    /// More tables.
+    pub(crate) fn tables(mut self, text: &str) -> Self {
+        self.tables += text;
+        self.tables.push('\n');
+        self
+    }
+
     pub(crate) fn recorder(mut self, max_bytes: &str) -> Self {
         _ = writeln!(self.tables, "[recorder]\nmax-bytes = \"{max_bytes}\"");
         self
     }
 
-    pub(crate) fn serial(mut self, port: &std::path::Path) -> Self {
+    pub(crate) fn serial(mut self, port: &Path) -> Self {
         _ = write!(
             self.tables,
             "[[serial]]\nname = \"boiler\"\nport = \"{}\"\nbaud = 9600\nformat = \"json\"\ndevice = \"boiler\"\n\
@@ -343,6 +363,7 @@ impl Gateway {
         let door = *site.door.get().expect("set above");
         let mut process = command.spawn().expect("it starts");
         open(door, &mut process).await;
+        answers(&site.folder.path().join("control.sock"), &mut process).await;
         Self { door, process }
     }
 
@@ -388,7 +409,7 @@ pub(crate) struct Adapter {
 }
 
 impl Adapter {
-    pub(crate) fn plug_in(port: &std::path::Path) -> Self {
+    pub(crate) fn plug_in(port: &Path) -> Self {
         let socat = Command::new("socat")
             .arg("-u")
             .arg("STDIN")
