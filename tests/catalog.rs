@@ -387,6 +387,26 @@ fn people_read_each_event_with_its_topics_and_an_example() {
 }
 
 #[test]
+fn docs_events_md_has_every_event_of_the_gateways_own_with_its_severity() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/events.md");
+    let text = std::fs::read_to_string(file).expect("readable");
+    for fact in FACTS {
+        let row = text
+            .lines()
+            .find(|line| line.starts_with("| `") && line.contains(&format!("`{}`", fact.name)));
+        let row = row.unwrap_or_else(|| panic!("{} has no row", fact.name));
+        assert!(row.contains(&format!("| {} |", fact.severity.as_str())), "{row}");
+    }
+}
+
+#[test]
+fn a_configuration_away_from_its_gateway_has_a_catalog_without_its_certificates() {
+    let site = Site::new();
+    let text = site.catalog(&format!("{SITE}ca = \"/nowhere/ca.pem\"\n"), "markdown");
+    assert!(text.starts_with("# Events of plant.room_1\n"));
+}
+
+#[test]
 fn a_wrong_configuration_has_the_report_of_check_and_no_catalog() {
     let site = Site::new();
     let path = site.file("gateway.toml", "[[rule]]\nevent = \"x\"\n");

@@ -49,7 +49,7 @@ fn entry(config: &Config, draft: Draft) -> Entry {
     }
 }
 
-/// A gateway event with every field. `subject` is the field that says what it is about.
+/// A gateway event with every field. `subject` is the one that says what it is about.
 pub(super) fn gateway(config: &Config, fact: &Fact, subject: Option<&str>) -> Entry {
     let data = members(config, fact.fields);
     let about: Arc<str> = subject

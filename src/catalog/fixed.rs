@@ -22,9 +22,10 @@ pub(super) fn events(config: &Config) -> Vec<Described> {
 }
 
 fn described(config: &Config, fact: &'static Fact) -> Described {
-    let device = match subject(fact) {
-        Some(whose) => Level::Varies(format!("the {whose}'s name")),
-        None => Level::Fixed(Arc::clone(&config.gateway.id)),
+    let about = about(fact);
+    let device = match about.as_slice() {
+        [] => Level::Fixed(Arc::clone(&config.gateway.id)),
+        names => Level::Varies(format!("the {}'s name", names.join("'s or the "))),
     };
     Described {
         name: fact.name.into(),
@@ -35,15 +36,19 @@ fn described(config: &Config, fact: &'static Fact) -> Described {
         device,
         metric: Level::Fixed(topic::ABSENT.into()),
         data: Content::Gateway(fact),
-        example: example::gateway(config, fact, subject(fact)),
+        example: example::gateway(config, fact, about.first().copied()),
     }
 }
 
-/// What it is about is a member of its own; without one, the gateway.
-fn subject(fact: &Fact) -> Option<&'static str> {
-    let mut subjects = ["device", "source", "sink"].into_iter();
-    subjects.find(|name| {
-        let mut fields = fact.fields.iter();
-        fields.any(|field| field.name == *name && matches!(field.shape, Shape::Text))
-    })
+/// What it is about is a member of its own, one of these; without any it is about the gateway.
+fn about(fact: &Fact) -> Vec<&'static str> {
+    let text = |shape: Shape| matches!(shape, Shape::Text | Shape::Maybe(Shape::Text));
+    ["device", "source", "sink", "rule"]
+        .into_iter()
+        .filter(|name| {
+            fact.fields
+                .iter()
+                .any(|field| field.name == *name && text(field.shape))
+        })
+        .collect()
 }

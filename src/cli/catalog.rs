@@ -25,7 +25,7 @@ pub(super) enum Format {
 }
 
 pub(super) fn catalog(path: &Path, format: Format) -> Result<(), Failure> {
-    let config = Config::load(path)
+    let config = Config::load_away(path)
         .map_err(|report| Failure::Configuration(report.render(std::io::stderr().is_terminal())))?;
     let catalog = Catalog::of(&config);
     let text = match format {

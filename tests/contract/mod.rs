@@ -55,6 +55,9 @@ pub(crate) fn check(event: &Value) {
             let schema = GATEWAY_DATA.get(name);
             let schema = schema.unwrap_or_else(|| panic!("{name} is not in event/gateway.rs: {event}"));
             assert_valid(schema, &data, event);
+            let about = ["device", "source", "sink", "rule"].map(|name| data[name].as_str());
+            let about = about.into_iter().flatten().next();
+            assert_eq!(text("subject"), about.unwrap_or(text("gateway")), "{event:#}");
         }
         other => panic!("{other:?} is no schema of ours: {event}"),
     }
