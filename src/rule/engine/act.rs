@@ -393,7 +393,7 @@ impl Engine {
 
 impl Quiet {
     /// Judges again, at `at`.
-    fn listen(
+    pub(super) fn listen(
         &mut self,
         unless: &Unless,
         watches: &Table<Watch>,

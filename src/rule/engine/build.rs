@@ -41,6 +41,7 @@ impl Engine {
             metric_names: Table::default(),
             by_metric: HashMap::new(),
             composites: Vec::new(),
+            quieted: HashMap::new(),
             watches: Table::default(),
             slots: Table::default(),
             plans: Table::default(),
@@ -57,6 +58,13 @@ impl Engine {
                 Some(metric) => {
                     let metric = engine.metric(metric);
                     engine.by_metric.entry(metric).or_default().push(number);
+                    let unless = rule.unless.as_ref().filter(|unless| unless.part.device.is_none());
+                    if let Some(unless) = unless
+                        && !matches!(rule.condition, Condition::Silent { .. })
+                    {
+                        let quiet = engine.metric(&unless.part.watched.metric);
+                        engine.quieted.entry(quiet).or_default().push(number);
+                    }
                 }
                 None => engine.composites.push(number),
             }
@@ -163,6 +171,18 @@ impl Engine {
                 self.slot(rule, device, watch, since);
             }
         }
+        // What speaks against a rule is remembered from the first, also over a restart before the rule's own metric
+        // comes.
+        for rule in self.quieted.get(&number).cloned().unwrap_or_default() {
+            let Some(rule) = self.rules.get(rule as usize).cloned() else {
+                continue;
+            };
+            if let Some(own) = rule.metric()
+                && rule.watches(about.device.as_str(), &about.labels)
+            {
+                self.watch(device, own, since);
+            }
+        }
         watch
     }
 
@@ -229,11 +249,14 @@ impl Engine {
         let unless = plan.rule.unless.as_ref().map(|unless| {
             let watched = &unless.part.watched;
             let watch = self.watch_of(unless.part.device.as_ref(), device, &watched.metric, since);
-            Box::new(Quiet {
+            let mut quiet = Box::new(Quiet {
                 input: Input::new(watch, watched),
                 on: false,
                 until: NEVER,
-            })
+            });
+            // It may have been heard of before the rule's own metric.
+            quiet.listen(unless, &self.watches, since, plan.rule.stale_after);
+            quiet
         });
         Some(Box::new(Wide {
             inputs: inputs.into(),
