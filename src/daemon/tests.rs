@@ -388,7 +388,6 @@ async fn a_change_that_is_not_on_the_disk_is_not_said_to_be_done() {
     let desk = Desk {
         engine,
         reload,
-        announcer: announcer(&journal),
         journal,
         clock: Clock::system(),
         epoch: recovered.epoch,
