@@ -8,8 +8,12 @@
     reason = "a story that cannot be told fails its test"
 )]
 
+mod composed;
 mod conditions;
+mod hushes;
 mod memory;
 mod restarts;
+mod silence;
 mod stories;
 mod story;
+mod windows;

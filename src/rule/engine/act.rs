@@ -125,7 +125,7 @@ impl Engine {
     }
 
     /// Looks at `unless` again.
-    fn listen(&mut self, index: u32, at: EngineTime, out: &mut Outcome) {
+    pub(super) fn listen(&mut self, index: u32, at: EngineTime, out: &mut Outcome) {
         let slot = &mut self.slots[index];
         let plan = Arc::clone(&self.plans[slot.plan]);
         let (Some(wide), Some(unless)) = (&mut slot.wide, &plan.rule.unless) else {
@@ -393,7 +393,7 @@ impl Engine {
 
 impl Quiet {
     /// Judges again, at `at`.
-    fn listen(
+    pub(super) fn listen(
         &mut self,
         unless: &Unless,
         watches: &Table<Watch>,

@@ -229,11 +229,14 @@ impl Engine {
         let unless = plan.rule.unless.as_ref().map(|unless| {
             let watched = &unless.part.watched;
             let watch = self.watch_of(unless.part.device.as_ref(), device, &watched.metric, since);
-            Box::new(Quiet {
+            let mut quiet = Quiet {
                 input: Input::new(watch, watched),
                 on: false,
                 until: NEVER,
-            })
+            };
+            // It may have been heard of before the rule's own metric was.
+            quiet.listen(unless, &self.watches, since, plan.rule.stale_after);
+            Box::new(quiet)
         });
         Some(Box::new(Wide {
             inputs: inputs.into(),
@@ -260,7 +263,8 @@ impl Engine {
         }
         let row = &mut self.watches[watch];
         row.keep = row.keep.max(keep);
-        if row.keep == Keep::Once && !row.queued {
+        let known = row.keep == Keep::Once || (row.keep == Keep::Always && row.seen != NEVER);
+        if known && !row.queued {
             row.queued = true;
             self.unsaved.push_back(Unsaved::Watch(watch));
         }

@@ -86,6 +86,7 @@ impl Engine {
         let moment = self.saved_at();
         let changed = self.hushes.look(&moment);
         for index in 0..self.slots.len() {
+            self.listen(index, at, out);
             self.schedule(index, at);
         }
         let muted: Vec<MuteTarget> = self.hushes.mutes.keys().cloned().collect();
