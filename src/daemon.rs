@@ -297,6 +297,7 @@ struct Gateway {
     lines: Lines,
     uplinks: Uplinks,
     heartbeat: watch::Sender<Option<Duration>>,
+    checkpoint: watch::Sender<Duration>,
     stop_sources: CancellationToken,
     /// Nobody cancels it: what has it never ends before the process.
     end: CancellationToken,
@@ -349,6 +350,7 @@ impl Gateway {
             addresses: Vec::new(),
             door: None,
             heartbeat: watch::Sender::new(config.events.heartbeat),
+            checkpoint: watch::Sender::new(config.checkpoint),
             stop_sources: CancellationToken::new(),
             end: CancellationToken::new(),
             sources: JoinSet::new(),
@@ -362,6 +364,7 @@ impl Gateway {
             questions,
             journal.clone(),
             clock.clone(),
+            gateway.checkpoint.subscribe(),
             status,
         );
         let stop = gateway.stop_sources.clone();
@@ -447,6 +450,7 @@ impl Gateway {
             *heartbeat = config.events.heartbeat;
             changed
         });
+        self.checkpoint.send_replace(config.checkpoint);
         self.stamps
             .set(config.events.max_clock_skew, config.gateway.timezone.clone());
         let (answer, answered) = oneshot::channel();

@@ -13,12 +13,12 @@ use crate::{
         engine::{ActiveEpisode, Counts, Engine, Mute, MuteTarget, Setup, Skipped},
         state::Outcome,
     },
-    source::{Answer, Delivery},
+    source::{Answer, Delivery, INTAKE_LEN},
     time::{Clock, EngineTime},
 };
 
 /// How the engine stands.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Status {
     /// Grows while the engine lives: the watchdog looks at it.
     pub pulse: u64,
@@ -26,6 +26,8 @@ pub struct Status {
     pub active: usize,
     /// What it counted.
     pub counts: Counts,
+    /// Whose reading was the last that `max-devices` or `max-metrics` left no room for.
+    pub refused: Option<DeviceId>,
 }
 
 /// What may be asked of the engine, between two batches of readings. An answer with a position says what to wait for.
@@ -69,10 +71,14 @@ pub async fn evaluate(
     mut asked: mpsc::Receiver<Asked>,
     journal: Journal,
     clock: Clock,
+    checkpoint: watch::Receiver<Duration>,
     status: watch::Sender<Status>,
 ) {
     let mut health = journal.health();
     let mut batch = Vec::with_capacity(BATCH);
+    let mut saved_at = clock.now();
+    // Since when no batch has emptied the intake, and how much was taken since.
+    let mut flood: Option<(EngineTime, usize)> = None;
     loop {
         beat(&status, &engine);
         let desk = |question, engine: &mut Engine| answer(engine, question, &journal, &clock);
@@ -94,6 +100,12 @@ pub async fn evaluate(
             return;
         }
         let now = clock.now();
+        if now.since(saved_at) >= *checkpoint.borrow() {
+            saved_at = now;
+            let mut outcome = Outcome::default();
+            engine.save_windows(&mut outcome);
+            commit(&mut engine, outcome, &journal);
+        }
         let idle = engine
             .next_deadline()
             .map_or(PULSE, |deadline| deadline.since(now).min(PULSE));
@@ -114,12 +126,17 @@ pub async fn evaluate(
                 }
                 engine.set_moment(clock.moment());
                 for delivery in batch.drain(..) {
-                    take(&mut engine, delivery, &journal);
+                    take(&mut engine, delivery, &journal, &status);
                 }
-                // The intake was emptied after `now` was read, so no earlier reading is still in it: a device
-                // that sends only late readings holds nobody's deadline back.
+                // Once the intake was emptied, or all was taken that fits it, no reading that was there at that time
+                // is still in it: devices that send only late readings hold nobody's deadline back.
+                let (since, count) = flood.take().unwrap_or((now, 0));
                 if taken < BATCH {
                     advance(&mut engine, now, &journal);
+                } else if count + taken > INTAKE_LEN {
+                    advance(&mut engine, since, &journal);
+                } else {
+                    flood = Some((since, count + taken));
                 }
             }
             () = pin!(tokio::time::sleep(idle)) => {
@@ -136,12 +153,13 @@ fn advance(engine: &mut Engine, now: EngineTime, journal: &Journal) {
     commit(engine, outcome, journal);
 }
 
-fn take(engine: &mut Engine, delivery: Delivery, journal: &Journal) {
+fn take(engine: &mut Engine, delivery: Delivery, journal: &Journal, status: &watch::Sender<Status>) {
     let mut outcome = Outcome::default();
     let mut refused = 0;
     for reading in &delivery.readings {
         if engine.observe(reading, &mut outcome) == Err(Skipped::OverLimit) {
             refused += 1;
+            status.send_modify(|status| status.refused = Some(reading.device.clone()));
         }
     }
     let depends_on = outcome.depends_on;

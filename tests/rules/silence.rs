@@ -53,6 +53,22 @@ fn a_device_that_was_never_heard_of_is_not_silent_unless_it_is_expected() {
 }
 
 #[test]
+fn a_device_that_is_only_a_part_of_others_is_not_silent() {
+    let other = Rule {
+        unless: Some(tidegate::rule::Unless {
+            part: part("main/temperature", above(30.0, 30.0)),
+            after: lasting(0),
+        }),
+        ..silent(60)
+    };
+    let mut story = Story::of([other]);
+    story.read(0.0, 20.0).wait(100.0);
+    assert_eq!(story.told(), "raised@60 e1", "of t-1 alone");
+    story.hear(100.0, "main/temperature", 20.0).wait(160.0);
+    assert_eq!(story.told(), "raised@60 e1, raised@160 e2");
+}
+
+#[test]
 fn a_late_reading_or_a_duplicate_ends_no_silence() {
     let mut story = Story::of([silent(10)]);
     story.stamped(100.0, 20.0).unwrap();

@@ -236,11 +236,10 @@ impl Engine {
                     self.schedule(index, at);
                     continue;
                 }
-                if self.slots[index]
-                    .wide
-                    .as_ref()
-                    .is_some_and(|wide| wide.unless.is_some())
-                {
+                let quiet = |wide: &Box<super::look::Wide>| {
+                    wide.unless.as_ref().map(|quiet| quiet.input.window.is_some())
+                };
+                if self.slots[index].wide.as_ref().and_then(quiet) == Some(true) {
                     let slot = &mut self.slots[index];
                     slot.pass(&self.plans[slot.plan], at);
                     self.listen(index, at, out);

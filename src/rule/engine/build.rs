@@ -144,8 +144,28 @@ impl Engine {
         number
     }
 
-    /// The watch of this metric of this device; made, with the slots of all rules about it, at first sight.
+    /// The watch of this metric of this device, which was sent or is expected; the rules about it look at it from
+    /// the first time on.
     pub(super) fn watch(&mut self, device: u32, metric: &Metric, since: EngineTime) -> u32 {
+        let watch = self.bare_watch(device, metric);
+        if std::mem::replace(&mut self.watches[watch].staffed, true) {
+            return watch;
+        }
+        let metric = self.watches[watch].metric;
+        let about = Arc::clone(&self.devices[device].about);
+        for rule in self.by_metric.get(&metric).cloned().unwrap_or_default() {
+            let Some(watcher) = self.rules.get(rule as usize) else {
+                continue;
+            };
+            if watcher.watches(about.device.as_str(), &about.labels) {
+                self.slot(rule, device, watch, since);
+            }
+        }
+        watch
+    }
+
+    /// The watch of this metric of this device, heard of or not.
+    fn bare_watch(&mut self, device: u32, metric: &Metric) -> u32 {
         let number = self.metric(metric);
         if let Some(watch) = self.devices[device].watch(number) {
             return watch;
@@ -154,15 +174,6 @@ impl Engine {
         let watches = &mut self.devices[device].watches;
         let place = watches.partition_point(|(metric, _)| *metric < number);
         watches.insert(place, (number, watch));
-        let about = Arc::clone(&self.devices[device].about);
-        for rule in self.by_metric.get(&number).cloned().unwrap_or_default() {
-            let Some(watcher) = self.rules.get(rule as usize) else {
-                continue;
-            };
-            if watcher.watches(about.device.as_str(), &about.labels) {
-                self.slot(rule, device, watch, since);
-            }
-        }
         watch
     }
 
@@ -223,12 +234,12 @@ impl Engine {
         }
         let mut inputs = Vec::new();
         for (other, watched) in plan.inputs().filter(|_| !plain) {
-            let watch = self.watch_of(other, device, &watched.metric, since);
+            let watch = self.watch_of(other, device, &watched.metric);
             inputs.push(Input::new(watch, watched));
         }
         let unless = plan.rule.unless.as_ref().map(|unless| {
             let watched = &unless.part.watched;
-            let watch = self.watch_of(unless.part.device.as_ref(), device, &watched.metric, since);
+            let watch = self.watch_of(unless.part.device.as_ref(), device, &watched.metric);
             let mut quiet = Quiet {
                 input: Input::new(watch, watched),
                 on: false,
@@ -246,9 +257,9 @@ impl Engine {
         }))
     }
 
-    fn watch_of(&mut self, other: Option<&DeviceId>, own: u32, metric: &Metric, since: EngineTime) -> u32 {
+    fn watch_of(&mut self, other: Option<&DeviceId>, own: u32, metric: &Metric) -> u32 {
         let device = other.map_or(own, |other| self.know(other));
-        self.watch(device, metric, since)
+        self.bare_watch(device, metric)
     }
 
     /// Lets a slot hear of a watch, in the order of rules, then devices.

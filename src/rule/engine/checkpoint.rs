@@ -5,7 +5,6 @@ use super::{
     Engine,
     look::Input,
     saved::{STOPPED, SavedRun, SavedWatch, encode, forget, run_key, watch_key},
-    watch::Keep,
     window::{Chunk, Window},
 };
 use crate::{
@@ -83,7 +82,7 @@ impl Engine {
     /// Adds the last value of a metric to what is committed.
     pub(super) fn save_watch(&mut self, watch: u32, out: &mut Outcome) {
         let row = &self.watches[watch];
-        if row.seen == super::latch::NEVER && row.keep == Keep::Nothing {
+        if row.seen == super::latch::NEVER {
             return;
         }
         let device = &self.devices[row.device];
