@@ -236,11 +236,8 @@ impl Engine {
                     self.schedule(index, at);
                     continue;
                 }
-                let quiet = |wide: &Box<super::look::Wide>| {
-                    wide.unless.as_ref().map(|quiet| quiet.input.window.is_some())
-                };
-                if self.slots[index].wide.as_ref().and_then(quiet) == Some(true) {
-                    let slot = &mut self.slots[index];
+                let slot = &mut self.slots[index];
+                if slot.has_quiet_window() {
                     slot.pass(&self.plans[slot.plan], at);
                     self.listen(index, at, out);
                 }

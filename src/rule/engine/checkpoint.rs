@@ -64,7 +64,12 @@ impl Engine {
                 self.touch(index);
                 out.state.push(self.saved_slot(index));
             }
-            if self.slots[index].wide.is_some() {
+            if let Some(wide) = &mut self.slots[index].wide {
+                let unless = wide.unless.iter_mut().map(|quiet| &mut quiet.input);
+                let inputs = wide.inputs.iter_mut().chain(unless);
+                inputs
+                    .filter_map(|input| input.window.as_mut())
+                    .for_each(|window| window.reopen());
                 self.save_runs(index, out);
             }
         }
