@@ -1,21 +1,34 @@
 //! The command line: what a person types, and what they read when it goes wrong.
 
-use std::{fmt, io, path::Path, path::PathBuf, time::Duration};
+use std::{
+    fmt,
+    io::{self, IsTerminal},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand};
 use serde::de::DeserializeOwned;
 
 use crate::{
-    config::units,
+    config::{Config, Report, units},
     control::{self, Request},
+    reading::Value,
 };
 
+mod backtest;
+mod catalog;
 mod check;
 mod events;
 mod mute;
+mod readings;
+mod recorded;
 mod reload;
 mod run;
 mod test;
+
+/// Where the package puts it.
+const CONFIGURATION: &str = "/etc/tidegate/gateway.toml";
 
 /// Reads sensors over MQTT and serial lines, raises alarms by rule, and delivers every event upstream at least once.
 #[derive(Debug, Parser)]
@@ -64,6 +77,22 @@ enum Command {
         #[arg(value_name = "FILE")]
         config: PathBuf,
     },
+    /// Describe every event that a configuration can emit: name, meaning, severity, topic, schema, an example.
+    ///
+    /// From the configuration alone: needs no running gateway, opens no journal and no port.
+    Catalog {
+        /// The configuration file.
+        #[arg(
+            long,
+            short,
+            value_name = "FILE",
+            default_value = "/etc/tidegate/gateway.toml"
+        )]
+        config: PathBuf,
+        /// What to print.
+        #[arg(long, value_enum, default_value_t = catalog::Format::Asyncapi)]
+        format: catalog::Format,
+    },
     /// Test rules: tell them stories of readings, and say where other events come than a story expects.
     ///
     /// Opens no journal and needs no running gateway: the time in a story is simulated. How a story is written, and
@@ -73,6 +102,14 @@ enum Command {
         #[arg(value_name = "FILE", required = true)]
         files: Vec<PathBuf>,
     },
+    /// List or export the readings that the recorder keeps, also while the gateway runs.
+    Readings(readings::Readings),
+    /// Try rules on recorded readings: what they would have said, beside what was said.
+    ///
+    /// Reads the recorder's and the journal's files, also while the gateway runs, and changes nothing. Every event gets a
+    /// mark: = it came then and would come now, + it would only come with these rules, - it only came then. Events are
+    /// the same if event, device and transition are, within 2 s.
+    Backtest(backtest::Backtest),
     /// Have the running gateway read its configuration again.
     ///
     /// The new file is checked first: if it is wrong, nothing changes and the report is printed (exit code 78). What
@@ -178,6 +215,7 @@ impl Arguments {
                 socket,
             } => run::run(&config, strict, socket.path),
             Command::Check { config } => check::check(&config),
+            Command::Catalog { config, format } => catalog::catalog(&config, format),
             Command::Reload { socket } => reload::reload(&socket.found()),
             Command::Mute {
                 target,
@@ -191,6 +229,8 @@ impl Arguments {
             } => mute::forget(&socket.found(), id),
             Command::Events { json, socket, .. } => events::active(&socket.found(), json),
             Command::Test { files } => test::test(&files),
+            Command::Readings(readings) => readings.list(),
+            Command::Backtest(backtest) => backtest.run(),
         }
     }
 }
@@ -242,4 +282,22 @@ impl fmt::Display for Failure {
 /// `1 rule`, `2 rules`.
 fn counted(count: usize, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
+}
+
+/// A configuration's report, for whoever sits in front of it.
+fn wrong(report: &Report) -> Failure {
+    Failure::Configuration(report.render(std::io::stderr().is_terminal()))
+}
+
+fn configuration(path: &Path) -> Result<Config, Failure> {
+    Config::load(path).map_err(|report| wrong(&report))
+}
+
+/// A value as a person writes it.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Bool(flag) => flag.to_string(),
+        Value::Number(number) => number.to_string(),
+        Value::Text(text) => text.to_string(),
+    }
 }

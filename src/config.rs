@@ -127,6 +127,17 @@ impl Config {
         Self::read(texts, wrong, &Machine::read(), files::check)
     }
 
+    /// The same without a look at the certificate and password files that it names: for a configuration away from its
+    /// gateway.
+    ///
+    /// # Errors
+    ///
+    /// A [`Report`] of all that is wrong with it, or why it could not be read.
+    pub fn load_away(path: &Path) -> Result<Self, Report> {
+        let (texts, wrong) = include::gather(open(path)?);
+        Self::read(texts, wrong, &Machine::read(), |_, _, _| ())
+    }
+
     /// The configuration that `files` are, the main one first and those that it includes behind it, with this
     /// machine's defaults. Their `include`s are not followed again.
     ///

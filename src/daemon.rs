@@ -6,7 +6,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{self, mpsc, oneshot},
     task::{JoinError, JoinSet},
     time::timeout,
 };
@@ -19,7 +19,9 @@ use crate::{
     event::{Epoch, Origin, Position, gateway::ConfigurationChanged},
     forward,
     hub::Hub,
-    journal::{self, Cursor, Journal, Owner, Recovered, SinkPlan},
+    journal::{self, Journal, Owner, Recovered, SinkPlan},
+    reading::DeviceId,
+    recorder::{self, Recorder},
     rule::{
         DeviceFacts,
         engine::{Engine, Setup},
@@ -41,9 +43,11 @@ mod local;
 mod pulse;
 mod reload;
 pub mod signals;
+mod standing;
 pub mod systemd;
 mod uplinks;
 pub mod wall_clock;
+mod watch;
 
 use announce::Announcer;
 use control::{Desk, Socket};
@@ -54,6 +58,7 @@ use reload::{Plan, Refused, Reload};
 use signals::Signals;
 use uplinks::{Loaded, Uplinks};
 use wall_clock::WallClock;
+use watch::{Named, Watch};
 
 /// How long forwarders may go on after a stop was asked for; what is left stays in the journal.
 pub const GRACE: Duration = Duration::from_secs(10);
@@ -213,7 +218,7 @@ impl Daemon {
     }
 
     /// Applies the configuration file as it is now, unless it is wrong.
-    async fn reload(&mut self, gateway: &mut Gateway) -> Result<Reloaded, Refused> {
+    async fn reload(&mut self, gateway: &mut Gateway) -> Result<(Reloaded, Position), Refused> {
         let Some(path) = self.source.clone() else {
             return Err(Refused("this gateway was started without a file\n".to_owned()));
         };
@@ -235,7 +240,7 @@ impl Daemon {
         reloaded
     }
 
-    async fn apply(&mut self, gateway: &mut Gateway, plan: Plan) -> Reloaded {
+    async fn apply(&mut self, gateway: &mut Gateway, plan: Plan) -> (Reloaded, Position) {
         let Plan {
             config,
             sinks,
@@ -249,19 +254,18 @@ impl Daemon {
         let config = &self.config;
         gateway.apply(config, sinks).await;
         // What waits for a restart differs each time, and is told once.
-        if config.sha256 != old.sha256 {
-            let recorded = gateway.announcer.record(&ConfigurationChanged {
+        let recorded = if config.sha256 == old.sha256 {
+            None
+        } else {
+            gateway.announcer.record(&ConfigurationChanged {
                 old_sha256: old.sha256,
                 new_sha256: config.sha256.clone(),
                 changed: announce::bounded_lines(&changed),
                 needs_restart: needs_restart.clone(),
-            });
-            // Without the event: an empty commit stands behind all that was decided.
-            let recorded = recorded.unwrap_or_else(|| gateway.journal.append(Outcome::default()));
-            if !control::on_disk(&gateway.journal, recorded).await {
-                warn!("the configuration is applied, but what it changed is not on the disk yet");
-            }
-        }
+            })
+        };
+        // Without the event: an empty commit stands behind all that was decided.
+        let position = recorded.unwrap_or_else(|| gateway.journal.append(Outcome::default()));
         if let Some(last_good) = &self.last_good {
             last_good.keep(&config.files);
         }
@@ -272,11 +276,12 @@ impl Daemon {
         if !needs_restart.is_empty() {
             warn!("needs a restart: {}", needs_restart.join(", "));
         }
-        Reloaded {
+        let reloaded = Reloaded {
             changed,
             needs_restart,
             warnings: config.warnings.clone(),
-        }
+        };
+        (reloaded, position)
     }
 }
 
@@ -284,6 +289,7 @@ impl Daemon {
 struct Gateway {
     journal: Journal,
     journal_ended: oneshot::Receiver<Result<(), journal::Error>>,
+    recorder_ended: Option<recorder::Ended>,
     announcer: Announcer,
     epoch: Epoch,
     clock: Clock,
@@ -296,8 +302,8 @@ struct Gateway {
     door: Option<mqtt::Handle>,
     lines: Lines,
     uplinks: Uplinks,
-    heartbeat: watch::Sender<Option<Duration>>,
-    checkpoint: watch::Sender<Duration>,
+    heartbeat: sync::watch::Sender<Option<Duration>>,
+    named: sync::watch::Sender<Named>,
     stop_sources: CancellationToken,
     /// Nobody cancels it: what has it never ends before the process.
     end: CancellationToken,
@@ -327,9 +333,10 @@ impl Gateway {
         }
         let gateway = Arc::clone(&config.gateway.id);
         let announcer = Announcer::new(journal.clone(), clock.clone(), gateway, &config.events.off);
-        let engine = restore(config, &recovered, &journal, &clock);
+        let engine = restore(config, &recovered, &announcer, &clock);
         let episodes: Vec<_> = engine.episodes().collect();
 
+        let (recorder, recorder_ended) = start_recorder(config, &clock)?.unzip();
         let (intake, deliveries) = mpsc::channel(INTAKE_LEN);
         let (asked, questions) = mpsc::channel(evaluate::QUESTIONS);
         let stamps =
@@ -340,6 +347,7 @@ impl Gateway {
             lines: Lines::new(Arc::clone(&stamps)),
             journal: journal.clone(),
             journal_ended,
+            recorder_ended,
             announcer: announcer.clone(),
             epoch: recovered.epoch,
             clock: clock.clone(),
@@ -349,29 +357,27 @@ impl Gateway {
             stamps,
             addresses: Vec::new(),
             door: None,
-            heartbeat: watch::Sender::new(config.events.heartbeat),
-            checkpoint: watch::Sender::new(config.checkpoint),
+            heartbeat: sync::watch::Sender::new(config.events.heartbeat),
+            named: sync::watch::Sender::new(named(config)),
             stop_sources: CancellationToken::new(),
             end: CancellationToken::new(),
             sources: JoinSet::new(),
             engine: JoinSet::new(),
             others: JoinSet::new(),
         };
-        let (status, engine_status) = watch::channel(evaluate::Status::default());
-        let evaluation = evaluate::evaluate(
-            engine,
-            deliveries,
-            questions,
-            journal.clone(),
-            clock.clone(),
-            gateway.checkpoint.subscribe(),
-            status,
-        );
+        let (status, engine_status) = sync::watch::channel(evaluate::Status::default());
+        let house = evaluate::House {
+            announcer: announcer.clone(),
+            recorder,
+            clock: clock.clone(),
+            checkpoint: config.checkpoint,
+        };
+        let evaluation = evaluate::evaluate(engine, deliveries, questions, house, status);
         let stop = gateway.stop_sources.clone();
         gateway.engine.spawn(staged("engine", stop, evaluation));
         gateway.uplinks.set(sinks).await;
         let hub = Hub::new();
-        let feed = local::serve(journal.clone(), hub.clone());
+        let feed = local::serve(journal.clone(), recovered.end, hub.clone());
         gateway
             .others
             .spawn(staged("local event feed", gateway.end.clone(), feed));
@@ -408,6 +414,10 @@ impl Gateway {
                 .configuration_rejected(report, "the last configuration that loaded");
         }
         gateway.announcer.active_alarms(recovered.epoch, &episodes);
+        let watch = gateway.watch(config).run();
+        gateway
+            .others
+            .spawn(staged("watch", gateway.stop_sources.clone(), watch));
         Ok((gateway, beat))
     }
 
@@ -450,13 +460,18 @@ impl Gateway {
             *heartbeat = config.events.heartbeat;
             changed
         });
-        self.checkpoint.send_replace(config.checkpoint);
         self.stamps
             .set(config.events.max_clock_skew, config.gateway.timezone.clone());
+        self.named.send_replace(named(config));
         let (answer, answered) = oneshot::channel();
         let setup = Box::new(setup(config, self.epoch));
         // An engine that has gone is told by its stage's end.
-        if self.asked.send(Asked::Reconfigure(setup, answer)).await.is_ok() {
+        if self
+            .asked
+            .send(Asked::Reconfigure(setup, config.checkpoint, answer))
+            .await
+            .is_ok()
+        {
             drop(answered.await);
         }
         if let (Some(door), Some(settings)) = (&self.door, config.mqtt.clone()) {
@@ -464,6 +479,22 @@ impl Gateway {
         }
         self.set_lines(config);
         self.uplinks.set(sinks).await;
+    }
+
+    fn watch(&self, config: &Config) -> Watch {
+        Watch {
+            announcer: self.announcer.clone(),
+            clock: self.clock.clone(),
+            epoch: self.epoch,
+            journal: self.journal.clone(),
+            settings: config.journal.clone(),
+            asked: self.asked.clone(),
+            uplinks: self.uplinks.views(),
+            lines: self.lines.views(),
+            presence: self.door.as_ref().map(mqtt::Handle::presence),
+            named: self.named.subscribe(),
+            stop: self.stop_sources.clone(),
+        }
     }
 
     /// What the control socket's commands need.
@@ -505,6 +536,11 @@ impl Gateway {
         if !finish(&mut self.engine, STAGE_GRACE).await {
             // No `closed` frame: this was no clean stop, and the next start shall know it.
             return Err(Error::StageEnded("engine, while it stopped,".into()));
+        }
+        if let Some(ended) = self.recorder_ended.take()
+            && timeout(STAGE_GRACE, ended).await.is_err()
+        {
+            warn!("the recorder did not stop in time; the newest readings are not recorded");
         }
         settle(&self.journal, &self.announcer).await;
         self.uplinks.stop.cancel();
@@ -582,6 +618,21 @@ async fn finish(stages: &mut JoinSet<Ended>, grace: Duration) -> bool {
     orderly
 }
 
+fn start_recorder(config: &Config, clock: &Clock) -> Result<Option<(Recorder, recorder::Ended)>, Error> {
+    let Some(wanted) = &config.recorder else {
+        return Ok(None);
+    };
+    let settings = recorder::Settings {
+        dir: recorder::beside(&config.journal.dir),
+        max_bytes: wanted.max_bytes,
+    };
+    let started = Recorder::start(settings, clock.clone()).map_err(|source| Error::System {
+        act: "start the recorder's thread",
+        source,
+    })?;
+    Ok(Some(started))
+}
+
 fn origin(config: &Config) -> Arc<Origin> {
     Arc::new(Origin {
         gateway: Arc::clone(&config.gateway.id),
@@ -607,11 +658,11 @@ async fn open_journal(config: &Config, origin: &Arc<Origin>, clock: &Clock) -> R
 }
 
 /// The engine with the state that the journal kept; what edited rules and the time since ended is committed.
-fn restore(config: &Config, recovered: &Recovered, journal: &Journal, clock: &Clock) -> Engine {
+fn restore(config: &Config, recovered: &Recovered, announcer: &Announcer, clock: &Clock) -> Engine {
     let mut outcome = Outcome::default();
     let setup = setup(config, recovered.epoch);
     let mut engine = Engine::restore(setup, &recovered.state, clock.moment(), &mut outcome);
-    evaluate::commit(&mut engine, outcome, journal);
+    evaluate::commit(&mut engine, outcome, announcer);
     engine
 }
 
@@ -628,6 +679,18 @@ fn setup(config: &Config, epoch: Epoch) -> Setup {
         epoch,
         max_devices: config.max_devices,
         max_metrics: config.max_metrics,
+    }
+}
+
+/// Whom presence is told of: a pattern names nobody.
+fn named(config: &Config) -> Named {
+    let ids = config.devices.iter().map(|device| &device.id.0);
+    Named {
+        devices: ids
+            .filter_map(|id| DeviceId::new(id).ok())
+            .filter(|id| !id.as_str().contains('*'))
+            .collect(),
+        offline_after: config.events.offline_after,
     }
 }
 
@@ -682,14 +745,6 @@ fn journal_error(ended: Result<Result<(), journal::Error>, oneshot::error::RecvE
     match ended {
         Ok(Err(error)) => Error::Journal(error),
         Ok(Ok(())) | Err(_) => Error::StageEnded("journal thread".into()),
-    }
-}
-
-/// A cursor at what is durable now: for readers that begin with what comes next.
-fn at_the_end(position: Position) -> Cursor {
-    Cursor {
-        position,
-        ..Cursor::default()
     }
 }
 

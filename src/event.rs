@@ -14,6 +14,7 @@ use crate::{
 
 pub mod cloudevents;
 pub mod gateway;
+pub mod schema;
 
 /// Labels of a device, a rule or the gateway.
 pub type Labels = BTreeMap<String, String>;

@@ -45,6 +45,7 @@ mod boots;
 mod frame;
 mod identity;
 mod opening;
+mod peek;
 mod read;
 mod recovery;
 mod retention;
@@ -55,6 +56,8 @@ mod snapshot;
 pub mod storage;
 mod thread;
 mod writer;
+
+pub use peek::peek;
 
 /// What `[journal]` says.
 #[derive(Clone, Debug, PartialEq)]
@@ -117,6 +120,8 @@ pub struct Recovered {
     pub first: Sequence,
     /// The newest ever assigned.
     pub last: Sequence,
+    /// Where it ended when it was opened: what opening itself has to tell comes behind it.
+    pub end: Position,
     /// Whether the journal was closed by a clean stop (true for a new one).
     pub clean: bool,
     /// What to tell in `GatewayStarted`: one line per thing found, empty if all was well.

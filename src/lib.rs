@@ -22,9 +22,13 @@ pub mod hub;
 
 pub mod config;
 
+pub mod recorder;
+
 pub mod story;
 
 pub mod control;
+
+pub mod catalog;
 
 pub mod daemon;
 

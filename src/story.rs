@@ -17,12 +17,14 @@ use crate::{
 
 mod compare;
 mod parse;
+mod replay;
 mod run;
 mod sections;
 mod steps;
 
 pub use compare::{Line, Verdict};
 pub use parse::{Rules, parse};
+pub use replay::Replay;
 pub use run::{Interruption, Stop};
 
 /// A point of a story, in microseconds since it began. A day of simulated time is no time at all.

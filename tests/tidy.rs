@@ -33,11 +33,13 @@ hub        <- time event journal
 source     <- time reading event decode hub journal::Journal journal::Health
 forward    <- time event journal
 config     <- time reading event rule decode source journal forward
+recorder   <- time reading
 story      <- time reading event rule config
 control    <-
-daemon     <- time reading event rule decode source journal forward hub config control
+catalog    <- time reading event rule forward::mqtt config
+daemon     <- time reading event rule decode source journal forward hub config recorder control
 telemetry  <-
-cli        <- event rule decode journal config control story daemon telemetry
+cli        <- time reading event rule decode journal config control recorder story catalog daemon telemetry
 main       <- cli telemetry
 ";
 
@@ -48,6 +50,7 @@ const PURE: &[&str] = &[
     "rule",
     "decode",
     "story",
+    "recorder::codec",
     "source::framing",
     "source::mqtt::wire",
     "source::mqtt::session",
@@ -190,6 +193,23 @@ fn the_tests_that_the_documents_name_exist() {
             .collect();
         assert!(missing.is_empty(), "{document} names {missing:?}");
     }
+}
+
+#[test]
+fn every_test_that_gets_events_holds_them_against_the_contract() {
+    let mut forgetful = Vec::new();
+    for file in rust_files(&root().join("tests")) {
+        let text = read(&file);
+        // This file names what it looks for.
+        let subscribes = text.contains("tidegate/+/events/#") && text.contains("serde_json");
+        let gets_events = subscribes || text.contains("Engine::restore(");
+        if gets_events && !file.ends_with("tests/tidy.rs") && !text.contains("contract::") {
+            let remedy =
+                "gets events; hand each to contract::check or contract::check_draft (tests/contract)";
+            forgetful.push(format!("{}: {remedy}", file.display()));
+        }
+    }
+    assert_none(&forgetful);
 }
 
 // The imports.

@@ -76,9 +76,11 @@ fn tell(path: &Path, stories: &[Story], counts: &mut Counts, out: &mut impl Writ
 /// A story file; the paths in it are relative to it.
 fn read(path: &Path) -> Result<Vec<Story>, Report> {
     let text = Report::read(path, "the stories")?;
-    let load = |written: &str| {
-        let path = path.parent().unwrap_or(Path::new("")).join(written);
-        RuleSet::load(&path).map(Rules::of)
-    };
+    let load = |written: &str| rules(&path.parent().unwrap_or(Path::new("")).join(written));
     story::parse(&path.display().to_string(), &text, &load)
+}
+
+/// The rules of a file: a rule set, or a configuration.
+pub(super) fn rules(path: &Path) -> Result<Rules, Report> {
+    RuleSet::load(path).map(Rules::of)
 }

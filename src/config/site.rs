@@ -222,12 +222,14 @@ pub(super) fn events(raw: &raw::Events, checker: &mut Checker<'_>) -> Events {
         Some(list) => {
             for name in list.get_ref() {
                 let text = name.get_ref().as_str();
-                if text == "EventsDiscarded" {
-                    let why = "it is the proof of what will not come";
-                    checker.wrong(
-                        name.span(),
-                        format!("{who}: off: EventsDiscarded cannot be off, {why}"),
-                    );
+                let needed = match text {
+                    "EventsDiscarded" => Some("it is the proof of what will not come"),
+                    "StorageDamaged" => Some("it is a disk that is dying"),
+                    _ => None,
+                };
+                if let Some(why) = needed {
+                    let message = format!("{who}: off: {text} cannot be off, {why}");
+                    checker.wrong(name.span(), message);
                 } else if !GATEWAY_EVENTS.contains(&text) {
                     let remedy = closest(text, GATEWAY_EVENTS.iter().copied()).map_or_else(
                         || format!("they are {}", listed(GATEWAY_EVENTS.iter().copied())),
@@ -292,4 +294,16 @@ pub(super) fn type_prefix(raw: &raw::Events, checker: &mut Checker<'_>) -> Strin
         checker.wrong(written.span(), format!("{shown} {form}"));
     }
     prefix.clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_event_that_the_gateway_records_of_itself_is_a_name_that_no_rule_may_have() {
+        for fact in crate::event::gateway::FACTS {
+            assert!(GATEWAY_EVENTS.contains(&fact.name), "{}", fact.name);
+        }
+    }
 }

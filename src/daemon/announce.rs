@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     event::{
-        Draft, Epoch, Position,
+        Data, Draft, Epoch, Position,
         gateway::{
             self, ActiveAlarms, At, ConfigurationRejected, GatewayAlive, GatewayStarted, GatewayStopped,
             OpenAlarm, Recorded,
@@ -16,7 +16,7 @@ use crate::{
     journal::{Journal, Recovered},
     reading::Value,
     rule::engine::ActiveEpisode,
-    time::{BootId, Clock},
+    time::{BootId, Clock, EngineTime},
 };
 
 /// The longest report in `ConfigurationRejected`, in bytes: it must fit the smallest packet a broker may take, and the
@@ -116,7 +116,22 @@ impl Announcer {
 
     /// Records what is not off, about the gateway.
     pub fn record<F: Recorded>(&self, fact: &F) -> Option<Position> {
-        self.record_about(fact, &self.gateway, None)
+        self.record_about(fact, &self.gateway, self.clock.now(), None)
+    }
+
+    /// Where it is recorded.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// The engine speaks for the gateway, too: of mutes.
+    pub fn drop_what_is_off(&self, drafts: &mut Vec<Draft>) {
+        drafts.retain(|draft| !matches!(draft.data, Data::Gateway(_)) || !self.is_off(&draft.name));
+    }
+
+    /// Who speaks.
+    pub fn gateway(&self) -> Arc<str> {
+        Arc::clone(&self.gateway)
     }
 
     /// Records what is not off, about a device, a source or a sink.
@@ -124,12 +139,13 @@ impl Announcer {
         &self,
         fact: &F,
         subject: &str,
+        at: EngineTime,
         correlation: Option<Arc<str>>,
     ) -> Option<Position> {
         if self.is_off(F::FACT.name) {
             return None;
         }
-        let draft = gateway::draft(fact, subject, self.clock.now());
+        let draft = gateway::draft(fact, subject, at);
         Some(self.journal.record(Draft { correlation, ..draft }))
     }
 

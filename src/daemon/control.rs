@@ -182,8 +182,8 @@ impl Desk {
         if self.reload.try_send(Reload(answer)).is_err() {
             return Response::Failed("another reload is under way; try again".to_owned());
         }
-        match timeout(2 * WORK, answered).await {
-            Ok(Ok(Ok(reloaded))) => said(Ok(reloaded)),
+        match timeout(WORK, answered).await {
+            Ok(Ok(Ok((reloaded, position)))) => said(self.on_disk(position).await.map(|()| reloaded)),
             Ok(Ok(Err(Refused(report)))) => Response::Configuration(report),
             Ok(Err(_)) => Response::Failed(STOPPING.to_owned()),
             Err(_) => Response::Failed("the reload takes long; the log tells when it is done".to_owned()),
@@ -303,21 +303,18 @@ impl Desk {
     }
 
     async fn on_disk(&self, position: Position) -> Result<(), Why> {
-        on_disk(&self.journal, position)
-            .await
-            .then_some(())
-            .ok_or_else(|| "it is decided, but not on the disk yet: the log may say why".to_owned())
+        let mut durable = self.journal.durable();
+        let written = durable.wait_for(|durable| *durable >= position);
+        match timeout(WORK, written).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(
+                "it is done, but not on the disk yet (is the journal full?): the log may say why".to_owned(),
+            ),
+        }
     }
 }
 
 const STOPPING: &str = "the gateway is stopping; ask again when it runs";
-
-/// Whether the disk has it in time.
-pub(super) async fn on_disk(journal: &Journal, position: Position) -> bool {
-    let mut durable = journal.durable();
-    let written = durable.wait_for(|durable| *durable >= position);
-    matches!(timeout(WORK, written).await, Ok(Ok(_)))
-}
 
 fn said<T: serde::Serialize>(answer: Result<T, Why>) -> Response {
     match answer.map(serde_json::to_value) {

@@ -5,10 +5,11 @@ use std::{pin::pin, time::Duration};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::info;
 
+use super::announce::Announcer;
 use crate::{
     event::Position,
-    journal::Journal,
-    reading::DeviceId,
+    reading::{DeviceId, Reading},
+    recorder::Recorder,
     rule::{
         engine::{ActiveEpisode, Counts, Engine, Mute, MuteTarget, Setup, Skipped},
         state::Outcome,
@@ -33,8 +34,8 @@ pub struct Status {
 /// What may be asked of the engine, between two batches of readings. An answer with a position says what to wait for.
 #[derive(Debug)]
 pub enum Asked {
-    /// Go on with another configuration.
-    Reconfigure(Box<Setup>, oneshot::Sender<Position>),
+    /// Go on with another configuration, and save windows so often.
+    Reconfigure(Box<Setup>, Duration, oneshot::Sender<Position>),
     /// Which of these there are.
     Known(Vec<MuteTarget>, oneshot::Sender<Vec<MuteTarget>>),
     /// Mute for so long, and why.
@@ -64,30 +65,46 @@ const PULSE: Duration = Duration::from_secs(1);
 /// Deliveries taken between two looks at the journal.
 const BATCH: usize = 64;
 
-/// Drives the engine until every source has hung up.
+/// What the engine's task is connected to.
+#[derive(Debug)]
+pub struct House {
+    /// Where it commits to, and what of it is off.
+    pub announcer: Announcer,
+    /// Keeps readings; none: nobody does.
+    pub recorder: Option<Recorder>,
+    /// The clocks.
+    pub clock: Clock,
+    /// How often windows are saved.
+    pub checkpoint: Duration,
+}
+
+/// Drives the engine until every source has hung up. Every `checkpoint` what its windows took in is saved.
 pub async fn evaluate(
     mut engine: Engine,
     mut intake: mpsc::Receiver<Delivery>,
     mut asked: mpsc::Receiver<Asked>,
-    journal: Journal,
-    clock: Clock,
-    checkpoint: watch::Receiver<Duration>,
+    house: House,
     status: watch::Sender<Status>,
 ) {
-    let mut health = journal.health();
+    let House {
+        announcer,
+        recorder,
+        clock,
+        mut checkpoint,
+    } = house;
+    let mut health = announcer.journal().health();
     let mut batch = Vec::with_capacity(BATCH);
-    let mut saved_at = clock.now();
+    let mut saved = clock.now();
     // Since when no batch has emptied the intake, and how much was taken since.
     let mut flood: Option<(EngineTime, usize)> = None;
     loop {
         beat(&status, &engine);
-        let desk = |question, engine: &mut Engine| answer(engine, question, &journal, &clock);
         while health.borrow_and_update().parked {
             status.send_modify(|status| status.pulse = status.pulse.wrapping_add(1));
             // While anything is parked the engine takes no delivery and fires no timer. People are few, so they are
             // answered: a reload may be the remedy. The journal's pulse comes at least once a second.
             tokio::select! {
-                Some(question) = asked.recv() => desk(question, &mut engine),
+                Some(question) = asked.recv() => answer(&mut engine, question, &mut checkpoint, &announcer, &clock),
                 // There will be no room for what it decides any more: the journal has stopped, or all else does.
                 // Dropping the intake answers every waiting ticket "never".
                 changed = health.changed() => if changed.is_err() { return },
@@ -100,11 +117,12 @@ pub async fn evaluate(
             return;
         }
         let now = clock.now();
-        if now.since(saved_at) >= *checkpoint.borrow() {
-            saved_at = now;
+        if now.since(saved) >= checkpoint {
+            saved = now;
             let mut outcome = Outcome::default();
+            engine.set_moment(clock.moment());
             engine.save_windows(&mut outcome);
-            commit(&mut engine, outcome, &journal);
+            commit(&mut engine, outcome, &announcer);
         }
         let idle = engine
             .next_deadline()
@@ -112,7 +130,7 @@ pub async fn evaluate(
         // All are cancel-safe: `recv` and `recv_many` take nothing unless they are the one that completes.
         tokio::select! {
             biased;
-            Some(question) = asked.recv() => desk(question, &mut engine),
+            Some(question) = asked.recv() => answer(&mut engine, question, &mut checkpoint, &announcer, &clock),
             taken = intake.recv_many(&mut batch, BATCH) => {
                 if taken == 0 {
                     // A clean stop remembers what a crash may forget, so that a clean restart changes no event.
@@ -120,67 +138,82 @@ pub async fn evaluate(
                     engine.set_moment(clock.moment());
                     engine.advance(clock.now(), &mut outcome);
                     engine.checkpoint(&mut outcome);
-                    commit(&mut engine, outcome, &journal);
+                    commit(&mut engine, outcome, &announcer);
                     info!("every source has ended; the engine stops");
                     return;
                 }
                 engine.set_moment(clock.moment());
                 for delivery in batch.drain(..) {
-                    take(&mut engine, delivery, &journal, &status);
+                    let evaluated = take(&mut engine, delivery, &announcer, &status);
+                    if let Some(recorder) = &recorder {
+                        recorder.record(evaluated, now);
+                    }
                 }
                 // Once the intake was emptied, or all was taken that fits it, no reading that was there at that time
                 // is still in it: devices that send only late readings hold nobody's deadline back.
                 let (since, count) = flood.take().unwrap_or((now, 0));
                 if taken < BATCH {
-                    advance(&mut engine, now, &journal);
+                    advance(&mut engine, now, &announcer);
                 } else if count + taken > INTAKE_LEN {
-                    advance(&mut engine, since, &journal);
+                    advance(&mut engine, since, &announcer);
                 } else {
                     flood = Some((since, count + taken));
                 }
             }
             () = pin!(tokio::time::sleep(idle)) => {
                 engine.set_moment(clock.moment());
-                advance(&mut engine, clock.now(), &journal);
+                advance(&mut engine, clock.now(), &announcer);
             }
         }
     }
 }
 
-fn advance(engine: &mut Engine, now: EngineTime, journal: &Journal) {
+fn advance(engine: &mut Engine, now: EngineTime, announcer: &Announcer) {
     let mut outcome = Outcome::default();
     engine.advance(now, &mut outcome);
-    commit(engine, outcome, journal);
+    commit(engine, outcome, announcer);
 }
 
-fn take(engine: &mut Engine, delivery: Delivery, journal: &Journal, status: &watch::Sender<Status>) {
+/// Answers with what was evaluated.
+fn take(
+    engine: &mut Engine,
+    delivery: Delivery,
+    announcer: &Announcer,
+    status: &watch::Sender<Status>,
+) -> Vec<Reading> {
     let mut outcome = Outcome::default();
+    let mut evaluated = delivery.readings;
+    let came = evaluated.len();
     let mut refused = 0;
-    for reading in &delivery.readings {
-        if engine.observe(reading, &mut outcome) == Err(Skipped::OverLimit) {
-            refused += 1;
-            status.send_modify(|status| status.refused = Some(reading.device.clone()));
+    evaluated.retain(|reading| match engine.observe(reading, &mut outcome) {
+        Ok(()) => true,
+        Err(skipped) => {
+            if skipped == Skipped::OverLimit {
+                refused += 1;
+                status.send_modify(|status| status.refused = Some(reading.device.clone()));
+            }
+            false
         }
-    }
+    });
     let depends_on = outcome.depends_on;
-    let committed = commit(engine, outcome, journal);
+    let committed = commit(engine, outcome, announcer);
     // What was evaluated, changing something or not, rests on the disk; only a delivery of which nothing was
     // evaluated is answered at once.
-    delivery
-        .ticket
-        .answer(if refused > 0 && refused == delivery.readings.len() {
-            Answer::OverLimit
-        } else {
-            Answer::AfterDurable(committed.map_or(depends_on, |position| position.max(depends_on)))
-        });
+    delivery.ticket.answer(if refused > 0 && refused == came {
+        Answer::OverLimit
+    } else {
+        Answer::AfterDurable(committed.map_or(depends_on, |position| position.max(depends_on)))
+    });
+    evaluated
 }
 
 /// Hands what was decided to the journal, if anything was, and tells the engine where it stands.
-pub(super) fn commit(engine: &mut Engine, outcome: Outcome, journal: &Journal) -> Option<Position> {
+pub(super) fn commit(engine: &mut Engine, mut outcome: Outcome, announcer: &Announcer) -> Option<Position> {
+    announcer.drop_what_is_off(&mut outcome.events);
     if outcome.events.is_empty() && outcome.state.is_empty() {
         return None;
     }
-    let position = journal.append(outcome);
+    let position = announcer.journal().append(outcome);
     engine.committed(position);
     Some(position)
 }
@@ -194,13 +227,20 @@ fn beat(status: &watch::Sender<Status>, engine: &Engine) {
 }
 
 /// Does what is asked.
-fn answer(engine: &mut Engine, asked: Asked, journal: &Journal, clock: &Clock) {
+fn answer(
+    engine: &mut Engine,
+    asked: Asked,
+    checkpoint: &mut Duration,
+    announcer: &Announcer,
+    clock: &Clock,
+) {
     engine.set_moment(clock.moment());
     let mut outcome = Outcome::default();
     match asked {
-        Asked::Reconfigure(setup, answer) => {
+        Asked::Reconfigure(setup, every, answer) => {
+            *checkpoint = every;
             engine.reconfigure(*setup, &mut outcome);
-            let position = commit(engine, outcome, journal).unwrap_or_default();
+            let position = commit(engine, outcome, announcer).unwrap_or_default();
             reply(answer, position);
         }
         Asked::Known(candidates, answer) => {
@@ -209,17 +249,17 @@ fn answer(engine: &mut Engine, asked: Asked, journal: &Journal, clock: &Clock) {
         }
         Asked::Mute(target, length, reason, answer) => {
             engine.mute(target, length, &reason, &mut outcome);
-            let position = commit(engine, outcome, journal).unwrap_or_default();
+            let position = commit(engine, outcome, announcer).unwrap_or_default();
             reply(answer, position);
         }
         Asked::Unmute(target, answer) => {
             engine.unmute(&target, &mut outcome);
-            let position = commit(engine, outcome, journal).unwrap_or_default();
+            let position = commit(engine, outcome, announcer).unwrap_or_default();
             reply(answer, position);
         }
         Asked::Forget(device, answer) => {
             let known = engine.forget(&device, &mut outcome);
-            let position = commit(engine, outcome, journal).unwrap_or_default();
+            let position = commit(engine, outcome, announcer).unwrap_or_default();
             reply(answer, known.then_some(position));
         }
         Asked::Episodes(answer) => {

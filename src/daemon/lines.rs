@@ -12,7 +12,6 @@ use crate::source::{
 };
 
 /// What can be seen of a line.
-#[expect(dead_code, reason = "the watch over the sources comes next")]
 #[derive(Clone, Debug)]
 pub(super) struct View {
     pub(super) name: String,
@@ -46,7 +45,6 @@ impl Lines {
     }
 
     /// Who there is.
-    #[expect(dead_code, reason = "the watch over the sources comes next")]
     pub(super) fn views(&self) -> watch::Receiver<Vec<View>> {
         self.views.subscribe()
     }

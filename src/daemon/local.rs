@@ -3,15 +3,11 @@
 
 use tracing::error;
 
-use super::at_the_end;
 use crate::{
-    event::{Data, Entry, Severity, cloudevents},
+    event::{Data, Entry, Position, Severity, cloudevents},
     hub::Hub,
     journal::{Cursor, Journal, Limit},
 };
-
-/// The topic on the gateway's own door (docs/events.md); fixed, unlike a sink's.
-const TOPIC: &str = "tidegate/{gateway}/events/{event}/{device}";
 
 /// One batch at a time: what a slow board renders in a few milliseconds.
 const BATCH: Limit = Limit {
@@ -19,11 +15,17 @@ const BATCH: Limit = Limit {
     bytes: 256 * 1024,
 };
 
-/// Publishes every event that becomes durable from now on. Ends when the journal does.
-pub(super) async fn serve(journal: Journal, hub: Hub) {
+/// Publishes every event behind `end`: also what was durable before this began, such as a damage that opening told.
+/// Ends when the journal does.
+pub(super) async fn serve(journal: Journal, end: Position, hub: Hub) {
     let mut durable = journal.durable();
-    let mut cursor = at_the_end(*durable.borrow_and_update());
+    let mut cursor = Cursor {
+        position: end,
+        ..Cursor::default()
+    };
     loop {
+        // Seen before the read: what becomes durable during it is told again.
+        durable.borrow_and_update();
         match journal.read_after(cursor, BATCH).await {
             Ok(entries) if entries.is_empty() => {
                 if durable.changed().await.is_err() {
@@ -35,7 +37,7 @@ pub(super) async fn serve(journal: Journal, hub: Hub) {
                     log(&entry);
                     let previous = crate::event::Sequence(entry.sequence.0.saturating_sub(1));
                     hub.publish_event(
-                        &cloudevents::topic(TOPIC, &entry),
+                        &cloudevents::topic(cloudevents::topic::DOOR, &entry),
                         cloudevents::render(&entry, previous),
                     );
                     cursor = Cursor {
@@ -60,5 +62,94 @@ fn log(entry: &Entry) {
     {
         let data = serde_json::to_string(data).unwrap_or_default();
         error!(epoch = %entry.epoch, sequence = entry.sequence.0, "{}: {data}", draft.name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::{
+        event::{
+            Epoch, Event, Origin, Sequence,
+            gateway::{self, EventsDiscarded, GatewayAlive, Recorded, StorageDamaged},
+        },
+        time::{Clock, EngineTime},
+    };
+
+    fn entry<F: Recorded>(fact: &F) -> Entry {
+        let origin = Origin {
+            gateway: "gw".into(),
+            source: "urn:tidegate:gateway:gw".into(),
+            labels: crate::event::Labels::new(),
+            version: "0".into(),
+        };
+        Entry {
+            position: Position(1),
+            epoch: Epoch(42),
+            sequence: Sequence(7),
+            event: Arc::new(Event {
+                draft: gateway::draft(fact, "gw", EngineTime(1)),
+                origin: Arc::new(origin),
+                recorded: Clock::system().moment(),
+            }),
+        }
+    }
+
+    /// What is logged of it.
+    fn logged(entry: &Entry) -> String {
+        #[derive(Clone, Default)]
+        struct Kept(Arc<Mutex<Vec<u8>>>);
+        impl std::io::Write for Kept {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.lock().unwrap().write(bytes)
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let kept = Kept::default();
+        let into = kept.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || into.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || log(entry));
+        String::from_utf8(kept.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn what_was_lost_or_damaged_is_in_the_log_with_what_and_where() {
+        let said = logged(&entry(&EventsDiscarded {
+            epoch: Epoch(42).to_string(),
+            sinks: vec!["cloud".to_owned()],
+            ranges: vec![(3, 5)],
+            count: 3,
+            reason: "journal-full".to_owned(),
+        }));
+        assert!(said.contains("ERROR") && said.contains("sequence=7"), "{said}");
+        let data = r#"{"count":3,"epoch":"000000000001a","ranges":[[3,5]],"reason":"journal-full","sinks":["cloud"]}"#;
+        assert!(said.contains(&format!("EventsDiscarded: {data}")), "{said}");
+        let said = logged(&entry(&StorageDamaged {
+            file: "0001.seg".to_owned(),
+            from: 10,
+            to: 20,
+        }));
+        assert!(
+            said.contains(r#"StorageDamaged: {"file":"0001.seg","from":10,"to":20}"#),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn a_sign_of_life_is_not_in_the_log() {
+        let alive = GatewayAlive {
+            epoch: Epoch(42).to_string(),
+            last_sequence: 1,
+            active_episodes: 0,
+            backlog: 0,
+        };
+        assert_eq!(logged(&entry(&alive)), "");
     }
 }

@@ -11,11 +11,12 @@ use super::uplinks::Loaded;
 use crate::{
     config::{Config, Gateway, Report},
     control::Reloaded,
+    event::Position,
 };
 
-/// Somebody wants the configuration to be read again.
+/// Somebody wants the configuration to be read again. What it changed is on the disk when the position is.
 #[derive(Debug)]
-pub(super) struct Reload(pub(super) oneshot::Sender<Result<Reloaded, Refused>>);
+pub(super) struct Reload(pub(super) oneshot::Sender<Result<(Reloaded, Position), Refused>>);
 
 /// Why a configuration was not applied: the report.
 #[derive(Debug)]
@@ -84,6 +85,8 @@ fn applicable(old: &Config, new: Config) -> (Config, Vec<String>) {
         "[journal] state-delay",
     );
     config.journal = old.journal.clone();
+    keep(config.recorder != old.recorder, "[recorder]");
+    config.recorder = old.recorder;
     match (&mut config.mqtt, &old.mqtt) {
         (Some(door), Some(running)) => {
             if keep(door.listen != running.listen, "[mqtt] listen") {

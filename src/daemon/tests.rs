@@ -2,10 +2,12 @@
 
 use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
+use tokio::sync::watch;
+
 use super::*;
 use crate::{
     event::{Data, Draft, Sequence, Severity},
-    journal::{Limit, Settings, WhenFull, storage::simulated::Simulated},
+    journal::{Cursor, Limit, Settings, WhenFull, storage::simulated::Simulated},
     reading::{DeviceId, Metric, Reading, Value},
     rule::engine::Setup,
     source::{Delivery, Ticket},
@@ -110,6 +112,19 @@ fn journal(when_full: WhenFull) -> (Journal, Recovered, journal::Running) {
     Journal::open_on(Simulated::default().mount(), &settings, owner, Clock::system()).unwrap()
 }
 
+fn announcer(journal: &Journal) -> Announcer {
+    Announcer::new(journal.clone(), Clock::system(), "gw".into(), &[])
+}
+
+fn house(journal: &Journal, clock: Clock) -> evaluate::House {
+    evaluate::House {
+        announcer: announcer(journal),
+        recorder: None,
+        clock,
+        checkpoint: Duration::from_mins(1),
+    }
+}
+
 async fn is_healthy(journal: &Journal, what: impl FnMut(&journal::Health) -> bool) {
     let mut health = journal.health();
     let found = timeout(PATIENCE, health.wait_for(what)).await;
@@ -140,7 +155,7 @@ async fn a_heartbeat_is_recorded_when_there_is_room_and_not_while_the_journal_is
     let stop = CancellationToken::new();
     let beat = || pulse::Beat {
         journal: journal.clone(),
-        announcer: Announcer::new(journal.clone(), Clock::system(), "gw".into(), &[]),
+        announcer: announcer(&journal),
         engine: watch::channel(evaluate::Status::default()).1,
         uplinks: watch::channel(Vec::new()).1,
         epoch: recovered.epoch,
@@ -202,9 +217,7 @@ async fn a_stop_does_not_wait_for_room_in_a_parked_journal() {
         engine,
         deliveries,
         mpsc::channel(1).1,
-        journal,
-        clock,
-        watch::channel(PATIENCE).1,
+        house(&journal, clock),
         status,
     );
     timeout(PATIENCE, evaluation).await.expect("it ends");
@@ -258,9 +271,7 @@ async fn flood_with_late_readings(burst: i64) {
         engine,
         deliveries,
         mpsc::channel(1).1,
-        journal.clone(),
-        clock,
-        watch::channel(PATIENCE).1,
+        house(&journal, clock),
         status,
     );
     let mut evaluation = pin!(tokio::task::unconstrained(evaluation));

@@ -16,7 +16,7 @@ pub use topic::topic;
 mod data;
 #[cfg(test)]
 mod tests;
-mod topic;
+pub mod topic;
 
 /// `dataschema` of a rule's event.
 pub const RULE_SCHEMA: &str = "urn:tidegate:schema:rule-event:1";
@@ -161,7 +161,8 @@ fn properties(attributes: &Attributes<'_>) -> Vec<(String, String)> {
 }
 
 /// Text and number as in the CloudEvents severity extension's table.
-fn severity(severity: Severity) -> (&'static str, u8) {
+#[must_use]
+pub fn severity(severity: Severity) -> (&'static str, u8) {
     match severity {
         Severity::Info => ("INFO", 9),
         Severity::Warning => ("WARN", 13),

@@ -61,7 +61,7 @@ impl Identity {
         Ok(Self::decode(&bytes))
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
         if !bytes.starts_with(MAGIC) {
             return None;
         }

@@ -124,6 +124,7 @@ pub(super) fn open(
         epoch: found.identity.epoch,
         first,
         last: found.image.sequence,
+        end: found.image.last,
         clean: found.image.clean,
         findings,
         unsynchronised,

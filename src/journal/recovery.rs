@@ -25,6 +25,7 @@ use crate::{
 use super::{
     Cursor, Error,
     frame::{self, Blob, Change, Header, Kind, Move, Note, Skipped, TORN_TAIL, Told},
+    retention::segment_size,
     segment::{FRAMES, Segment, SegmentHeader, Step},
     snapshot::{Opened, Slots, Snapshot},
     storage::{File, Storage, read_around},
@@ -467,7 +468,9 @@ impl Image {
         if is_gone {
             let largest = segments.iter().map(|segment| segment.size);
             let largest = largest.chain(self.spares.iter().map(|spare| spare.size)).max();
-            self.end_unprovable(segment, 0, kept, snapshot, largest.unwrap_or(FRAMES));
+            // Where no file tells, the largest that is made.
+            let room = largest.unwrap_or_else(|| segment_size(u64::MAX));
+            self.end_unprovable(segment, 0, kept, snapshot, room);
         }
         self.sequence = self.sequence.max(newest.sequence).max(kept);
         self.last = self.last.max(newest.position);

@@ -70,7 +70,7 @@ pub trait Storage: Send + Sync + fmt::Debug {
 pub struct Disk;
 
 #[derive(Debug)]
-struct DiskFile(fs::File);
+pub(super) struct DiskFile(pub(super) fs::File);
 
 impl File for DiskFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {

@@ -30,12 +30,15 @@ use super::{Intake, Stamps};
 use crate::{decode::Decoder, event::Position, hub::Hub, journal::Health};
 
 pub mod auth;
+pub mod presence;
 mod serve;
 pub mod session;
+mod taking;
 pub mod topics;
 mod troubles;
 pub mod wire;
 
+use presence::Presence;
 use troubles::Troubles;
 
 /// `[mqtt]`.
@@ -176,21 +179,31 @@ struct Shared {
     health: watch::Receiver<Health>,
     stamps: Arc<Stamps>,
     counters: Arc<Counters>,
+    presence: Presence,
     shutdown: CancellationToken,
     strangers: Strangers,
     quiet: Quiet,
     troubles: Troubles,
 }
 
-/// Changes a door that is served.
+/// Changes and looks at a door that is served.
 #[derive(Clone, Debug)]
-pub struct Handle(Arc<RwLock<Arc<Settings>>>);
+pub struct Handle {
+    settings: Arc<RwLock<Arc<Settings>>>,
+    presence: Presence,
+}
 
 impl Handle {
+    /// Who is connected.
+    #[must_use]
+    pub fn presence(&self) -> Presence {
+        self.presence.clone()
+    }
+
     /// From now on every publish is read by these tables, and new connections have these bounds. Nobody is
     /// disconnected. Where the door listens does not change.
     pub fn reconfigure(&self, settings: Settings) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
     }
 }
 
@@ -230,6 +243,7 @@ impl Door {
             health,
             stamps,
             counters: Arc::default(),
+            presence: Presence::default(),
             shutdown: CancellationToken::new(),
             strangers: Strangers::default(),
             quiet: Quiet::default(),
@@ -259,7 +273,10 @@ impl Door {
     /// For when [`Door::run`] has taken the door. Keeps nothing open: neither the door nor the intake.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle(Arc::clone(&self.shared.settings))
+        Handle {
+            settings: Arc::clone(&self.shared.settings),
+            presence: self.shared.presence.clone(),
+        }
     }
 
     /// Serves until `shutdown`; then stops listening, lets every connection answer what it owes, and

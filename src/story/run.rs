@@ -38,12 +38,12 @@ pub struct Interruption {
 }
 
 /// The gateway of a story.
-struct Gateway {
+pub(super) struct Gateway {
     rules: Arc<Rules>,
     engine: Engine,
     /// What the disk has.
     saved: BTreeMap<Vec<u8>, Vec<u8>>,
-    said: Vec<Said>,
+    pub said: Vec<Said>,
     commits: u64,
     /// This boot, and when its clock read zero.
     boot: u128,
@@ -105,7 +105,7 @@ impl Story {
 }
 
 impl Gateway {
-    fn new(story: &Story) -> Self {
+    pub fn new(story: &Story) -> Self {
         let (boot, wall) = (1, story.start.0);
         let moment = Moment {
             boot_id: BootId(boot),
@@ -147,7 +147,7 @@ impl Gateway {
     }
 
     /// Time goes by: every deadline before `at` fires, each at its own time. One at `at` waits for the readings there.
-    fn pass(&mut self, at: At) {
+    pub fn pass(&mut self, at: At) {
         loop {
             let due = self.engine.next_deadline().map(|due| At(due.0 + self.booted.0));
             let next = due.map_or(self.next_checkpoint, |due| due.min(self.next_checkpoint));
@@ -174,7 +174,7 @@ impl Gateway {
     }
 
     /// All deadlines up to `at`, those at it too.
-    fn settle(&mut self, at: At) {
+    pub fn settle(&mut self, at: At) {
         let mut out = Outcome::default();
         self.engine.set_moment(self.moment(at));
         self.engine.advance(self.boot_clock(at), &mut out);
@@ -182,7 +182,7 @@ impl Gateway {
     }
 
     /// Does what the step tells; answers when it is done.
-    fn obey(&mut self, act: &Act, at: At) -> At {
+    pub fn obey(&mut self, act: &Act, at: At) -> At {
         match act {
             Act::Pass => at,
             Act::Tell {

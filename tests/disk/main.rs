@@ -12,6 +12,8 @@
 
 #[path = "../gateway/cloud.rs"]
 mod cloud;
+#[path = "../contract/mod.rs"]
+mod contract;
 #[path = "../gateway/device.rs"]
 mod device;
 mod needs_root;

@@ -9,7 +9,7 @@ use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
 use serde_json::Value;
 use tokio::{sync::Notify, task::JoinSet, time::timeout};
 
-use super::{PATIENCE, text};
+use super::{PATIENCE, contract, text};
 
 pub(crate) struct Cloud {
     seen: Arc<Mutex<Vec<Value>>>,
@@ -19,13 +19,14 @@ pub(crate) struct Cloud {
 
 impl Cloud {
     pub(crate) async fn subscribe(port: u16) -> Self {
-        let mut options = MqttOptions::new(format!("cloud-{port}"), "127.0.0.1", port);
+        Self::subscribe_to(port, "tidegate/+/events/#").await
+    }
+
+    pub(crate) async fn subscribe_to(port: u16, filter: &str) -> Self {
+        let mut options = MqttOptions::new(format!("cloud-{filter}"), "127.0.0.1", port);
         options.set_max_packet_size(1 << 20, 1 << 20);
         let (client, mut events) = AsyncClient::new(options, 16);
-        client
-            .subscribe("tidegate/+/events/#", QoS::AtLeastOnce)
-            .await
-            .expect("queued");
+        client.subscribe(filter, QoS::AtLeastOnce).await.expect("queued");
         let (seen, news) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Notify::new()));
         let (tell, subscribed) = tokio::sync::oneshot::channel();
         let mut pump = JoinSet::new();
@@ -156,6 +157,19 @@ impl Cloud {
                 missing.is_empty(),
                 "missing and unexplained: {missing:?} of {highest}"
             );
+        }
+    }
+}
+
+impl Drop for Cloud {
+    /// Whatever came, asked for or not, is an event of the contract.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.seen
+                .lock()
+                .expect("not poisoned")
+                .iter()
+                .for_each(contract::check);
         }
     }
 }

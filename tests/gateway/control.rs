@@ -156,6 +156,39 @@ async fn a_hangup_reloads_and_what_was_applied_is_the_last_good_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_mistake_in_an_included_file_does_not_stop_a_gateway_that_ran_with_it() {
+    let broker = Mosquitto::start().await;
+    let cloud = Cloud::subscribe(broker.port).await;
+    let site = Site::new().uplink(broker.port, "5");
+    let gateway = Gateway::start(&site).await;
+    let rules = site.config().with_file_name("frost.toml");
+    let frost = "[[rule]]\nevent = \"FrostDanger\"\nmetric = \"temperature\"\nbelow = 6.0\nclear = 8.0\n";
+    std::fs::write(&rules, frost).expect("written");
+    site.edit(&[("\n[gateway]", "include = [\"fr*.toml\"]\n[gateway]")]);
+    gateway.signal(rustix::process::Signal::HUP);
+    let changed = cloud.wait_for(is("ConfigurationChanged")).await;
+    assert_eq!(
+        changed["data"]["changed"],
+        json!(["[[rule]] frost-danger: added"])
+    );
+    gateway.stop().await;
+
+    std::fs::write(&rules, frost.replace("8.0", "4.0")).expect("written");
+    let gateway = Gateway::start(&site).await;
+    let rejected = cloud.wait_for(is("ConfigurationRejected")).await;
+    let report = rejected["data"]["report"].as_str().unwrap_or_default();
+    assert!(
+        report.contains("frost.toml:5: rule \"FrostDanger\": clear = 4 is below the threshold 6"),
+        "{report}"
+    );
+    let mut device = Device::new(Version::V5, QoS::AtLeastOnce, gateway.door, "thermostat-7");
+    device.publish_until_acknowledged(&[r#"{"temp": 5.0}"#]).await;
+    let raised = cloud.wait_for(of_rule("FrostDanger")).await;
+    assert_eq!(raised["data"]["rule"]["params"]["clear"], 8.0);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_sink_that_a_reload_takes_away_and_brings_back_goes_on_where_it_was() {
     let broker = Mosquitto::start().await;
     let cloud = Cloud::subscribe(broker.port).await;
@@ -189,7 +222,6 @@ async fn a_sink_that_a_reload_takes_away_and_brings_back_goes_on_where_it_was() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "the engine does not mute, forget and list yet"]
 async fn what_is_active_is_listed_and_recorded_for_who_lost_it() {
     let broker = Mosquitto::start().await;
     let cloud = Cloud::subscribe(broker.port).await;
@@ -252,7 +284,6 @@ async fn what_is_active_is_listed_and_recorded_for_who_lost_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "the engine does not mute, forget and list yet"]
 async fn a_mute_clears_what_is_open_raises_nothing_and_raises_again_when_it_ends() {
     let broker = Mosquitto::start().await;
     let cloud = Cloud::subscribe(broker.port).await;
@@ -322,7 +353,6 @@ async fn a_mute_clears_what_is_open_raises_nothing_and_raises_again_when_it_ends
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "the engine does not mute, forget and list yet"]
 async fn a_forgotten_device_is_cleared_and_a_name_that_is_none_is_told() {
     let broker = Mosquitto::start().await;
     let cloud = Cloud::subscribe(broker.port).await;

@@ -4,12 +4,17 @@
 #![expect(clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod cloud;
+#[path = "../contract/mod.rs"]
+mod contract;
 mod control;
 mod device;
 mod hostile;
 mod kill;
+mod own_events;
 mod parts;
 mod receivers;
+mod recorder;
+mod sdks;
 mod service;
 mod wall_clock;
 

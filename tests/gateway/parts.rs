@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Write,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Stdio,
     sync::{
         Arc,
@@ -13,7 +13,7 @@ use std::{
 
 use tokio::{
     io::AsyncWriteExt,
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UnixStream},
     process::{Child, Command},
     sync::Notify,
     task::JoinSet,
@@ -43,6 +43,19 @@ async fn open(port: u16, child: &mut Child) {
     timeout(PATIENCE, trying).await.expect("it listens in time");
 }
 
+/// Waits until somebody answers at the control socket: a killed gateway leaves a file behind.
+async fn answers(socket: &Path, child: &mut Child) {
+    let trying = async {
+        while UnixStream::connect(socket).await.is_err() {
+            if let Ok(Some(status)) = child.try_wait() {
+                panic!("ended before it could be asked: {status}");
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, trying).await.expect("it answers in time");
+}
+
 pub(crate) struct Mosquitto {
     pub(crate) port: u16,
     _process: Child,
@@ -51,10 +64,15 @@ pub(crate) struct Mosquitto {
 
 impl Mosquitto {
     pub(crate) async fn start() -> Self {
+        Self::start_with_queues_of(0).await
+    }
+
+    /// One that keeps no more than this for a client that is away; 0: everything.
+    pub(crate) async fn start_with_queues_of(most: usize) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let port = free_port().await;
         let file = folder.path().join("mosquitto.conf");
-        let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n");
+        let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages {most}\n");
         std::fs::write(&file, text).expect("written");
         let program = [
             "/usr/sbin/mosquitto",
@@ -62,7 +80,7 @@ impl Mosquitto {
             "/opt/homebrew/sbin/mosquitto",
         ]
         .into_iter()
-        .find(|path| std::path::Path::new(path).exists())
+        .find(|path| Path::new(path).exists())
         .unwrap_or("mosquitto");
         let mut process = Command::new(program)
             .arg("-c")
@@ -180,6 +198,13 @@ impl Site {
         self
     }
 
+    /// More keys of the sink, right behind [`Site::uplink`].
+    pub(crate) fn sink(mut self, keys: &str) -> Self {
+        self.tables += keys;
+        self.tables.push('\n');
+        self
+    }
+
     /// More keys of the one rule.
     pub(crate) fn rule(mut self, keys: &str) -> Self {
         self.rule += keys;
@@ -192,7 +217,19 @@ impl Site {
         self
     }
 
-    pub(crate) fn serial(mut self, port: &std::path::Path) -> Self {
+    /// More tables.
+    pub(crate) fn tables(mut self, text: &str) -> Self {
+        self.tables += text;
+        self.tables.push('\n');
+        self
+    }
+
+    pub(crate) fn recorder(mut self, max_bytes: &str) -> Self {
+        _ = writeln!(self.tables, "[recorder]\nmax-bytes = \"{max_bytes}\"");
+        self
+    }
+
+    pub(crate) fn serial(mut self, port: &Path) -> Self {
         _ = write!(
             self.tables,
             "[[serial]]\nname = \"boiler\"\nport = \"{}\"\nbaud = 9600\nformat = \"json\"\ndevice = \"boiler\"\n\
@@ -326,6 +363,7 @@ impl Gateway {
         let door = *site.door.get().expect("set above");
         let mut process = command.spawn().expect("it starts");
         open(door, &mut process).await;
+        answers(&site.folder.path().join("control.sock"), &mut process).await;
         Self { door, process }
     }
 
@@ -371,7 +409,7 @@ pub(crate) struct Adapter {
 }
 
 impl Adapter {
-    pub(crate) fn plug_in(port: &std::path::Path) -> Self {
+    pub(crate) fn plug_in(port: &Path) -> Self {
         let socat = Command::new("socat")
             .arg("-u")
             .arg("STDIN")

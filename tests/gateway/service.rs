@@ -152,7 +152,7 @@ async fn a_heartbeat_says_where_the_gateway_stands() {
     let gateway = Gateway::start(&site).await;
     let alive = |event: &serde_json::Value| event["type"] == "io.tidegate.gateway.GatewayAlive";
     cloud
-        .wait_until(|events| events.iter().filter(|event| alive(event)).count() >= 2)
+        .wait_until(|events| events.iter().filter(|event| alive(event)).count() >= 3)
         .await;
     gateway.stop().await;
     let beats: Vec<_> = cloud.distinct().into_iter().filter(alive).collect();
@@ -163,4 +163,10 @@ async fn a_heartbeat_says_where_the_gateway_stands() {
     // Nothing else happens: the first beat comes after GatewayStarted and ActiveAlarms, the second after the first.
     let last = |beat: &serde_json::Value| beat["data"]["last_sequence"].as_u64();
     assert_eq!((last(&beats[0]), last(&beats[1])), (Some(2), Some(3)));
+    let at = |beat: &serde_json::Value| -> jiff::Timestamp {
+        let time = beat["time"].as_str().expect("a time");
+        time.parse().expect("RFC 3339")
+    };
+    let two = at(&beats[2]).duration_since(at(&beats[0]));
+    assert!(two.as_millis() >= 1_990, "three beats within {two}, one a second");
 }

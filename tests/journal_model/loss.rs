@@ -55,6 +55,23 @@ fn numbers_of_a_segment_that_vanished_after_a_kill_never_come_again() {
 }
 
 #[test]
+fn when_every_segment_vanished_all_that_they_can_have_held_is_named() {
+    let disk = Simulated::default();
+    let open = Open::new(&disk);
+    open.commit(&["a", "b"], &[]);
+    open.commit(&["c"], &[]);
+    let before = ids(&open.read_all());
+    open.kill(&disk);
+    for path in segment_files(&disk) {
+        disk.put_content(&path, None);
+    }
+    let new = settle(&Open::new(&disk));
+    assert!(ids(&new).is_disjoint(&before), "a number came again");
+    let (_, told) = account(&new);
+    assert!(told.iter().any(|(from, to)| *from == 1 && *to >= 3), "{told:?}");
+}
+
+#[test]
 fn numbers_of_a_newest_segment_that_vanished_later_never_come_again() {
     let disk = Simulated::default();
     let open = Open::new(&disk);

@@ -11,6 +11,8 @@
 
 mod composed;
 mod conditions;
+#[path = "../contract/mod.rs"]
+mod contract;
 mod hushes;
 mod memory;
 mod restarts;

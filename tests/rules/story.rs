@@ -13,6 +13,8 @@ use tidegate::{
     time::{BootId, ClockQuality, EngineTime, Moment, Timestamp},
 };
 
+use super::contract;
+
 /// A gateway without clocks: engine, what the journal would have, and all that was said.
 pub(crate) struct Story {
     pub(crate) setup: Setup,
@@ -133,6 +135,7 @@ impl Story {
                 }
             }
         }
+        out.events.iter().for_each(contract::check_draft);
         self.said.extend(out.events);
         self.commits += 1;
         self.engine.committed(Position(self.commits));

@@ -4,6 +4,8 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "../contract/mod.rs"]
+mod contract;
 mod rig;
 
 use std::time::Duration;

@@ -19,6 +19,8 @@ use tidegate::{
     time::{BootId, Clock, EngineTime, Simulated, Timestamp},
 };
 
+use super::contract;
+
 /// 2027-01-15T08:00:00Z.
 pub(crate) const NOON: Timestamp = Timestamp(1_800_000_000_000_000);
 pub(crate) const HOUR: Duration = Duration::from_secs(3_600);
@@ -230,7 +232,9 @@ impl Run {
             cursor.position = last.position;
             events.extend(entries.iter().map(|entry| {
                 let rendered = cloudevents::render(entry, Sequence(0));
-                serde_json::from_slice::<Json>(&rendered).unwrap()
+                let event = serde_json::from_slice::<Json>(&rendered).unwrap();
+                contract::check(&event);
+                event
             }));
         }
     }

@@ -5,14 +5,22 @@ use crate::{
     reading::Metric,
 };
 
+/// The topic on the gateway's own door (docs/events.md); fixed, unlike a sink's.
+pub const DOOR: &str = "tidegate/{gateway}/events/{event}/{device}";
 /// What stands in a topic for a metric or a transition that an event has not: an empty level would be lost
 /// on many a reader.
-const ABSENT: &str = "none";
+pub const ABSENT: &str = "none";
 
 /// The topic of an event: `{gateway} {event} {device} {metric} {severity} {transition}` filled in. What a
 /// topic cannot hold (`/`, `+`, `#`, control characters) becomes `_`, so a name is always exactly one level.
 #[must_use]
 pub fn topic(template: &str, entry: &Entry) -> String {
+    fill(template, |key| Some(placeholder(key, &entry.event)))
+}
+
+/// The same with what `value` says of each placeholder; one of which it says nothing stays in its braces.
+#[must_use]
+pub fn fill<'v>(template: &str, value: impl Fn(&str) -> Option<&'v str>) -> String {
     let mut topic = String::with_capacity(template.len() + 64);
     let mut rest = template;
     while let Some((literal, tail)) = rest.split_once('{') {
@@ -22,7 +30,10 @@ pub fn topic(template: &str, entry: &Entry) -> String {
             rest = tail;
             continue;
         };
-        push_level(&mut topic, placeholder(key, &entry.event));
+        match value(key) {
+            Some(level) => push_level(&mut topic, level),
+            None => topic.extend(["{", key, "}"]),
+        }
         rest = after;
     }
     topic.push_str(rest);
@@ -44,15 +55,20 @@ fn placeholder<'a>(key: &str, event: &'a Event) -> &'a str {
             Data::Gateway(_) => ABSENT,
         },
         "severity" => draft.severity.as_str(),
-        "transition" => match draft.transition {
-            Some(Transition::Raised) => "raised",
-            Some(Transition::Reminded) => "reminded",
-            Some(Transition::Changed) => "changed",
-            Some(Transition::Cleared) => "cleared",
-            None => ABSENT,
-        },
+        "transition" => draft.transition.map_or(ABSENT, transition),
         // The configuration has refused any other key.
         _ => "",
+    }
+}
+
+/// As topics and the attribute write it.
+#[must_use]
+pub fn transition(transition: Transition) -> &'static str {
+    match transition {
+        Transition::Raised => "raised",
+        Transition::Reminded => "reminded",
+        Transition::Changed => "changed",
+        Transition::Cleared => "cleared",
     }
 }
 

@@ -4,14 +4,7 @@
 //! outlives the connection; and none outlasts a stop. Nobody else waits for a connection, but the one that
 //! takes its session over.
 
-use std::{
-    future::poll_fn,
-    net::SocketAddr,
-    pin::pin,
-    sync::{Arc, PoisonError},
-    task::Poll,
-    time::Duration,
-};
+use std::{future::poll_fn, net::SocketAddr, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use bytes::BytesMut;
 use tokio::{
@@ -22,17 +15,17 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Settings, Shared, auth, count,
+    Shared, auth, count,
+    presence::Here,
     session::{Accepted, Bounds, Counted, End, MAX_UNSENT, Session, Step},
-    topics::{self, Match},
+    topics,
     troubles::Trouble,
     wire::{Connect, Filter, Version, reason},
 };
 use crate::{
     event::Position,
     hub::{Attach, Attachment, Grant, Key, MAX_ABSENCE, Mailbox, Message, Will},
-    reading::{DeviceId, Reading},
-    source::{Answer, Answers, Delivery, STOP_GRACE, Ticket},
+    source::{Answer, Answers, Delivery, STOP_GRACE},
     time::EngineTime,
 };
 
@@ -98,6 +91,8 @@ struct Connection<'a> {
     attachment: Option<Attachment>,
     key: Option<Key>,
     will: Option<Will>,
+    /// The device whose connection this is, if its name is usable.
+    here: Option<Here>,
     /// A publish that the engine or the journal has no room for: nothing is read meanwhile.
     held: Option<Held>,
     over: Option<End>,
@@ -141,6 +136,7 @@ impl<'a> Connection<'a> {
             attachment: None,
             key: None,
             will: None,
+            here: None,
             held: None,
             over: None,
             stopping: false,
@@ -442,6 +438,9 @@ impl<'a> Connection<'a> {
             delay: Duration::from_secs(will.delay.into()),
         });
         tracing::debug!(peer = %self.peer, client = %key.client, "client connected");
+        let name = key.user.as_deref().unwrap_or(&key.client);
+        let device = topics::device(&self.shared.settings(), name);
+        self.here = device.map(|device| self.shared.presence.enter(device));
         self.key = Some(key);
         self.attachment = Some(attachment);
     }
@@ -634,83 +633,6 @@ impl<'a> Connection<'a> {
         if let (Some(message), Some(key)) = (said, &self.key) {
             self.shared.publish_will(key.user.as_deref(), message);
         }
-    }
-}
-
-impl Shared {
-    pub(super) fn settings(&self) -> Arc<Settings> {
-        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// The readings of a publish, stamped; none: its payload is not what its table says.
-    fn readings(&self, user: Option<&str>, message: &Message, arrived: EngineTime) -> Option<Vec<Reading>> {
-        let settings = self.settings();
-        let Some(found) = topics::find(&settings.readings, &message.topic) else {
-            // It was held, and meanwhile its table was taken away.
-            return Some(Vec::new());
-        };
-        let readings = self.decoded(&settings, &found, user, message, arrived);
-        if let Err(trouble) = &readings {
-            count(&self.counters.undecodable);
-            let name = found.device.or(user);
-            let device = name.and_then(|name| topics::device(&settings, name));
-            let device = device.as_ref().map(DeviceId::as_str);
-            self.troubles.arose(device, &message.topic, trouble);
-        }
-        readings.ok()
-    }
-
-    fn decoded(
-        &self,
-        settings: &Settings,
-        found: &Match<'_>,
-        user: Option<&str>,
-        message: &Message,
-        arrived: EngineTime,
-    ) -> Result<Vec<Reading>, Trouble> {
-        let decoder = &found.table.decoder;
-        let decoded = decoder.decode(&message.payload).map_err(Trouble::Undecodable)?;
-        let own = decoded.time;
-        let stamp = self.stamps.stamp_arrived(own, arrived);
-        let (readings, rejected) =
-            topics::readings(settings, found, user, decoded, stamp).ok_or(Trouble::Nameless)?;
-        let rejected = u64::try_from(rejected).unwrap_or(u64::MAX);
-        self.counters
-            .rejected_values
-            .fetch_add(rejected, std::sync::atomic::Ordering::Relaxed);
-        let untimed = match own {
-            // The device's own time counts; or it tells none and nobody expects it to.
-            Some(_) if stamp.1 => None,
-            None => decoder.time.is_some().then_some(Trouble::NoTime),
-            Some(own) => self.stamps.off_by(own).map(Trouble::OffTime),
-        };
-        if let (Some(trouble), Some(reading)) = (untimed, readings.first()) {
-            count(&self.counters.untimed);
-            self.troubles
-                .arose(Some(reading.device.as_str()), &message.topic, &trouble);
-        }
-        Ok(readings)
-    }
-
-    /// A will is a publish that nobody waits for: evaluated if there is room, and handed to subscribers.
-    pub(super) fn publish_will(&self, user: Option<&str>, message: Message) {
-        count(&self.counters.wills);
-        if topics::find(&self.settings().readings, &message.topic).is_some() {
-            let taken = !self.health.borrow().parked
-                && self.intake.try_reserve().is_ok_and(|permit| {
-                    let readings = self.readings(user, &message, self.stamps.arrived());
-                    let readings = readings.unwrap_or_default();
-                    permit.send(Delivery {
-                        readings,
-                        ticket: Ticket::unclaimed(),
-                    });
-                    true
-                });
-            if !taken {
-                count(&self.counters.wills_not_evaluated);
-            }
-        }
-        self.hub.publish(message, None);
     }
 }
 

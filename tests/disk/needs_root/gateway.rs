@@ -21,7 +21,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    PATIENCE, cuts,
+    PATIENCE, contract, cuts,
     device::{Device, Version},
     ended, moments, open_with,
     parts::{Gateway, Mosquitto, Site},
@@ -163,6 +163,7 @@ async fn listen(port: u16, disk: Arc<Recorder>, delivered: Arc<Mutex<Vec<(usize,
     while let Ok(event) = events.poll().await {
         if let Event::Incoming(Packet::Publish(publish)) = event {
             let event = serde_json::from_slice(&publish.payload).expect("an event is JSON");
+            contract::check(&event);
             delivered.lock().expect("not poisoned").push((disk.now(), event));
         }
     }

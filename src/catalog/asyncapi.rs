@@ -1,0 +1,194 @@
+//! The catalog as an AsyncAPI 3.0 document. JSON, which is YAML too: tools for either read it.
+
+use serde_json::{Map, Value as Json, json};
+
+use super::{Catalog, Described, Level, Outlet, schemas, words};
+use crate::event::{
+    cloudevents::{Encoding, Form, Mode, topic},
+    schema::user_properties,
+};
+
+/// One channel for each topic of each outlet, one message for each event in each form that is in use.
+#[must_use]
+pub fn asyncapi(catalog: &Catalog) -> Json {
+    let mut document = Document::default();
+    for outlet in &catalog.outlets {
+        document.outlet(catalog, outlet);
+    }
+    json!({
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": format!("Events of {}", catalog.gateway),
+            "version": catalog.version,
+            "description": "What this gateway can say, from its configuration. CloudEvents 1.0; docs/events.md of \
+                            tidegate is the contract. Receivers ignore what they do not know.",
+        },
+        "defaultContentType": content_type(Form::default()),
+        "servers": document.servers,
+        "channels": document.channels,
+        "operations": document.operations,
+        "components": { "messages": document.messages, "schemas": schemas(catalog) },
+    })
+}
+
+#[derive(Default)]
+struct Document {
+    servers: Map<String, Json>,
+    channels: Map<String, Json>,
+    operations: Map<String, Json>,
+    messages: Map<String, Json>,
+}
+
+impl Document {
+    fn outlet(&mut self, catalog: &Catalog, outlet: &Outlet) {
+        let server = json!({
+            "host": outlet.host,
+            "protocol": if outlet.tls { "secure-mqtt" } else { "mqtt" },
+            "protocolVersion": outlet.version,
+            "description": outlet.about,
+        });
+        self.servers.insert(outlet.key.clone(), server);
+        for (address, events) in by_address(catalog, outlet) {
+            let key = match events.as_slice() {
+                [one] => format!("{}.{}", outlet.key, one.name),
+                _ => self.free(&format!("{}.events", outlet.key)),
+            };
+            self.channel(&key, &address, outlet, &events);
+        }
+    }
+
+    /// `cloud.events`; with another topic for several events, `cloud.events-2`.
+    fn free(&self, key: &str) -> String {
+        let taken = |key: &String| self.channels.contains_key(key);
+        let numbered = (2..).map(|number| format!("{key}-{number}"));
+        let mut keys = std::iter::once(key.to_owned()).chain(numbered);
+        keys.find(|key| !taken(key)).unwrap_or_default()
+    }
+
+    fn channel(&mut self, key: &str, address: &str, outlet: &Outlet, events: &[&Described]) {
+        let mut messages = Map::new();
+        for event in events {
+            let name = message_name(event, outlet.form);
+            messages.insert(
+                event.name.to_string(),
+                json!({ "$ref": format!("#/components/messages/{name}") }),
+            );
+            self.messages
+                .entry(name)
+                .or_insert_with(|| message(event, outlet.form));
+        }
+        let references: Vec<_> = messages
+            .keys()
+            .map(|name| json!({ "$ref": format!("#/channels/{key}/messages/{name}") }))
+            .collect();
+        let operation = json!({
+            "action": "send",
+            "channel": { "$ref": format!("#/channels/{key}") },
+            "messages": references,
+            "bindings": { "mqtt": { "qos": 1, "retain": false, "bindingVersion": "0.2.0" } },
+        });
+        self.operations.insert(format!("send.{key}"), operation);
+        let channel = json!({
+            "address": address,
+            "servers": [{ "$ref": format!("#/servers/{}", outlet.key) }],
+            "parameters": parameters(address, events),
+            "messages": messages,
+        });
+        self.channels.insert(key.to_owned(), channel);
+    }
+}
+
+/// The topics of an outlet, in the order of the events, each with those that go there.
+fn by_address<'c>(catalog: &'c Catalog, outlet: &Outlet) -> Vec<(String, Vec<&'c Described>)> {
+    let mut channels: Vec<(String, Vec<&Described>)> = Vec::new();
+    for event in &catalog.events {
+        let address = outlet.address(catalog, event);
+        match channels.iter_mut().find(|(other, _)| *other == address) {
+            Some((_, events)) => events.push(event),
+            None => channels.push((address, vec![event])),
+        }
+    }
+    channels
+}
+
+/// What is left in braces.
+fn parameters(address: &str, events: &[&Described]) -> Map<String, Json> {
+    let left = ["device", "metric", "severity", "transition"]
+        .into_iter()
+        .filter(|key| address.contains(&format!("{{{key}}}")));
+    left.map(|key| {
+        let mut each: Vec<String> = Vec::new();
+        for said in events.iter().filter_map(|event| said(key, event)) {
+            if !each.contains(&said) {
+                each.push(said);
+            }
+        }
+        (key.to_owned(), json!({ "description": each.join("; ") }))
+    })
+    .collect()
+}
+
+fn said(key: &str, event: &Described) -> Option<String> {
+    match key {
+        "device" => Some(varying(&event.device)?.to_owned()),
+        "metric" => Some(varying(&event.metric)?.to_owned()),
+        "severity" => Some(words(&event.severities)),
+        _ => {
+            let words: Vec<_> = event.transitions.iter().copied().map(topic::transition).collect();
+            Some(words.join(", "))
+        }
+    }
+}
+
+fn varying(level: &Level) -> Option<&str> {
+    match level {
+        Level::Fixed(_) => None,
+        Level::Varies(what) => Some(what),
+    }
+}
+
+fn message_name(event: &Described, form: Form) -> String {
+    let Form { encoding, mode } = form;
+    let mode = if mode == Mode::Binary { ".binary" } else { "" };
+    let encoding = if encoding == Encoding::Cbor { ".cbor" } else { "" };
+    format!("{}{mode}{encoding}", event.name)
+}
+
+fn content_type(form: Form) -> &'static str {
+    match (form.mode, form.encoding) {
+        (Mode::Structured, Encoding::Json) => "application/cloudevents+json",
+        (Mode::Structured, Encoding::Cbor) => "application/cloudevents+cbor",
+        (Mode::Binary, Encoding::Json) => "application/json",
+        (Mode::Binary, Encoding::Cbor) => "application/cbor",
+    }
+}
+
+fn message(event: &Described, form: Form) -> Json {
+    let reference = |name: &str| json!({ "$ref": format!("#/components/schemas/{name}") });
+    let mut message = json!({
+        "name": &*event.kind,
+        "title": &*event.name,
+        "summary": event.meaning.lines().next().unwrap_or_default(),
+        "description": event.meaning,
+        "contentType": content_type(form),
+        "tags": event.severities.iter().map(|severity| json!({ "name": severity.as_str() })).collect::<Vec<_>>(),
+    });
+    let (attributes, payload) = event.sent(form);
+    let mut example = json!({ "name": &*event.name, "payload": payload });
+    let (schema, headers) = match form.mode {
+        Mode::Structured => (event.envelope(&reference), None),
+        Mode::Binary => (reference(&event.data.name()), Some(user_properties())),
+    };
+    if let (Some(message), Some(example), Some(headers)) =
+        (message.as_object_mut(), example.as_object_mut(), headers)
+    {
+        let attributes = attributes.into_iter().map(|(name, value)| (name, value.into()));
+        example.insert("headers".to_owned(), Json::Object(attributes.collect()));
+        message.insert("headers".to_owned(), headers);
+    }
+    if let Some(message) = message.as_object_mut() {
+        message.insert("payload".to_owned(), schema);
+        message.insert("examples".to_owned(), json!([example]));
+    }
+    message
+}

@@ -1,0 +1,181 @@
+//! `tidegate backtest`: what rules would have said of recorded readings, beside what was said.
+
+use std::{
+    io::{self, BufWriter, Write},
+    path::{Path, PathBuf},
+};
+
+use super::{
+    Failure,
+    recorded::{Span, Time, place, warn_of, written},
+};
+use crate::{
+    event::{Data, Draft, Transition},
+    journal,
+    recorder::{self, Record},
+    story::{Replay, Rules},
+    time::Timestamp,
+};
+
+/// Events of the two sides further apart than this are two events. Between them lie a clock that is being steered, and
+/// the moment at which the gateway woke.
+const SAME: i64 = 2_000_000;
+
+/// Which rules, over which readings.
+#[derive(Debug, clap::Args)]
+pub(super) struct Backtest {
+    /// The rules to try: a rule set, or a whole configuration.
+    #[arg(long, value_name = "FILE")]
+    rules: PathBuf,
+    /// The configuration whose gateway recorded the readings and the events.
+    #[arg(long, short, value_name = "FILE", default_value = super::CONFIGURATION)]
+    config: PathBuf,
+    /// Only readings from this time on: 2026-11-21T10:00:00Z, or how long ago: 2h. No alarm is open then.
+    #[arg(long, value_name = "TIME")]
+    from: Option<Time>,
+    /// Only readings before this time.
+    #[arg(long, value_name = "TIME")]
+    to: Option<Time>,
+}
+
+/// One event, of either side.
+#[derive(Debug)]
+struct Event {
+    at: Timestamp,
+    draft: Draft,
+}
+
+impl Backtest {
+    pub fn run(self) -> Result<(), Failure> {
+        let rules = super::test::rules(&self.rules).map_err(|report| super::wrong(&report))?;
+        let config = super::configuration(&self.config)?;
+        let dir = place(&self.config, None)?;
+        let (would, span, count, damage) =
+            replay(&dir, rules, Span::of(self.from, self.to)).map_err(|error| {
+                Failure::Failed(format!("tidegate: could not read {}: {error}", dir.display()))
+            })?;
+        warn_of(damage);
+        let mut did = Vec::new();
+        let read = journal::peek(&config.journal.dir, |entry| {
+            let event = entry.event;
+            let at = event.recorded.wall_of(event.draft.at);
+            if span.has(at) && matches!(event.draft.data, Data::Rule(_)) {
+                did.push(Event {
+                    at,
+                    draft: event.draft.clone(),
+                });
+            }
+        });
+        if let Err(error) = read {
+            let said = format!("warning: {error}; only what would have happened is shown");
+            // Nobody may listen there.
+            writeln!(io::stderr(), "{said}").ok();
+        }
+        let mut out = BufWriter::new(io::stdout().lock());
+        written(tell(would, did, count, &mut out).and_then(|()| out.flush()))
+    }
+}
+
+type Replayed = (Vec<Event>, Span, u64, recorder::Damage);
+
+/// What the rules say of the readings, and from when to when these are.
+fn replay(dir: &Path, rules: Rules, wanted: Span) -> io::Result<Replayed> {
+    let mut rules = Some(rules);
+    let mut replay: Option<Replay> = None;
+    let mut down = None;
+    let (mut first, mut last) = (Timestamp(i64::MAX), Timestamp(i64::MIN));
+    let mut count = 0_u64;
+    let damage = recorder::read(dir, |record| {
+        match record {
+            Record::Began(stopped) => down = stopped,
+            Record::Reading { reading, wall, .. } if wanted.has(wall) => {
+                if let Some(rules) = rules.take() {
+                    replay = Some(Replay::new(rules, wall));
+                    first = wall;
+                } else if let (Some(replay), Some(down)) = (&mut replay, down.take()) {
+                    replay.restart(down, wall);
+                }
+                if let Some(replay) = &mut replay {
+                    replay.tell(&reading, wall);
+                }
+                last = last.max(wall);
+                count += 1;
+            }
+            Record::Reading { .. } => {}
+        }
+        Ok(())
+    })?;
+    let span = Span {
+        from: Timestamp(first.0.saturating_sub(SAME)),
+        to: Timestamp(last.0.saturating_add(SAME)),
+    };
+    let said = replay.map(|replay| replay.done(last)).unwrap_or_default();
+    let would = said.into_iter().map(|(at, said)| Event {
+        at,
+        draft: said.draft,
+    });
+    Ok((would.collect(), span, count, damage))
+}
+
+fn tell(would: Vec<Event>, mut did: Vec<Event>, readings: u64, out: &mut impl Write) -> io::Result<()> {
+    let mut lines: Vec<(Timestamp, char, String)> = Vec::new();
+    for event in would {
+        let same = did
+            .iter()
+            .enumerate()
+            .filter(|(_, other)| event.is(other))
+            .min_by_key(|(_, other)| other.at.0.abs_diff(event.at.0));
+        let mark = match same.map(|(index, _)| index) {
+            Some(index) => {
+                did.remove(index);
+                '='
+            }
+            None => '+',
+        };
+        lines.push((event.at, mark, event.shown()));
+    }
+    lines.extend(did.iter().map(|event| (event.at, '-', event.shown())));
+    lines.sort();
+    let counted = |mark: char| lines.iter().filter(|(_, other, _)| *other == mark).count();
+    for (at, mark, text) in &lines {
+        writeln!(out, "{mark} {at}  {text}")?;
+    }
+    if !lines.is_empty() {
+        writeln!(out)?;
+    }
+    let readings = super::counted(
+        usize::try_from(readings).unwrap_or(usize::MAX),
+        "reading",
+        "readings",
+    );
+    let (both, new, gone) = (counted('='), counted('+'), counted('-'));
+    writeln!(
+        out,
+        "{readings}; = {both} as it was, + {new} only with these rules, - {gone} only as it was"
+    )
+}
+
+impl Event {
+    fn is(&self, other: &Self) -> bool {
+        self.draft.name == other.draft.name
+            && self.draft.about == other.draft.about
+            && self.draft.transition == other.draft.transition
+            && self.at.0.abs_diff(other.at.0) <= SAME.unsigned_abs()
+    }
+
+    fn shown(&self) -> String {
+        let draft = &self.draft;
+        let mut text = format!("{:<32}  {}", draft.name, draft.about);
+        if let Data::Rule(data) = &draft.data
+            && let Some(value) = &data.value
+        {
+            text = format!("{text}  value {}", super::shown(value));
+        }
+        match draft.transition {
+            Some(Transition::Reminded) => text.push_str("  reminded"),
+            Some(Transition::Changed) => text.push_str("  changed"),
+            _ => {}
+        }
+        text
+    }
+}

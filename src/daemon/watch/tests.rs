@@ -1,0 +1,101 @@
+//! What is told once a day, and what is not told after the stop.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::{
+    daemon::evaluate::Open,
+    event::{Labels, Origin, SinkName},
+    forward,
+    journal::{Limit, Owner, WhenFull, storage::simulated::Simulated},
+};
+
+fn journal() -> (Journal, journal::Recovered, journal::Running, journal::Settings) {
+    let settings = journal::Settings {
+        dir: "/journal".into(),
+        max_bytes: 8 * 1024 * 1024,
+        max_age: None,
+        when_full: WhenFull::DropOldest,
+        state_delay: Duration::from_millis(5),
+    };
+    let owner = Owner {
+        origin: Arc::new(Origin {
+            gateway: "gw".into(),
+            source: "urn:tidegate:gateway:gw".into(),
+            labels: Labels::new(),
+            version: "0".into(),
+        }),
+        machine_id: "m".to_owned(),
+        board_serial: "b".to_owned(),
+        sinks: Vec::new(),
+    };
+    let disk = Simulated::default().mount();
+    let (journal, recovered, running) = Journal::open_on(disk, &settings, owner, Clock::system()).unwrap();
+    (journal, recovered, running, settings)
+}
+
+/// A clock that no test can move: what must pass is asked of the deciding part (`standing`); here the wiring counts.
+#[tokio::test]
+async fn the_list_of_alarms_comes_from_the_engine_and_every_loss_names_its_sink_and_its_reason() {
+    let (journal, recovered, _running, settings) = journal();
+    let (asked, mut questions) = mpsc::channel(1);
+    let sink: SinkName = "cloud".parse().unwrap();
+    let status = forward::Status {
+        last_error: Some("connection refused".to_owned()),
+        ..forward::Status::default()
+    };
+    let view = uplinks::View {
+        name: sink,
+        status: watch::channel(status).1,
+    };
+    let watch = Watch {
+        announcer: Announcer::new(journal.clone(), Clock::system(), "gw".into(), &[]),
+        clock: Clock::system(),
+        epoch: recovered.epoch,
+        journal: journal.clone(),
+        settings,
+        asked,
+        uplinks: watch::channel(vec![view]).1,
+        lines: watch::channel(Vec::new()).1,
+        presence: None,
+        named: watch::channel(Named::default()).1,
+        stop: CancellationToken::new(),
+    };
+    let answering = async {
+        let Some(Asked::Episodes(answer)) = questions.recv().await else {
+            panic!("it asks for the episodes")
+        };
+        answer.send(Open::default()).unwrap();
+    };
+    tokio::join!(watch.list_alarms(), answering);
+    let (start, mut uplinks) = (Clock::system().now(), HashMap::new());
+    watch.look_at_uplinks(start, &mut uplinks);
+    watch.look_at_uplinks(start.after(Duration::from_secs(60)), &mut uplinks);
+    watch.look_at_uplinks(start.after(Duration::from_secs(120)), &mut uplinks);
+
+    let last = journal.append(crate::rule::state::Outcome::default());
+    let mut durable = journal.durable();
+    drop(durable.wait_for(|durable| *durable >= last).await.unwrap());
+    let limit = Limit {
+        entries: 100,
+        bytes: usize::MAX,
+    };
+    let entries = journal
+        .read_after(journal::Cursor::default(), limit)
+        .await
+        .unwrap();
+    let names: Vec<_> = entries
+        .iter()
+        .map(|entry| entry.event.draft.name.to_string())
+        .collect();
+    assert_eq!(names, ["ActiveAlarms", "UplinkLost"]);
+    let lost = &entries[1].event.draft;
+    assert_eq!(&*lost.subject, "cloud");
+    assert_eq!(lost.at, start, "when it happened, not when it was told");
+    let expected = format!("{}-cloud-{}", recovered.epoch, start.0);
+    assert_eq!(lost.correlation.as_deref(), Some(&*expected));
+    let crate::event::Data::Gateway(data) = &lost.data else {
+        panic!("the gateway's own")
+    };
+    assert_eq!(data["reason"], "connection refused");
+}
