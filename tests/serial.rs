@@ -20,7 +20,7 @@ use tidegate::{
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::JoinSet,
     time::timeout,
 };
@@ -69,6 +69,7 @@ impl Adapter {
 struct Line {
     port: PathBuf,
     counters: Arc<Counters>,
+    settings: watch::Sender<Settings>,
     intake: mpsc::Receiver<Delivery>,
     stop: CancellationToken,
     tasks: JoinSet<()>,
@@ -98,17 +99,14 @@ impl Line {
         let stamps = Arc::new(Stamps::new(Clock::system(), Duration::from_secs(600)));
         let (sender, intake) = mpsc::channel(intake_len);
         let stop = CancellationToken::new();
-        let serial = Serial::new(
-            tokio::sync::watch::channel(settings).1,
-            sender,
-            stamps,
-            Arc::clone(&counters),
-        );
+        let (settings, changes) = watch::channel(settings);
+        let serial = Serial::new(changes, sender, stamps, Arc::clone(&counters));
         let mut tasks = JoinSet::new();
         tasks.spawn(serial.run(stop.clone()));
         Self {
             port,
             counters,
+            settings,
             intake,
             stop,
             tasks,
@@ -178,6 +176,36 @@ fn numbers() -> Decoder {
 
 fn of(device: &str, number: f64) -> (String, String, f64) {
     (device.to_owned(), "temperature".to_owned(), number)
+}
+
+#[tokio::test]
+async fn new_settings_apply_to_the_open_port_and_only_other_parameters_open_it_anew() {
+    let mut line = Line::start(16, |_| {});
+    let mut adapter = Adapter::plug_in(&line.port);
+    line.up().await;
+    adapter.send(b"1.5\n").await;
+    assert_eq!(line.reading().await, of("boiler", 1.5));
+    let mut link = line.counters.link.subscribe();
+    line.settings.send_modify(|settings| {
+        settings.device = DeviceId::new("kettle").ok();
+        for metric in &mut settings.decoder.metrics {
+            metric.scale = 2.0;
+        }
+    });
+    adapter.send(b"2.0\n").await;
+    assert_eq!(line.reading().await, of("kettle", 4.0));
+    assert!(
+        !link.has_changed().expect("the line runs"),
+        "the port stayed open"
+    );
+
+    line.settings.send_modify(|settings| settings.baud = 19_200);
+    timeout(DEADLINE, link.changed())
+        .await
+        .expect("it is opened anew in time")
+        .expect("the line runs");
+    assert_eq!(*link.borrow(), Link::Up);
+    line.stop().await;
 }
 
 #[tokio::test]

@@ -348,3 +348,42 @@ async fn a_start_that_fails_records_nothing() {
         "started, no alarms, stopped"
     );
 }
+
+#[tokio::test]
+async fn a_sink_that_a_reload_adds_begins_where_it_should_and_one_that_comes_back_where_it_was() {
+    let (journal, _, _running) = journal(WhenFull::DropOldest);
+    let written = async |journal: &Journal| {
+        let position = journal.append(event(10));
+        let mut durable = journal.durable();
+        drop(durable.wait_for(|durable| *durable >= position).await.unwrap());
+        position
+    };
+    written(&journal).await;
+    let end = written(&journal).await;
+    let plan = |name: &str, from_oldest| SinkPlan {
+        name: name.parse().unwrap(),
+        required: true,
+        from_oldest,
+    };
+    journal.reconfigure(origin(), vec![plan("oldest", true), plan("end", false)]);
+    let third = written(&journal).await;
+    let cursor = |name: &str| journal.cursor(&name.parse().unwrap());
+    assert_eq!(cursor("end").position, end);
+    let limit = Limit {
+        entries: 100,
+        bytes: usize::MAX,
+    };
+    let owed = async |name: &str| journal.read_after(cursor(name), limit).await.unwrap().len();
+    assert_eq!((owed("oldest").await, owed("end").await), (3, 1));
+    journal.acknowledge(
+        &"end".parse().unwrap(),
+        Cursor {
+            position: third,
+            sequence: Sequence(3),
+        },
+    );
+    journal.reconfigure(origin(), Vec::new());
+    written(&journal).await;
+    journal.reconfigure(origin(), vec![plan("end", false)]);
+    assert_eq!(owed("end").await, 1, "what came while it was away");
+}

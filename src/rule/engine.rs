@@ -73,6 +73,8 @@ pub struct Engine {
     by_metric: HashMap<u32, Vec<u32>>,
     /// The rules about several, in their order.
     composites: Vec<u32>,
+    /// The rules whose `unless` looks at this metric of their own device.
+    quieted: HashMap<u32, Vec<u32>>,
     watches: Table<Watch>,
     slots: Table<Slot>,
     plans: Table<Arc<Plan>>,

@@ -91,6 +91,28 @@ async fn the_service_manager_hears_ready_then_signs_of_life_then_stopping() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_service_manager_hears_when_a_reload_begins_and_that_it_is_over_even_if_the_file_is_wrong() {
+    let site = Site::new();
+    let socket = site.folder.path().join("manager");
+    let manager = Manager::at(&socket);
+    let environment = [("NOTIFY_SOCKET", socket.to_str().expect("a path in UTF-8"))];
+    let gateway = Gateway::start_in(&site, &environment).await;
+    manager.hears("READY=1", 1).await;
+    std::fs::write(site.config(), "no TOML").expect("written");
+    assert_eq!(site.ask(&["reload"]).await.0, Some(78));
+    manager.hears("READY=1", 2).await;
+    let lines = manager.lines();
+    let ready = lines.iter().rposition(|line| line == "READY=1");
+    let reloading = lines.iter().position(|line| line == "RELOADING=1");
+    assert!(reloading.is_some() && reloading < ready, "{lines:?}");
+    assert!(
+        lines.iter().any(|line| line.starts_with("MONOTONIC_USEC=")),
+        "{lines:?}"
+    );
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_start_that_fails_leaves_no_event_of_itself_and_ends_with_what_the_manager_needs() {
     let broker = Mosquitto::start().await;
     let cloud = Cloud::subscribe(broker.port).await;

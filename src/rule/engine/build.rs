@@ -41,6 +41,7 @@ impl Engine {
             metric_names: Table::default(),
             by_metric: HashMap::new(),
             composites: Vec::new(),
+            quieted: HashMap::new(),
             watches: Table::default(),
             slots: Table::default(),
             plans: Table::default(),
@@ -57,6 +58,13 @@ impl Engine {
                 Some(metric) => {
                     let metric = engine.metric(metric);
                     engine.by_metric.entry(metric).or_default().push(number);
+                    let unless = rule.unless.as_ref().filter(|unless| unless.part.device.is_none());
+                    if let Some(unless) = unless
+                        && !matches!(rule.condition, Condition::Silent { .. })
+                    {
+                        let quiet = engine.metric(&unless.part.watched.metric);
+                        engine.quieted.entry(quiet).or_default().push(number);
+                    }
                 }
                 None => engine.composites.push(number),
             }
@@ -157,7 +165,22 @@ impl Engine {
             let Some(watcher) = self.rules.get(rule as usize) else {
                 continue;
             };
-            if watcher.watches(about.device.as_str(), &about.labels) {
+            let watches = watcher.watches(about.device.as_str(), &about.labels);
+            if watches && self.find(rule, device).is_none() {
+                self.slot(rule, device, watch, since);
+            }
+        }
+        // What speaks against a rule is remembered from the first, also over a restart before the rule's own metric
+        // comes.
+        for rule in self.quieted.get(&metric).cloned().unwrap_or_default() {
+            let Some(quieted) = self.rules.get(rule as usize).cloned() else {
+                continue;
+            };
+            if let Some(own) = quieted.metric()
+                && quieted.watches(about.device.as_str(), &about.labels)
+                && self.find(rule, device).is_none()
+            {
+                let watch = self.bare_watch(device, own);
                 self.slot(rule, device, watch, since);
             }
         }
