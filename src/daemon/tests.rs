@@ -223,9 +223,16 @@ async fn a_stop_does_not_wait_for_room_in_a_parked_journal() {
     timeout(PATIENCE, evaluation).await.expect("it ends");
 }
 
-/// The intake is never empty when the engine looks, and brings only readings that fire nothing.
 #[tokio::test]
 async fn a_flood_of_late_readings_holds_no_deadline_back() {
+    // One at a time, and as many as the engine takes at once.
+    for burst in [1, 64] {
+        flood_with_late_readings(burst).await;
+    }
+}
+
+/// The intake is never empty when the engine looks, and brings only readings that fire nothing.
+async fn flood_with_late_readings(burst: i64) {
     let folder = tempfile::tempdir().unwrap();
     let (journal, recovered, _running) = journal(WhenFull::DropOldest);
     let clock = Clock::system();
@@ -269,12 +276,14 @@ async fn a_flood_of_late_readings_holds_no_deadline_back() {
     );
     let mut evaluation = pin!(tokio::task::unconstrained(evaluation));
     for millis in 1..50 {
-        let late = EngineTime(began.0 - 1000 * millis);
-        let delivery = Delivery {
-            readings: vec![reading("late", 20.0, late)],
-            ticket: Ticket::unclaimed(),
-        };
-        intake.try_send(delivery).unwrap();
+        for micros in 0..burst {
+            let late = EngineTime(began.0 - 1000 * millis - micros);
+            let delivery = Delivery {
+                readings: vec![reading("late", 20.0, late)],
+                ticket: Ticket::unclaimed(),
+            };
+            intake.try_send(delivery).unwrap();
+        }
         poll_fn(|context| {
             assert!(evaluation.as_mut().poll(context).is_pending());
             Poll::Ready(())
