@@ -125,7 +125,7 @@ impl Engine {
     }
 
     /// Looks at `unless` again.
-    fn listen(&mut self, index: u32, at: EngineTime, out: &mut Outcome) {
+    pub(super) fn listen(&mut self, index: u32, at: EngineTime, out: &mut Outcome) {
         let slot = &mut self.slots[index];
         let plan = Arc::clone(&self.plans[slot.plan]);
         let (Some(wide), Some(unless)) = (&mut slot.wide, &plan.rule.unless) else {
@@ -236,12 +236,8 @@ impl Engine {
                     self.schedule(index, at);
                     continue;
                 }
-                if self.slots[index]
-                    .wide
-                    .as_ref()
-                    .is_some_and(|wide| wide.unless.is_some())
-                {
-                    let slot = &mut self.slots[index];
+                let slot = &mut self.slots[index];
+                if slot.has_quiet_window() {
                     slot.pass(&self.plans[slot.plan], at);
                     self.listen(index, at, out);
                 }

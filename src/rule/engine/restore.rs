@@ -86,6 +86,14 @@ impl Engine {
         let moment = self.saved_at();
         let changed = self.hushes.look(&moment);
         for index in 0..self.slots.len() {
+            // It may have been heard of before the slot was.
+            let quiet = self.slots[index]
+                .wide
+                .as_ref()
+                .and_then(|wide| wide.unless.as_ref());
+            if quiet.is_some_and(|quiet| !quiet.on) {
+                self.listen(index, at, out);
+            }
             self.schedule(index, at);
         }
         let muted: Vec<MuteTarget> = self.hushes.mutes.keys().cloned().collect();
@@ -266,13 +274,20 @@ impl Engine {
     ) {
         let device = self.know(device);
         self.see(device, now.boot);
+        // It has windows because its own metric was heard of.
+        let own = self
+            .rules
+            .get(rule as usize)
+            .and_then(|rule| rule.metric().cloned());
+        if let Some(own) = own {
+            self.watch(device, &own, now.boot);
+        }
         for (number, (key, bytes)) in runs {
             let Some(run) = decode::<SavedRun>(bytes) else {
                 self.check(None, key, out);
                 continue;
             };
             let metric = run.metric.clone();
-            self.watch(device, &metric, now.boot);
             let found = self.find(rule, device);
             let extract = run.rebased(now);
             let kept = found.and_then(|index| {
