@@ -156,6 +156,7 @@ impl Engine {
     pub(super) fn watch(&mut self, device: u32, metric: &Metric, since: EngineTime) -> u32 {
         let number = self.metric(metric);
         if let Some(watch) = self.devices[device].watch(number) {
+            self.count_silence(watch, since);
             return watch;
         }
         let watch = self.watches.push(Watch::new(device, number));
@@ -180,10 +181,26 @@ impl Engine {
             if let Some(own) = rule.metric()
                 && rule.watches(about.device.as_str(), &about.labels)
             {
-                self.watch(device, own, since);
+                self.watch(device, own, NEVER);
             }
         }
         watch
+    }
+
+    /// From now on the metric is known to be sent, or expected.
+    fn count_silence(&mut self, watch: u32, since: EngineTime) {
+        if since == NEVER {
+            return;
+        }
+        for index in self.watches[watch].slots.to_vec() {
+            let slot = &mut self.slots[index];
+            if slot.watch == watch
+                && let Some(wide) = slot.wide.as_mut().filter(|wide| wide.heard == NEVER)
+            {
+                wide.heard = since;
+                self.schedule(index, since);
+            }
+        }
     }
 
     /// A rule on a device. `since` is what a silence counts from.
@@ -243,19 +260,19 @@ impl Engine {
         }
         let mut inputs = Vec::new();
         for (other, watched) in plan.inputs().filter(|_| !plain) {
-            let watch = self.watch_of(other, device, &watched.metric, since);
+            let watch = self.watch_of(other, device, &watched.metric);
             inputs.push(Input::new(watch, watched));
         }
         let unless = plan.rule.unless.as_ref().map(|unless| {
             let watched = &unless.part.watched;
-            let watch = self.watch_of(unless.part.device.as_ref(), device, &watched.metric, since);
+            let watch = self.watch_of(unless.part.device.as_ref(), device, &watched.metric);
             let mut quiet = Box::new(Quiet {
                 input: Input::new(watch, watched),
                 on: false,
                 until: NEVER,
             });
             // It may have been heard of before the rule's own metric.
-            quiet.listen(unless, &self.watches, since, plan.rule.stale_after);
+            quiet.listen(unless, &self.watches, self.now, plan.rule.stale_after);
             quiet
         });
         Some(Box::new(Wide {
@@ -266,9 +283,9 @@ impl Engine {
         }))
     }
 
-    fn watch_of(&mut self, other: Option<&DeviceId>, own: u32, metric: &Metric, since: EngineTime) -> u32 {
+    fn watch_of(&mut self, other: Option<&DeviceId>, own: u32, metric: &Metric) -> u32 {
         let device = other.map_or(own, |other| self.know(other));
-        self.watch(device, metric, since)
+        self.watch(device, metric, NEVER)
     }
 
     /// Lets a slot hear of a watch, in the order of rules, then devices.

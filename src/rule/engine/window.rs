@@ -284,6 +284,14 @@ impl Window {
         self.log.unsaved = 0;
     }
 
+    /// Nothing that is saved of it counts any more.
+    pub(super) fn save_anew(&mut self) {
+        self.log
+            .void
+            .extend(self.log.chunks.drain(..).map(|chunk| chunk.number));
+        self.log.unsaved = self.len();
+    }
+
     /// Readings or summaries.
     pub(super) fn len(&self) -> usize {
         match &self.kept {
