@@ -334,7 +334,6 @@ impl Gateway {
         let gateway = Arc::clone(&config.gateway.id);
         let announcer = Announcer::new(journal.clone(), clock.clone(), gateway, &config.events.off);
         let engine = restore(config, &recovered, &announcer, &clock);
-        let episodes: Vec<_> = engine.episodes().collect();
 
         let (recorder, recorder_ended) = start_recorder(config, &clock)?.unzip();
         let (intake, deliveries) = mpsc::channel(INTAKE_LEN);
@@ -413,7 +412,9 @@ impl Gateway {
                 .announcer
                 .configuration_rejected(report, "the last configuration that loaded");
         }
-        gateway.announcer.active_alarms(recovered.epoch, &episodes);
+        // An engine that has gone is told by its stage's end; nobody waits for the answer.
+        let list = evaluate::Asked::List(recovered.epoch, oneshot::channel().0);
+        _ = gateway.asked.send(list).await.is_ok();
         let watch = gateway.watch(config).run();
         gateway
             .others
@@ -504,7 +505,6 @@ impl Gateway {
             reload,
             journal: self.journal.clone(),
             clock: self.clock.clone(),
-            announcer: self.announcer.clone(),
             epoch: self.epoch,
         }
     }

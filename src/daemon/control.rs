@@ -22,7 +22,6 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    announce::Announcer,
     evaluate::Asked,
     reload::{Refused, Reload},
 };
@@ -153,7 +152,6 @@ pub(super) struct Desk {
     pub(super) reload: mpsc::Sender<Reload>,
     pub(super) journal: Journal,
     pub(super) clock: Clock,
-    pub(super) announcer: Announcer,
     pub(super) epoch: Epoch,
 }
 
@@ -241,10 +239,11 @@ impl Desk {
     }
 
     async fn active(&self) -> Result<Active, Why> {
-        let open = self.ask(Asked::Episodes).await?;
-        if !self.journal.health().borrow().parked {
-            self.announcer.active_alarms(self.epoch, &open.episodes);
-        }
+        let open = if self.journal.health().borrow().parked {
+            self.ask(Asked::Episodes).await?
+        } else {
+            self.ask(|answer| Asked::List(self.epoch, answer)).await?
+        };
         let moment = self.clock.moment();
         let wall = |at: EngineTime| moment.wall_of(at).to_string();
         let mut alarms: Vec<Alarm> = open.episodes.iter().map(|it| alarm(it, &wall)).collect();

@@ -7,7 +7,7 @@ use tracing::info;
 
 use super::announce::Announcer;
 use crate::{
-    event::Position,
+    event::{Epoch, Position},
     reading::{DeviceId, Reading},
     recorder::Recorder,
     rule::{
@@ -44,6 +44,9 @@ pub enum Asked {
     Forget(DeviceId, oneshot::Sender<Option<Position>>),
     /// What is open.
     Episodes(oneshot::Sender<Open>),
+    /// The same, and record it as `ActiveAlarms` of this epoch. Only the engine's task can: nothing comes between the
+    /// list and the events before and behind it.
+    List(Epoch, oneshot::Sender<Open>),
 }
 
 /// What is open, and what is muted.
@@ -245,13 +248,19 @@ fn answer(
             let position = commit(engine, outcome, announcer).unwrap_or_default();
             reply(answer, known.then_some(position));
         }
-        Asked::Episodes(answer) => {
-            let open = Open {
-                episodes: engine.episodes().collect(),
-                mutes: engine.mutes().collect(),
-            };
+        Asked::Episodes(answer) => reply(answer, open(engine)),
+        Asked::List(epoch, answer) => {
+            let open = open(engine);
+            announcer.active_alarms(epoch, &open.episodes);
             reply(answer, open);
         }
+    }
+}
+
+fn open(engine: &Engine) -> Open {
+    Open {
+        episodes: engine.episodes().collect(),
+        mutes: engine.mutes().collect(),
     }
 }
 

@@ -212,13 +212,12 @@ impl Watch {
     }
 
     async fn list_alarms(&self) {
-        let (answer, answered) = oneshot::channel();
-        // An engine that has gone is told by its stage's end.
-        if self.asked.send(Asked::Episodes(answer)).await.is_ok()
-            && let Ok(open) = answered.await
-        {
-            self.announcer.active_alarms(self.epoch, &open.episodes);
-        }
+        // An engine that has gone is told by its stage's end; nobody waits for the answer.
+        _ = self
+            .asked
+            .send(Asked::List(self.epoch, oneshot::channel().0))
+            .await
+            .is_ok();
     }
 
     /// Records one of a pair. Both are named after `pair`, when the first happened: on the boot clock, which no time

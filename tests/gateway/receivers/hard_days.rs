@@ -143,13 +143,23 @@ impl Day {
 
     /// The ids that the gateway itself calls open.
     async fn open_at_the_gateway(&self) -> BTreeSet<String> {
-        let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        command
             .args(["events", "--active", "--json"])
             .env_remove("RUNTIME_DIRECTORY")
-            .env("STATE_DIRECTORY", self.site.folder.path())
-            .output()
+            .env("STATE_DIRECTORY", self.site.folder.path());
+        // Its door is open a moment before its socket is there.
+        let asking = async {
+            loop {
+                let output = command.output().await.expect("it runs");
+                if output.status.success() {
+                    return output;
+                }
+            }
+        };
+        let output = tokio::time::timeout(super::PATIENCE, asking)
             .await
-            .expect("it runs");
+            .expect("it answers");
         let active: Value = serde_json::from_slice(&output.stdout).expect("JSON");
         let alarms = active["alarms"].as_array().expect("a list").iter();
         alarms.map(|alarm| text(alarm, "/id").to_owned()).collect()
@@ -389,6 +399,50 @@ async fn what_a_lost_journal_owed_is_explained_in_the_old_epoch_by_an_event_of_t
         .expect("one source");
     let lost = epochs.values().filter(|epoch| epoch["lost"] != 0).count();
     assert_eq!((epochs.len(), lost), (2, 1), "{state}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_list_of_alarms_is_what_was_open_at_its_number_also_while_alarms_come_and_go() {
+    let mut day = Day::new(|site| site).await;
+    let stop = CancellationToken::new();
+    let mut devices = JoinSet::new();
+    for name in ["one", "two", "three", "four"] {
+        let (mut device, stop) = (day.device(name), stop.clone());
+        devices.spawn(async move {
+            while !stop.is_cancelled() {
+                device.publish_until_acknowledged(&[HOT, COOL, HOT, COOL]).await;
+            }
+        });
+    }
+    for _ in 0..20 {
+        day.open_at_the_gateway().await;
+    }
+    day.kill_the_gateway().await;
+    day.start_the_gateway().await;
+    stop.cancel();
+    while let Some(done) = devices.join_next().await {
+        done.expect("a device does not panic");
+    }
+    day.gateway.take().expect("it runs").stop().await;
+    day.recorder
+        .wait_for(|event| event["type"] == "io.tidegate.gateway.GatewayStopped")
+        .await;
+    let mut events = day.recorder.distinct();
+    events.sort_by_key(number);
+    let (mut open, mut lists) = (BTreeSet::new(), 0);
+    for event in &events {
+        if event["type"] == "io.tidegate.gateway.ActiveAlarms" {
+            lists += 1;
+            let alarms = event["data"]["alarms"].as_array().expect("a list").iter();
+            let listed: BTreeSet<&str> = alarms.map(|alarm| text(alarm, "/id")).collect();
+            assert_eq!(listed, open, "at {}", number(event));
+        } else if event["transition"] == "raised" {
+            open.insert(text(event, "/correlationid"));
+        } else if event["transition"] == "cleared" {
+            open.remove(text(event, "/correlationid"));
+        }
+    }
+    assert!(lists >= 22, "{lists} lists");
 }
 
 #[tokio::test(flavor = "multi_thread")]
