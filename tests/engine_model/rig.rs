@@ -126,7 +126,7 @@ impl Rig {
             } => self.read(*device, *metric, value, *age)?,
             Act::ClockBehind(seconds) => self.behind = (*seconds).into(),
             Act::SaveWindows => {
-                self.with_engine(|engine, out| engine.save_windows(out));
+                self.with_engine(Engine::save_windows);
             }
             Act::Restart { clean, gone, boot } => self.restart(*clean, (*gone).into(), *boot),
             Act::Edit { .. } if self.kills => {}
@@ -215,10 +215,10 @@ impl Rig {
         let clean = clean || !self.kills;
         let gone_at = self.now;
         if clean {
-            self.with_engine(|engine, out| engine.checkpoint(out));
+            self.with_engine(Engine::checkpoint);
         } else {
             // What is missing after a kill is not part of this: it is younger than the last checkpoint.
-            self.with_engine(|engine, out| engine.save_windows(out));
+            self.with_engine(Engine::save_windows);
             self.killed = true;
         }
         let (same, synchronised) = match boot {

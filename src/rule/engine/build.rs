@@ -192,7 +192,10 @@ impl Engine {
         if since == NEVER {
             return;
         }
-        for index in self.watches[watch].slots.to_vec() {
+        for place in 0..self.watches[watch].slots.len() {
+            let Some(index) = self.watches[watch].slots.get(place).copied() else {
+                return;
+            };
             let slot = &mut self.slots[index];
             if slot.watch == watch
                 && let Some(wide) = slot.wide.as_mut().filter(|wide| wide.heard == NEVER)

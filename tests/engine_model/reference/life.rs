@@ -28,18 +28,18 @@ pub struct Plan {
 
 impl Plan {
     pub fn new(rule: &Arc<Rule>, device: &DeviceId) -> Self {
-        let matching = || {
-            rule.overrides
-                .iter()
-                .rev()
-                .filter(|it| any_matches(&it.devices, device))
-        };
         fn last<'a, T: Clone + 'a>(
             mut overrides: impl Iterator<Item = &'a Override>,
             key: fn(&Override) -> Option<&T>,
         ) -> Option<T> {
             overrides.find_map(key).cloned()
         }
+        let matching = || {
+            rule.overrides
+                .iter()
+                .rev()
+                .filter(|it| any_matches(&it.devices, device))
+        };
         Self {
             rule: Arc::clone(rule),
             condition: last(matching(), |it| it.condition.as_ref()).unwrap_or_else(|| rule.condition.clone()),
