@@ -160,7 +160,7 @@ type Why = String;
 
 impl Desk {
     /// All commands.
-    async fn answer(&self, request: Request) -> Response {
+    pub(super) async fn answer(&self, request: Request) -> Response {
         let done = match request {
             Request::Reload => return self.reload().await,
             Request::Mute {

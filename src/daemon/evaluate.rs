@@ -14,12 +14,12 @@ use crate::{
         engine::{ActiveEpisode, Counts, Engine, Mute, MuteTarget, Setup, Skipped},
         state::Outcome,
     },
-    source::{Answer, Delivery},
+    source::{Answer, Delivery, INTAKE_LEN},
     time::{Clock, EngineTime},
 };
 
 /// How the engine stands.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Status {
     /// Grows while the engine lives: the watchdog looks at it.
     pub pulse: u64,
@@ -27,6 +27,8 @@ pub struct Status {
     pub active: usize,
     /// What it counted.
     pub counts: Counts,
+    /// Whose reading was the last that `max-devices` or `max-metrics` left no room for.
+    pub refused: Option<DeviceId>,
 }
 
 /// What may be asked of the engine, between two batches of readings. An answer with a position says what to wait for.
@@ -96,6 +98,8 @@ pub async fn evaluate(
     let mut health = announcer.journal().health();
     let mut batch = Vec::with_capacity(BATCH);
     let mut saved = clock.now();
+    // Since when no batch has emptied the intake, and how much was taken since.
+    let mut flood: Option<(EngineTime, usize)> = None;
     loop {
         beat(&status, &engine);
         while health.borrow_and_update().parked {
@@ -143,15 +147,20 @@ pub async fn evaluate(
                 }
                 engine.set_moment(clock.moment());
                 for delivery in batch.drain(..) {
-                    let evaluated = take(&mut engine, delivery, &announcer);
+                    let evaluated = take(&mut engine, delivery, &announcer, &status);
                     if let Some(recorder) = &recorder {
                         recorder.record(evaluated, now);
                     }
                 }
-                // The intake was emptied after `now` was read, so no earlier reading is still in it: a device
-                // that sends only late readings holds nobody's deadline back.
+                // Once the intake was emptied, or all was taken that fits it, no reading that was there at that time
+                // is still in it: devices that send only late readings hold nobody's deadline back.
+                let (since, count) = flood.take().unwrap_or((now, 0));
                 if taken < BATCH {
                     advance(&mut engine, now, &announcer);
+                } else if count + taken > INTAKE_LEN {
+                    advance(&mut engine, since, &announcer);
+                } else {
+                    flood = Some((since, count + taken));
                 }
             }
             () = pin!(tokio::time::sleep(idle)) => {
@@ -169,7 +178,12 @@ fn advance(engine: &mut Engine, now: EngineTime, announcer: &Announcer) {
 }
 
 /// Answers with what was evaluated.
-fn take(engine: &mut Engine, delivery: Delivery, announcer: &Announcer) -> Vec<Reading> {
+fn take(
+    engine: &mut Engine,
+    delivery: Delivery,
+    announcer: &Announcer,
+    status: &watch::Sender<Status>,
+) -> Vec<Reading> {
     let mut outcome = Outcome::default();
     let mut evaluated = delivery.readings;
     let came = evaluated.len();
@@ -177,7 +191,10 @@ fn take(engine: &mut Engine, delivery: Delivery, announcer: &Announcer) -> Vec<R
     evaluated.retain(|reading| match engine.observe(reading, &mut outcome) {
         Ok(()) => true,
         Err(skipped) => {
-            refused += usize::from(skipped == Skipped::OverLimit);
+            if skipped == Skipped::OverLimit {
+                refused += 1;
+                status.send_modify(|status| status.refused = Some(reading.device.clone()));
+            }
             false
         }
     });

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{announce::Announcer, evaluate, systemd, uplinks::View};
-use crate::{event::Epoch, journal::Journal};
+use crate::{event::Epoch, journal::Journal, reading::DeviceId};
 
 /// How often the status line is renewed and the heartbeat looked at, unless the heartbeat is quicker.
 const EVERY: Duration = Duration::from_secs(5);
@@ -65,12 +65,16 @@ impl Beat {
                 }
             }
             systemd::status(&self.line());
-            let over_limit = self.engine.borrow().counts.over_limit;
+            let (over_limit, whose) = {
+                let engine = self.engine.borrow();
+                (engine.counts.over_limit, engine.refused.clone())
+            };
             if over_limit > refused && Instant::now() >= quiet_until {
                 warn!(
-                    "{} readings were not evaluated: they name more devices or metrics than [mqtt] max-devices and \
-                     max-metrics allow; raise these, or find out who invents names",
-                    over_limit - refused
+                    "{} readings were not evaluated, the last of the device {:?}: they name more devices or metrics \
+                     than [mqtt] max-devices and max-metrics allow; raise these, or find out who invents names",
+                    over_limit - refused,
+                    whose.as_ref().map_or("", DeviceId::as_str)
                 );
                 (refused, quiet_until) = (over_limit, Instant::now() + REPEAT_AFTER);
             }

@@ -223,9 +223,16 @@ async fn a_stop_does_not_wait_for_room_in_a_parked_journal() {
     timeout(PATIENCE, evaluation).await.expect("it ends");
 }
 
-/// The intake is never empty when the engine looks, and brings only readings that fire nothing.
 #[tokio::test]
 async fn a_flood_of_late_readings_holds_no_deadline_back() {
+    // One at a time, and as many as the engine takes at once.
+    for burst in [1, 64] {
+        flood_with_late_readings(burst).await;
+    }
+}
+
+/// The intake is never empty when the engine looks, and brings only readings that fire nothing.
+async fn flood_with_late_readings(burst: i64) {
     let folder = tempfile::tempdir().unwrap();
     let (journal, recovered, _running) = journal(WhenFull::DropOldest);
     let clock = Clock::system();
@@ -269,12 +276,14 @@ async fn a_flood_of_late_readings_holds_no_deadline_back() {
     );
     let mut evaluation = pin!(tokio::task::unconstrained(evaluation));
     for millis in 1..50 {
-        let late = EngineTime(began.0 - 1000 * millis);
-        let delivery = Delivery {
-            readings: vec![reading("late", 20.0, late)],
-            ticket: Ticket::unclaimed(),
-        };
-        intake.try_send(delivery).unwrap();
+        for micros in 0..burst {
+            let late = EngineTime(began.0 - 1000 * millis - micros);
+            let delivery = Delivery {
+                readings: vec![reading("late", 20.0, late)],
+                ticket: Ticket::unclaimed(),
+            };
+            intake.try_send(delivery).unwrap();
+        }
         poll_fn(|context| {
             assert!(evaluation.as_mut().poll(context).is_pending());
             Poll::Ready(())
@@ -377,4 +386,58 @@ async fn a_sink_that_a_reload_adds_begins_where_it_should_and_one_that_comes_bac
     written(&journal).await;
     journal.reconfigure(origin(), vec![plan("end", false)]);
     assert_eq!(owed("end").await, 1, "what came while it was away");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_is_not_on_the_disk_is_not_said_to_be_done() {
+    use crate::control::{Request, Response};
+    let (journal, recovered, _running) = journal(WhenFull::DropOldest);
+    let (engine, mut questions) = mpsc::channel(4);
+    let (reload, mut reloads) = mpsc::channel(1);
+    let desk = Desk {
+        engine,
+        reload,
+        journal,
+        clock: Clock::system(),
+        epoch: recovered.epoch,
+    };
+    // An engine that decides what no disk will ever have.
+    let never = Position(u64::MAX);
+    let answering = async {
+        loop {
+            tokio::select! {
+                Some(asked) = questions.recv() => match asked {
+                    Asked::Known(candidates, answer) => drop(answer.send(candidates.into_iter().take(1).collect())),
+                    Asked::Mute(.., answer) => assert!(answer.send(never).is_ok()),
+                    Asked::Forget(_, answer) => assert!(answer.send(Some(never)).is_ok()),
+                    other => panic!("{other:?}"),
+                },
+                Some(Reload(answer)) = reloads.recv() => {
+                    assert!(answer.send(Ok((Reloaded::default(), never))).is_ok());
+                }
+            }
+        }
+    };
+    let mute = Request::Mute {
+        target: "boiler".to_owned(),
+        for_s: 60,
+        reason: "a test".to_owned(),
+    };
+    let forget = Request::Forget {
+        device: "boiler".to_owned(),
+    };
+    let asking = async {
+        for request in [mute, forget, Request::Reload] {
+            let shown = format!("{request:?}");
+            let said = desk.answer(request).await;
+            let Response::Failed(why) = said else {
+                panic!("{shown}: {said:?}")
+            };
+            assert!(why.contains("not on the disk yet"), "{shown}: {why}");
+        }
+    };
+    tokio::select! {
+        () = asking => {}
+        () = answering => {}
+    }
 }

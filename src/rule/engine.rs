@@ -256,6 +256,7 @@ impl Engine {
             && let known = &self.devices[device]
             && known.seen
             && let Some(watch) = known.watch(metric)
+            && self.watches[watch].staffed
         {
             return Ok((device, watch));
         }

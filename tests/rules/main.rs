@@ -5,13 +5,18 @@
     clippy::panic,
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
+    clippy::float_cmp,
     reason = "a story that cannot be told fails its test"
 )]
 
+mod composed;
 mod conditions;
 #[path = "../contract/mod.rs"]
 mod contract;
+mod hushes;
 mod memory;
 mod restarts;
+mod silence;
 mod stories;
 mod story;
+mod windows;

@@ -6,7 +6,7 @@ use tidegate::{
     event::{Data, Draft, Epoch, Position, Reason, RuleData, Severity, Transition},
     reading::{DeviceId, Metric, Reading, Value},
     rule::{
-        Condition, DeviceFacts, MaxRaises, Pattern, Rule, Test,
+        Condition, DeviceFacts, MaxRaises, Part, Pattern, Rule, Test, Watched,
         engine::{Engine, Setup, Skipped},
         state::Outcome,
     },
@@ -148,7 +148,6 @@ impl Story {
         value: Value,
         stamped: bool,
     ) -> (Result<(), Skipped>, Position) {
-        let mut out = Outcome::default();
         let reading = Reading {
             device: DeviceId::new(device).unwrap(),
             metric: Metric::new("temperature").unwrap(),
@@ -157,7 +156,12 @@ impl Story {
             at: seconds(at),
             stamped,
         };
-        let result = self.engine.observe(&reading, &mut out);
+        self.observe(&reading)
+    }
+
+    pub(crate) fn observe(&mut self, reading: &Reading) -> (Result<(), Skipped>, Position) {
+        let mut out = Outcome::default();
+        let result = self.engine.observe(reading, &mut out);
         let depends_on = out.depends_on;
         self.commit(out);
         (result, depends_on)
@@ -165,6 +169,38 @@ impl Story {
 
     pub(crate) fn read(&mut self, at: f64, value: f64) -> &mut Self {
         self.tell("t-1", at, Value::Number(value), false).0.unwrap();
+        self
+    }
+
+    /// Any metric of any device, as `main/alarm`.
+    pub(crate) fn hear(&mut self, at: f64, subject: &str, value: impl Into<Told>) -> &mut Self {
+        let (device, metric) = subject.split_once('/').unwrap();
+        let reading = Reading {
+            device: DeviceId::new(device).unwrap(),
+            metric: Metric::new(metric).unwrap(),
+            value: value.into().0,
+            unit: None,
+            at: seconds(at),
+            stamped: false,
+        };
+        self.observe(&reading).0.unwrap();
+        self
+    }
+
+    /// What the driver does every `checkpoint`.
+    pub(crate) fn checkpointed(&mut self) -> &mut Self {
+        let mut out = Outcome::default();
+        self.engine.save_windows(&mut out);
+        assert!(out.events.is_empty());
+        self.commit(out);
+        self
+    }
+
+    /// Something is done to the engine.
+    pub(crate) fn done(&mut self, what: impl FnOnce(&mut Engine, &mut Outcome)) -> &mut Self {
+        let mut out = Outcome::default();
+        what(&mut self.engine, &mut out);
+        self.commit(out);
         self
     }
 
@@ -216,10 +252,17 @@ impl Story {
     /// All events, as `raised@30 e1`.
     pub(crate) fn told(&self) -> String {
         let words = self.said.iter().map(|draft| {
-            let data = data(draft);
+            let Data::Rule(data) = &draft.data else {
+                return format!("{}@{}", draft.name, draft.at.0 as f64 / 1e6);
+            };
             let act = match (draft.transition, data.episode.reason) {
                 (Some(Transition::Raised), None) => "raised",
                 (Some(Transition::Changed), None) => "changed",
+                (Some(Transition::Reminded), None) => "reminded",
+                (Some(Transition::Cleared), Some(Reason::DeviceRemoved)) => "device-removed",
+                (Some(Transition::Cleared), Some(Reason::OutOfPeriod)) => "out-of-period",
+                (Some(Transition::Cleared), Some(Reason::Suppressed)) => "suppressed",
+                (Some(Transition::Cleared), Some(Reason::Muted)) => "muted",
                 (Some(Transition::Cleared), Some(Reason::BackToNormal)) => "cleared",
                 (Some(Transition::Cleared), Some(Reason::RuleChanged)) => "rule-changed",
                 (Some(Transition::Cleared), Some(Reason::RuleRemoved)) => "rule-removed",
@@ -240,5 +283,50 @@ pub(crate) fn data(draft: &Draft) -> &RuleData {
     match &draft.data {
         Data::Rule(data) => data,
         Data::Gateway(_) => panic!("the engine speaks of rules"),
+    }
+}
+
+/// A number or a yes or no, as a test writes it.
+pub(crate) struct Told(Value);
+
+impl From<f64> for Told {
+    fn from(number: f64) -> Self {
+        Self(Value::Number(number))
+    }
+}
+
+impl From<bool> for Told {
+    fn from(on: bool) -> Self {
+        Self(Value::Bool(on))
+    }
+}
+
+pub(crate) fn metric(name: &str) -> Metric {
+    Metric::new(name).unwrap()
+}
+
+/// One metric as it comes, of another device if there is a slash: `main/alarm`.
+pub(crate) fn part(subject: &str, test: Test) -> Part {
+    let (device, name) = match subject.split_once('/') {
+        Some((device, name)) => (Some(DeviceId::new(device).unwrap()), name),
+        None => (None, subject),
+    };
+    let watched = Watched {
+        metric: metric(name),
+        window: None,
+        test,
+    };
+    Part { device, watched }
+}
+
+pub(crate) fn above(threshold: f64, clear: f64) -> Test {
+    Test::Above { threshold, clear }
+}
+
+/// A rule without a hold.
+pub(crate) fn rule(condition: Condition) -> Rule {
+    Rule {
+        condition,
+        ..above_30()
     }
 }

@@ -133,7 +133,8 @@ impl Engine {
             return;
         };
         let Some(quiet) = &mut wide.unless else { return };
-        let was_on = quiet.on;
+        // It held, but nobody had heard of it for too long.
+        let was_on = quiet.on && at < quiet.until;
         quiet.listen(unless, &self.watches, at, plan.rule.stale_after);
         let is_on = quiet.on;
         if is_on == was_on {
@@ -250,12 +251,8 @@ impl Engine {
                     self.schedule(index, at);
                     continue;
                 }
-                if self.slots[index]
-                    .wide
-                    .as_ref()
-                    .is_some_and(|wide| wide.unless.is_some())
-                {
-                    let slot = &mut self.slots[index];
+                let slot = &mut self.slots[index];
+                if slot.has_quiet_window() {
                     slot.pass(&self.plans[slot.plan], at);
                     self.listen(index, at, out);
                 }

@@ -152,58 +152,52 @@ impl Engine {
         number
     }
 
-    /// The watch of this metric of this device; made, with the slots of all rules about it, at first sight.
+    /// The watch of this metric of this device, which was sent or is expected; the rules about it look at it from
+    /// the first time on.
     pub(super) fn watch(&mut self, device: u32, metric: &Metric, since: EngineTime) -> u32 {
+        let watch = self.bare_watch(device, metric);
+        if std::mem::replace(&mut self.watches[watch].staffed, true) {
+            return watch;
+        }
+        let metric = self.watches[watch].metric;
+        let about = Arc::clone(&self.devices[device].about);
+        for rule in self.by_metric.get(&metric).cloned().unwrap_or_default() {
+            let Some(watcher) = self.rules.get(rule as usize) else {
+                continue;
+            };
+            let watches = watcher.watches(about.device.as_str(), &about.labels);
+            if watches && self.find(rule, device).is_none() {
+                self.slot(rule, device, watch, since);
+            }
+        }
+        // What speaks against a rule is remembered from the first, also over a restart before the rule's own metric
+        // comes.
+        for rule in self.quieted.get(&metric).cloned().unwrap_or_default() {
+            let Some(quieted) = self.rules.get(rule as usize).cloned() else {
+                continue;
+            };
+            if let Some(own) = quieted.metric()
+                && quieted.watches(about.device.as_str(), &about.labels)
+                && self.find(rule, device).is_none()
+            {
+                let watch = self.bare_watch(device, own);
+                self.slot(rule, device, watch, since);
+            }
+        }
+        watch
+    }
+
+    /// The watch of this metric of this device, heard of or not.
+    pub(super) fn bare_watch(&mut self, device: u32, metric: &Metric) -> u32 {
         let number = self.metric(metric);
         if let Some(watch) = self.devices[device].watch(number) {
-            self.count_silence(watch, since);
             return watch;
         }
         let watch = self.watches.push(Watch::new(device, number));
         let watches = &mut self.devices[device].watches;
         let place = watches.partition_point(|(metric, _)| *metric < number);
         watches.insert(place, (number, watch));
-        let about = Arc::clone(&self.devices[device].about);
-        for rule in self.by_metric.get(&number).cloned().unwrap_or_default() {
-            let Some(watcher) = self.rules.get(rule as usize) else {
-                continue;
-            };
-            if watcher.watches(about.device.as_str(), &about.labels) {
-                self.slot(rule, device, watch, since);
-            }
-        }
-        // What speaks against a rule is remembered from the first, also over a restart before the rule's own metric
-        // comes.
-        for rule in self.quieted.get(&number).cloned().unwrap_or_default() {
-            let Some(rule) = self.rules.get(rule as usize).cloned() else {
-                continue;
-            };
-            if let Some(own) = rule.metric()
-                && rule.watches(about.device.as_str(), &about.labels)
-            {
-                self.watch(device, own, NEVER);
-            }
-        }
         watch
-    }
-
-    /// From now on the metric is known to be sent, or expected.
-    fn count_silence(&mut self, watch: u32, since: EngineTime) {
-        if since == NEVER {
-            return;
-        }
-        for place in 0..self.watches[watch].slots.len() {
-            let Some(index) = self.watches[watch].slots.get(place).copied() else {
-                return;
-            };
-            let slot = &mut self.slots[index];
-            if slot.watch == watch
-                && let Some(wide) = slot.wide.as_mut().filter(|wide| wide.heard == NEVER)
-            {
-                wide.heard = since;
-                self.schedule(index, since);
-            }
-        }
     }
 
     /// A rule on a device. `since` is what a silence counts from.
@@ -269,14 +263,14 @@ impl Engine {
         let unless = plan.rule.unless.as_ref().map(|unless| {
             let watched = &unless.part.watched;
             let watch = self.watch_of(unless.part.device.as_ref(), device, &watched.metric);
-            let mut quiet = Box::new(Quiet {
+            let mut quiet = Quiet {
                 input: Input::new(watch, watched),
                 on: false,
                 until: NEVER,
-            });
-            // It may have been heard of before the rule's own metric.
+            };
+            // It may have been heard of before the rule's own metric was.
             quiet.listen(unless, &self.watches, self.now, plan.rule.stale_after);
-            quiet
+            Box::new(quiet)
         });
         Some(Box::new(Wide {
             inputs: inputs.into(),
@@ -288,7 +282,7 @@ impl Engine {
 
     fn watch_of(&mut self, other: Option<&DeviceId>, own: u32, metric: &Metric) -> u32 {
         let device = other.map_or(own, |other| self.know(other));
-        self.watch(device, metric, NEVER)
+        self.bare_watch(device, metric)
     }
 
     /// Lets a slot hear of a watch, in the order of rules, then devices.
@@ -303,7 +297,8 @@ impl Engine {
         }
         let row = &mut self.watches[watch];
         row.keep = row.keep.max(keep);
-        if row.keep == Keep::Once && !row.queued {
+        let known = row.keep == Keep::Once || (row.keep == Keep::Always && row.seen != NEVER);
+        if known && !row.queued {
             row.queued = true;
             self.unsaved.push_back(Unsaved::Watch(watch));
         }

@@ -6,7 +6,6 @@ use super::{
     latch::NEVER,
     look::Input,
     saved::{STOPPED, SavedRun, SavedWatch, encode, forget, run_key, watch_key},
-    watch::Keep,
     window::{Chunk, Window},
 };
 use crate::{
@@ -68,7 +67,12 @@ impl Engine {
                 self.touch(index);
                 out.state.push(self.saved_slot(index));
             }
-            if self.slots[index].wide.is_some() {
+            if let Some(wide) = &mut self.slots[index].wide {
+                let unless = wide.unless.iter_mut().map(|quiet| &mut quiet.input);
+                let inputs = wide.inputs.iter_mut().chain(unless);
+                inputs
+                    .filter_map(|input| input.window.as_mut())
+                    .for_each(|window| window.reopen());
                 self.save_runs(index, out);
             }
         }
@@ -86,7 +90,7 @@ impl Engine {
     /// Adds the last value of a metric to what is committed.
     pub(super) fn save_watch(&mut self, watch: u32, out: &mut Outcome) {
         let row = &self.watches[watch];
-        if row.seen == super::latch::NEVER && row.keep == Keep::Nothing {
+        if row.seen == super::latch::NEVER {
             return;
         }
         let device = &self.devices[row.device];

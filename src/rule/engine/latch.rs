@@ -149,6 +149,9 @@ pub(super) struct Slot {
     pub wide: Option<Box<Wide>>,
 }
 
+/// There may be eight thousand rules and a thousand devices.
+const _: () = assert!(size_of::<Slot>() <= 72);
+
 impl Slot {
     /// Judges what the condition says.
     pub(super) fn judge(&mut self, look: &Look, now: &Now<'_>) -> Effect {

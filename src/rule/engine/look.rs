@@ -197,6 +197,12 @@ impl Slot {
         }
     }
 
+    /// Whether `unless` looks at a window, which changes without a reading.
+    pub(super) fn has_quiet_window(&self) -> bool {
+        let quiet = self.wide.as_ref().and_then(|wide| wide.unless.as_ref());
+        quiet.is_some_and(|quiet| quiet.input.window.is_some())
+    }
+
     /// When what it looks at changes by itself.
     pub(super) fn looks_again(&self, plan: &Plan) -> EngineTime {
         let Some(wide) = &self.wide else {

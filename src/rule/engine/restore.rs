@@ -90,7 +90,14 @@ impl Engine {
         let moment = self.saved_at();
         let changed = self.hushes.look(&moment);
         for index in 0..self.slots.len() {
-            self.listen(index, at, out);
+            // It may have been heard of before the slot was.
+            let quiet = self.slots[index]
+                .wide
+                .as_ref()
+                .and_then(|wide| wide.unless.as_ref());
+            if quiet.is_some_and(|quiet| !quiet.on) {
+                self.listen(index, at, out);
+            }
             self.schedule(index, at);
         }
         let muted: Vec<MuteTarget> = self.hushes.mutes.keys().cloned().collect();
@@ -158,8 +165,11 @@ impl Engine {
         let known = &mut self.devices[device];
         known.offset = known.offset.max(saved.offset);
         known.late_since = known.late_since.max(saved.late_since);
-        let since = if was_seen { now.boot } else { NEVER };
-        let watch = self.watch(device, &metric, since);
+        let watch = if was_seen {
+            self.watch(device, &metric, now.boot)
+        } else {
+            self.bare_watch(device, &metric)
+        };
         let row = &mut self.watches[watch];
         if row.slots.is_empty() {
             out.state.push(forget(key));
@@ -306,13 +316,20 @@ impl Engine {
         let device = self.know(device);
         self.see(device, now.boot);
         let mut was_other_boot = false;
+        // It has windows because its own metric was heard of.
+        let own = self
+            .rules
+            .get(rule as usize)
+            .and_then(|rule| rule.metric().cloned());
+        if let Some(own) = own {
+            self.watch(device, &own, now.boot);
+        }
         for (number, (key, bytes)) in runs {
             let Some(mut run) = decode::<SavedRun>(bytes) else {
                 self.check(None, key, out);
                 continue;
             };
             let metric = run.metric.clone();
-            self.watch(device, &metric, NEVER);
             let found = self.find(rule, device);
             was_other_boot |= run.at.boot_id != now.boot_id;
             run.at = relative_to(run.at, stopped);

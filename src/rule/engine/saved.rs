@@ -206,6 +206,10 @@ impl SavedRun {
         let by = shift(&self.at, now);
         let times = self.extract.samples.iter_mut().chain(&mut self.extract.steps);
         times.for_each(|(at, _)| move_by(at, by));
+        self.extract
+            .passed
+            .iter_mut()
+            .for_each(|passed| move_by(passed, by));
         for bucket in &mut self.extract.buckets {
             move_by(&mut bucket.from, by);
             move_by(&mut bucket.to, by);

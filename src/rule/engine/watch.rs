@@ -52,6 +52,8 @@ pub(super) struct Watch {
     pub keep: Keep,
     /// Waits to be saved.
     pub queued: bool,
+    /// It was sent or is expected, so the rules about it have their slots; else it is only a part of others'.
+    pub staffed: bool,
 }
 
 /// Whether the last value must be on the disk, so that a crash loses no more than the latest.
@@ -114,6 +116,8 @@ struct Odd {
     stamped: Option<Value>,
 }
 
+const _: () = assert!(size_of::<Watch>() <= 88);
+
 impl Watch {
     pub(super) fn new(device: u32, metric: u32) -> Self {
         Self {
@@ -127,6 +131,7 @@ impl Watch {
             slots: Slots::default(),
             keep: Keep::Nothing,
             queued: false,
+            staffed: false,
         }
     }
 

@@ -113,6 +113,8 @@ pub(super) struct Extract {
     pub samples: Vec<Sample>,
     pub buckets: Vec<Bucket>,
     pub steps: Vec<Sample>,
+    /// How far time had gone on in a window that keeps summaries: the oldest counts by it.
+    pub passed: Option<EngineTime>,
 }
 
 /// What an event says about it.
@@ -124,6 +126,16 @@ pub(super) struct Extent {
 }
 
 impl Log {
+    /// The newest summary is saved, but not as it is now.
+    fn reopen(&mut self) {
+        if self.unsaved == 0 {
+            self.unsaved = 1;
+            if let Some(chunk) = self.chunks.back_mut() {
+                chunk.len = chunk.len.saturating_sub(1);
+            }
+        }
+    }
+
     /// All that is saved of it.
     pub(super) fn numbers(&self) -> impl Iterator<Item = u32> {
         let chunks = self.chunks.iter().map(|chunk| chunk.number);
@@ -155,12 +167,8 @@ impl Window {
             Kept::Summed(summed) => {
                 if summed.add(spec, at, value) {
                     self.log.unsaved = self.log.unsaved.saturating_add(1);
-                } else if self.log.unsaved == 0 {
-                    // The newest summary is saved, but not as it is now.
-                    self.log.unsaved = 1;
-                    if let Some(chunk) = self.log.chunks.back_mut() {
-                        chunk.len = chunk.len.saturating_sub(1);
-                    }
+                } else {
+                    self.log.reopen();
                 }
             }
         }
@@ -242,6 +250,7 @@ impl Window {
                 .samples
                 .extend(samples.iter().skip(skip).take(MOST_SAMPLES)),
             Kept::Summed(summed) => {
+                extract.passed = Some(self.passed);
                 for bucket in summed.buckets.iter().skip(skip).take(MOST_BUCKETS) {
                     let steps = summed.steps_within(bucket.from, bucket.to);
                     let full = extract.steps.len() + steps.len() > MOST_STEPS;
@@ -281,6 +290,7 @@ impl Window {
                 }
             }
         }
+        self.passed = self.passed.max(extract.passed.unwrap_or(self.passed));
         self.log.unsaved = 0;
     }
 
@@ -290,6 +300,13 @@ impl Window {
             .void
             .extend(self.log.chunks.drain(..).map(|chunk| chunk.number));
         self.log.unsaved = self.len();
+    }
+
+    /// Saves with the next run what has changed without a reading.
+    pub(super) fn reopen(&mut self) {
+        if self.is_summed() {
+            self.log.reopen();
+        }
     }
 
     /// Readings or summaries.
