@@ -17,6 +17,8 @@
     reason = "it is to be read beside docs/rules.md, not to be fast"
 )]
 
+#[path = "../contract/mod.rs"]
+mod contract;
 mod reference;
 mod rig;
 mod strategy;

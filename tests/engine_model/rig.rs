@@ -14,6 +14,7 @@ use tidegate::{
 };
 
 use super::{
+    contract,
     reference::{Reference, Restart, Second},
     strategy::{Act, Boot, Edit, RuleSpec, Step, Story, Target, WALL, device, facts, metric_of, name},
     told::{Figures, Told},
@@ -294,6 +295,7 @@ impl Rig {
         if out.events.is_empty() && out.state.is_empty() {
             return;
         }
+        out.events.iter().for_each(contract::check_draft);
         for change in out.state {
             assert!(change.key.len() <= 512);
             match change.value {
