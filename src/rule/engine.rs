@@ -281,9 +281,8 @@ impl Engine {
             return Err(Skipped::OverLimit);
         }
         let device = self.know(&reading.device);
-        let since = self.now.max(reading.at);
-        self.see(device, since);
-        let watch = self.watch(device, &reading.metric, since);
+        self.see(device, self.now.max(reading.at));
+        let watch = self.watch(device, &reading.metric, NEVER);
         Ok((device, watch))
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{
     Engine,
-    latch::{Effect, Latch, Look, NO_DEADLINE, Now},
+    latch::{Effect, Latch, Look, NEVER, NO_DEADLINE, Now},
     look::{Quiet, is_stale},
     saved::{COUNTER, encode, forget, slot_key},
     table::Table,
@@ -31,8 +31,9 @@ impl Engine {
                 let plan = &self.plans[self.slots[slot].plan];
                 let waits = matches!(self.slots[slot].latch, Latch::Pending(_) | Latch::Clearing(_));
                 let row = &self.watches[watch];
-                if waits && plan.is_composite() && row.seen.after(plan.rule.stale_after) < at {
-                    self.turn(slot, at, false, out);
+                let stale_at = row.seen.after(plan.rule.stale_after);
+                if waits && plan.is_composite() && row.seen != NEVER && stale_at < at {
+                    self.turn(slot, stale_at, false, out);
                 }
             }
         }
@@ -132,7 +133,8 @@ impl Engine {
             return;
         };
         let Some(quiet) = &mut wide.unless else { return };
-        let was_on = quiet.on;
+        // It held, but nobody had heard of it for too long.
+        let was_on = quiet.on && at < quiet.until;
         quiet.listen(unless, &self.watches, at, plan.rule.stale_after);
         let is_on = quiet.on;
         if is_on == was_on {
@@ -169,6 +171,19 @@ impl Engine {
 
     /// Lets a slot judge what it sees at `at`, and do what is due then.
     pub(super) fn turn(&mut self, index: u32, at: EngineTime, entered: bool, out: &mut Outcome) {
+        // Nothing is asked about before what already happened.
+        let at = at.max(self.slots[index].entered);
+        let is_windowed = |quiet: &Quiet| quiet.input.window.is_some();
+        let unless = self.slots[index]
+            .wide
+            .as_ref()
+            .and_then(|wide| wide.unless.as_deref());
+        if unless.is_some_and(is_windowed) {
+            // What leaves its window may end it.
+            let plan = Arc::clone(&self.plans[self.slots[index].plan]);
+            self.slots[index].pass(&plan, at);
+            self.listen(index, at, out);
+        }
         let hushed = self.hushed(index, at).is_some();
         let slot = &mut self.slots[index];
         let plan = &*self.plans[slot.plan];
@@ -409,7 +424,8 @@ impl Quiet {
                 self.on = false;
             }
             None => {
-                if self.on && !is_stale(row, at, stale_after) {
+                // What was forgotten is not stale.
+                if self.on && (row.seen == NEVER || !is_stale(row, at, stale_after)) {
                     self.until = self.until.min(at.after(unless.after));
                 }
                 self.on = false;

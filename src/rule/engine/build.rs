@@ -188,7 +188,7 @@ impl Engine {
     }
 
     /// The watch of this metric of this device, heard of or not.
-    fn bare_watch(&mut self, device: u32, metric: &Metric) -> u32 {
+    pub(super) fn bare_watch(&mut self, device: u32, metric: &Metric) -> u32 {
         let number = self.metric(metric);
         if let Some(watch) = self.devices[device].watch(number) {
             return watch;
@@ -269,7 +269,7 @@ impl Engine {
                 until: NEVER,
             };
             // It may have been heard of before the rule's own metric was.
-            quiet.listen(unless, &self.watches, since, plan.rule.stale_after);
+            quiet.listen(unless, &self.watches, self.now, plan.rule.stale_after);
             Box::new(quiet)
         });
         Some(Box::new(Wide {

@@ -3,6 +3,7 @@
 
 use super::{
     Engine,
+    latch::NEVER,
     look::Input,
     saved::{STOPPED, SavedRun, SavedWatch, encode, forget, run_key, watch_key},
     window::{Chunk, Window},
@@ -59,8 +60,10 @@ impl Engine {
     pub fn checkpoint(&mut self, out: &mut Outcome) {
         for index in 0..self.slots.len() {
             let slot = &self.slots[index];
-            let is_silence = self.plans[slot.plan].condition.kind() == "silent-for";
-            if is_silence || !slot.is_plain(self.now) {
+            let plan = &self.plans[slot.plan];
+            let is_silence = plan.condition.kind() == "silent-for" && slot.heard() != NEVER;
+            // A rule about other devices' metrics: nothing else may tell that this device is there.
+            if is_silence || plan.is_composite() || !slot.is_plain(self.now) {
                 self.touch(index);
                 out.state.push(self.saved_slot(index));
             }
@@ -93,8 +96,9 @@ impl Engine {
         let device = &self.devices[row.device];
         let value = SavedWatch {
             at: self.saved_at(),
-            watch: self.keep_watch(watch, row.last()),
+            watch: self.keep_watch(watch),
             offset: device.offset,
+            late_since: device.late_since,
         };
         out.state.push(StateChange {
             key: watch_key(&device.about.device, &self.metric_names[row.metric]),
@@ -103,7 +107,7 @@ impl Engine {
     }
 
     /// Adds what the windows of a slot took in to what is committed.
-    fn save_runs(&mut self, index: u32, out: &mut Outcome) {
+    pub(super) fn save_runs(&mut self, index: u32, out: &mut Outcome) {
         let at = self.saved_at();
         let slot = &mut self.slots[index];
         let plan = &*self.plans[slot.plan];

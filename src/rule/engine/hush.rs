@@ -112,7 +112,7 @@ impl Hushes {
         let went_back = |timed: &Timed| moment.wall.0 < timed.known_from.0.saturating_sub(TREMBLE);
         if self.vouched != is_vouched(moment) || (self.vouched && self.periods.iter().any(went_back)) {
             self.due = moment.boot;
-        } else {
+        } else if self.due > self.told {
             // By a clock that jumped forward it may have been due long ago, which nobody knew then.
             self.due = self.change(moment).max(self.told);
         }

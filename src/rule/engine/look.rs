@@ -124,8 +124,12 @@ impl Slot {
                 } else {
                     Verdict::Clears
                 };
-                let number = entered.then(|| watches[self.watch].number()).flatten();
-                (Some(verdict), number)
+                let number = watches[self.watch]
+                    .last()
+                    .filter(|_| entered)
+                    .and_then(|value| number(&value));
+                // What was never sent, and is not expected, cannot fall silent.
+                ((self.heard() != NEVER).then_some(verdict), number)
             }
             Condition::All(_) => (self.composed(plan, watches, at, Verdict::Holds), None),
             Condition::Any(_) => (self.composed(plan, watches, at, Verdict::Clears), None),
@@ -211,7 +215,9 @@ impl Slot {
             _ => NO_DEADLINE,
         };
         let silence = match &plan.condition {
-            Condition::Silent { after, .. } if self.awaits_silence() => wide.heard.after(*after),
+            Condition::Silent { after, .. } if self.awaits_silence() && wide.heard != NEVER => {
+                wide.heard.after(*after)
+            }
             _ => NO_DEADLINE,
         };
         leaves.chain([unless, silence]).min().unwrap_or(NO_DEADLINE)

@@ -112,15 +112,12 @@ impl Engine {
         for index in self.devices[number].slots.clone() {
             let slot = &mut self.slots[index];
             let name = Arc::clone(&self.plans[slot.plan].rule.name);
-            let was_plain = slot.is_plain(at);
             if let Effect::Cleared(episode, reason) = slot.hush(Reason::DeviceRemoved, at) {
                 let ended = Some((episode, reason));
                 let transition = crate::event::Transition::Cleared;
                 out.events.extend(self.draft(index, transition, ended, at));
             }
-            if !was_plain {
-                out.state.push(forget(&slot_key(&name, device)));
-            }
+            out.state.push(forget(&slot_key(&name, device)));
             if let Some(wide) = &self.slots[index].wide {
                 let unless = wide.unless.iter().map(|quiet| &quiet.input);
                 for (input, place) in wide.inputs.iter().chain(unless).zip(0..) {
@@ -134,10 +131,6 @@ impl Engine {
             out.state
                 .push(forget(&watch_key(device, &self.metric_names[*metric])));
         }
-        let target = MuteTarget::Device(device.clone());
-        if self.hushes.mutes.contains_key(&target) {
-            self.end_mute(&target, "the device was forgotten", at, out);
-        }
         let setup = Setup {
             rules: self.rules.clone(),
             devices: self.facts.clone(),
@@ -146,6 +139,10 @@ impl Engine {
             max_metrics: self.max_metrics,
         };
         self.become_anew(setup, Some(number), out);
+        let target = MuteTarget::Device(device.clone());
+        if self.hushes.mutes.contains_key(&target) {
+            self.end_mute(&target, "the device was forgotten", at, out);
+        }
         true
     }
 

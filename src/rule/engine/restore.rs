@@ -8,12 +8,13 @@ use super::{
     Engine, MuteTarget,
     checkpoint::Unsaved,
     hush::Muted,
-    latch::{Latch, NO_WATCH},
+    latch::{Latch, NEVER, NO_WATCH},
     look::Input,
     plan::About,
     saved::{
-        COUNTER, MUTE_COUNTER, STOPPED, SavedMute, SavedRun, SavedSlot, SavedWatch, decode, forget, move_by,
-        parse_mute_key, parse_run_key, parse_slot_key, parse_watch_key, shift, slot_key,
+        COUNTER, MUTE_COUNTER, STOPPED, SavedMute, SavedRun, SavedSlot, SavedWatch, decode, encode, forget,
+        move_by, parse_mute_key, parse_run_key, parse_slot_key, parse_watch_key, relative_to, shift,
+        slot_key,
     },
     speak::Report,
     window::Chunk,
@@ -21,7 +22,10 @@ use super::{
 use crate::{
     event::{EpisodeId, Reason, Transition},
     reading::DeviceId,
-    rule::{Condition, Watched, state::Outcome},
+    rule::{
+        Condition, Watched,
+        state::{Outcome, StateChange},
+    },
     time::Moment,
 };
 
@@ -51,11 +55,11 @@ impl Engine {
             self.check(readable, key, out);
         }
         for (key, bytes) in of(b"m/") {
-            let readable = self.take_mute(key, bytes, now);
+            let readable = self.take_mute(key, bytes, now, stopped.as_ref(), out);
             self.check(readable, key, out);
         }
         for (key, bytes) in of(b"l/") {
-            let readable = self.take_watch(key, bytes, now, out);
+            let readable = self.take_watch(key, bytes, now, stopped.as_ref(), out);
             self.check(readable, key, out);
         }
         for (key, bytes) in of(b"r/") {
@@ -76,7 +80,7 @@ impl Engine {
             self.check(readable, key, out);
         }
         for ((rule, device, input), runs) in runs {
-            self.take_runs(rule, &device, input, &runs, now, out);
+            self.take_runs((rule, &device, input), &runs, now, stopped.as_ref(), out);
         }
     }
 
@@ -111,35 +115,71 @@ impl Engine {
         }
     }
 
-    fn take_mute(&mut self, key: &[u8], bytes: &[u8], now: &Moment) -> Option<()> {
+    fn take_mute(
+        &mut self,
+        key: &[u8],
+        bytes: &[u8],
+        now: &Moment,
+        stopped: Option<&Moment>,
+        out: &mut Outcome,
+    ) -> Option<()> {
         let target = parse_mute_key(key)?;
         let mut saved: SavedMute = decode(bytes)?;
-        move_by(&mut saved.until, shift(&saved.at, now));
+        move_by(&mut saved.until, shift(&relative_to(saved.at, stopped), now));
+        if saved.at.boot_id != now.boot_id {
+            saved.at = *now;
+            out.state.push(StateChange {
+                key: key.to_vec(),
+                value: Some(encode(&saved)),
+            });
+        }
         self.mute_number = self.mute_number.max(saved.number);
         let muted = Muted {
             number: saved.number,
-            until: saved.until,
+            // What ended while nobody ran ends now.
+            until: saved.until.max(now.boot),
             reason: saved.reason,
         };
         self.hushes.mutes.insert(target, muted);
         Some(())
     }
 
-    fn take_watch(&mut self, key: &[u8], bytes: &[u8], now: &Moment, out: &mut Outcome) -> Option<()> {
+    fn take_watch(
+        &mut self,
+        key: &[u8],
+        bytes: &[u8],
+        now: &Moment,
+        stopped: Option<&Moment>,
+        out: &mut Outcome,
+    ) -> Option<()> {
         let (device, metric) = parse_watch_key(key)?;
         let mut saved: SavedWatch = decode(bytes)?;
+        saved.at = relative_to(saved.at, stopped);
         saved.watch.rebase(&saved.at, now);
+        move_by(&mut saved.late_since, shift(&saved.at, now));
         let device = self.know(&device);
-        self.see(device, now.boot);
+        let was_seen = saved.watch.seen != NEVER;
+        if was_seen {
+            self.see(device, now.boot);
+        }
         let known = &mut self.devices[device];
         known.offset = known.offset.max(saved.offset);
-        let watch = self.watch(device, &metric, now.boot);
+        known.late_since = known.late_since.max(saved.late_since);
+        let watch = if was_seen {
+            self.watch(device, &metric, now.boot)
+        } else {
+            self.bare_watch(device, &metric)
+        };
         let row = &mut self.watches[watch];
         if row.slots.is_empty() {
             out.state.push(forget(key));
         }
-        row.restore(saved.watch.seen, saved.watch.value.as_ref(), saved.watch.stamp);
+        row.restore(&saved.watch);
         row.unit = saved.watch.unit.or_else(|| row.unit.take());
+        if saved.at.boot_id != now.boot_id {
+            // Otherwise the next kill would take it for newer than what came since.
+            self.save_watch(watch, out);
+        }
         Some(())
     }
 
@@ -152,7 +192,8 @@ impl Engine {
         out: &mut Outcome,
     ) -> Option<()> {
         let (rule, device) = parse_slot_key(key)?;
-        let saved: SavedSlot = decode(bytes)?;
+        let mut saved: SavedSlot = decode(bytes)?;
+        saved.at = relative_to(saved.at, stopped);
         let was_other_boot = saved.at.boot_id != now.boot_id;
         // The gateway's own absence is no silence of the device.
         let heard = stopped.and_then(|stopped| {
@@ -205,10 +246,11 @@ impl Engine {
         };
         let rule = found.1;
         if let Some(metric) = &saved.metric {
-            let watch = self.watch(number, metric, at);
+            let was_sent = saved.watch.as_ref().is_some_and(|state| state.seen != NEVER);
+            let watch = self.watch(number, metric, if was_sent { at } else { NEVER });
             if let Some(state) = saved.watch.take() {
                 let row = &mut self.watches[watch];
-                row.restore(state.seen, state.value.as_ref(), state.stamp);
+                row.restore(&state);
                 row.unit = state.unit.or_else(|| row.unit.take());
             }
         }
@@ -265,15 +307,15 @@ impl Engine {
 
     fn take_runs(
         &mut self,
-        rule: u32,
-        device: &DeviceId,
-        place: usize,
+        (rule, device, place): (u32, &DeviceId, usize),
         runs: &BTreeMap<u32, Entry<'_>>,
         now: &Moment,
+        stopped: Option<&Moment>,
         out: &mut Outcome,
     ) {
         let device = self.know(device);
         self.see(device, now.boot);
+        let mut was_other_boot = false;
         // It has windows because its own metric was heard of.
         let own = self
             .rules
@@ -283,12 +325,14 @@ impl Engine {
             self.watch(device, &own, now.boot);
         }
         for (number, (key, bytes)) in runs {
-            let Some(run) = decode::<SavedRun>(bytes) else {
+            let Some(mut run) = decode::<SavedRun>(bytes) else {
                 self.check(None, key, out);
                 continue;
             };
             let metric = run.metric.clone();
             let found = self.find(rule, device);
+            was_other_boot |= run.at.boot_id != now.boot_id;
+            run.at = relative_to(run.at, stopped);
             let extract = run.rebased(now);
             let kept = found.and_then(|index| {
                 let slot = &mut self.slots[index];
@@ -308,6 +352,16 @@ impl Engine {
             });
             if kept.is_none() {
                 out.state.push(forget(key));
+            }
+        }
+        // Otherwise the next restart would take this boot's time from them as well.
+        if let Some(index) = self.find(rule, device).filter(|_| was_other_boot) {
+            let slot = &mut self.slots[index];
+            let window =
+                nth_input(slot, &self.plans[slot.plan], place).and_then(|(input, _)| input.window.as_mut());
+            if let Some(window) = window {
+                window.save_anew();
+                self.save_runs(index, out);
             }
         }
     }
@@ -372,9 +426,9 @@ impl Engine {
                 }
                 let new = self.know(&device.about.device);
                 let new = self.watch(new, &before.metric_names[*metric], self.now);
-                let state = before.keep_watch(*watch, row.last());
+                let state = before.keep_watch(*watch);
                 let row = &mut self.watches[new];
-                row.restore(state.seen, state.value.as_ref(), state.stamp);
+                row.restore(&state);
                 row.unit = state.unit;
             }
         }

@@ -50,8 +50,10 @@ pub(super) struct SavedSlot {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct WatchState {
     pub seen: EngineTime,
-    /// The last value that could be judged.
+    /// What the last reading said.
     pub value: Option<Value>,
+    /// The last number, where something else came after it.
+    pub number: Option<f64>,
     pub unit: Option<Arc<str>>,
     /// The newest stamp, and what it said: what was late before a restart is late after it.
     pub stamp: Option<(EngineTime, Value)>,
@@ -64,6 +66,8 @@ pub(super) struct SavedWatch {
     pub watch: WatchState,
     /// What the device's stamps are shifted by since its clock went back.
     pub offset: i64,
+    /// Since when all that came of the device was late.
+    pub late_since: EngineTime,
 }
 
 /// A run of a window.
@@ -107,10 +111,7 @@ impl Engine {
             latch: slot.latch.clone(),
             paid: slot.paid,
             entered: slot.entered,
-            watch: plan
-                .condition
-                .metric()
-                .map(|_| self.keep_watch(slot.watch, slot.value(plan, &self.watches))),
+            watch: plan.condition.metric().map(|_| self.keep_watch(slot.watch)),
             heard: wide
                 .map(|wide| wide.heard)
                 .filter(|_| plan.condition.kind() == "silent-for"),
@@ -120,11 +121,12 @@ impl Engine {
         }
     }
 
-    pub(super) fn keep_watch(&self, watch: u32, value: Option<Value>) -> WatchState {
+    pub(super) fn keep_watch(&self, watch: u32) -> WatchState {
         let row = &self.watches[watch];
         WatchState {
             seen: row.seen,
-            value,
+            value: row.last(),
+            number: row.number(),
             unit: row.unit.clone(),
             stamp: row.stamped(),
         }
@@ -220,6 +222,15 @@ impl SavedRun {
 pub(super) fn move_by(time: &mut EngineTime, by: i64) {
     if *time != NEVER {
         *time = time.shifted(by);
+    }
+}
+
+/// What the times of a saved state are relative to: when it was saved, or the clean stop of the same boot, up to which
+/// it is known how much time passed.
+pub(super) fn relative_to(saved: Moment, stopped: Option<&Moment>) -> Moment {
+    match stopped {
+        Some(stopped) if stopped.boot_id == saved.boot_id => *stopped,
+        _ => saved,
     }
 }
 

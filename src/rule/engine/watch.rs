@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{latch::NEVER, plan::About};
+use super::{latch::NEVER, plan::About, saved::WatchState};
 use crate::{reading::Value, rule::Test, time::EngineTime};
 
 /// A device that was seen, or that a rule names.
@@ -156,28 +156,27 @@ impl Watch {
         self.seen = self.seen.max(at);
     }
 
-    /// Restores what was known.
-    pub(super) fn restore(
-        &mut self,
-        seen: EngineTime,
-        value: Option<&Value>,
-        stamp: Option<(EngineTime, Value)>,
-    ) {
-        if seen > self.seen
-            && let Some(value) = value
+    /// Restores what was known, if it is newer than what is.
+    pub(super) fn restore(&mut self, saved: &WatchState) {
+        if saved.seen > self.seen
+            && let Some(value) = &saved.value
         {
-            self.seen = seen;
+            self.seen = saved.seen;
             self.last = Scalar::of(value);
+            self.odd = None;
+            if let (Some(number), false) = (saved.number, matches!(value, Value::Number(_))) {
+                self.odd.get_or_insert_default().number = Some(number);
+            }
         }
-        if let Some((at, said)) = stamp
-            && at > self.stamp
+        if let Some((at, said)) = &saved.stamp
+            && *at > self.stamp
         {
-            self.stamp = at;
+            self.stamp = *at;
             if self.seen == NEVER {
-                self.last = Scalar::of(&said);
-                self.seen = at;
-            } else if self.last.value() != said {
-                self.odd.get_or_insert_default().stamped = Some(said);
+                self.last = Scalar::of(said);
+                self.seen = *at;
+            } else if self.last.value() != *said {
+                self.odd.get_or_insert_default().stamped = Some(said.clone());
             }
         }
     }

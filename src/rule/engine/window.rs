@@ -294,6 +294,14 @@ impl Window {
         self.log.unsaved = 0;
     }
 
+    /// Nothing that is saved of it counts any more.
+    pub(super) fn save_anew(&mut self) {
+        self.log
+            .void
+            .extend(self.log.chunks.drain(..).map(|chunk| chunk.number));
+        self.log.unsaved = self.len();
+    }
+
     /// Saves with the next run what has changed without a reading.
     pub(super) fn reopen(&mut self) {
         if self.is_summed() {

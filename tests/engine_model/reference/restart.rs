@@ -1,0 +1,198 @@
+//! "State survives" in docs/rules.md: restarts, edits, and what is forgotten.
+
+use std::{mem::discriminant, sync::Arc};
+
+use tidegate::{
+    event::Reason,
+    reading::{DeviceId, Metric},
+    rule::{Condition, Rule, Watched, engine::MuteTarget},
+};
+
+use super::{
+    Key, Reference, Second,
+    life::{Plan, State, any_matches},
+    values,
+};
+
+/// The gateway was gone and is back.
+#[derive(Clone, Debug)]
+pub struct Restart {
+    /// In order, not killed.
+    pub clean: bool,
+    pub gone_at: Second,
+    pub back_at: Second,
+    /// The same boot, or both ends synchronised: it is known how old everything is that is remembered.
+    pub known: bool,
+    /// What the wall clock is ahead of the story; none if it is not synchronised.
+    pub wall: Option<Second>,
+    pub rules: Vec<Arc<Rule>>,
+}
+
+/// From when to when nobody ran after a clean stop.
+pub struct Absence {
+    pub gone_at: Second,
+    pub back_at: Second,
+    /// So many readings came before it.
+    pub after: usize,
+}
+
+impl Reference {
+    pub fn restart(&mut self, restart: Restart) {
+        self.wall = restart.wall;
+        if !restart.known {
+            self.clocks.known_from = self.readings.len();
+        }
+        if restart.clean {
+            self.absences.push(Absence {
+                gone_at: restart.gone_at,
+                back_at: restart.back_at,
+                after: self.readings.len(),
+            });
+        } else {
+            self.kill(restart.back_at);
+        }
+        // Nobody ran meanwhile: what fell due happens now.
+        for slot in self.slots.values_mut() {
+            slot.asked = restart.back_at - 1;
+        }
+        self.forget_what_nobody_looks_at();
+        self.edit(&restart.rules, restart.back_at);
+    }
+
+    /// "After kill -9 [..] `silent-for` starts anew."
+    fn kill(&mut self, back_at: Second) {
+        for key in self.slots.keys().cloned().collect::<Vec<_>>() {
+            let known = self.readings.len();
+            let is_silence = matches!(self.plan(&key).condition, Condition::Silent { .. });
+            let slot = self.slots.get_mut(&key).unwrap();
+            if is_silence && !matches!(slot.state, State::Active(_)) {
+                slot.silent_from = (back_at, known);
+            }
+            if is_silence && matches!(slot.state, State::Pending(_)) {
+                slot.state = State::Normal;
+            }
+        }
+    }
+
+    /// "An edited rule keeps its episodes if its name stays." Another metric or another kind of condition starts
+    /// anew; a removed rule clears with `rule-removed`.
+    pub fn edit(&mut self, rules: &[Arc<Rule>], now: Second) {
+        for key in self.slots.keys().cloned().collect::<Vec<_>>() {
+            let before = self.plan(&key);
+            let after = rules.iter().find(|rule| rule.name == key.0);
+            let after = after.map(|rule| Plan::new(rule, &key.1));
+            match after {
+                None => self.end(&key, Reason::RuleRemoved, now),
+                Some(after) if !is_same(&before, &after, &key.1) => self.end(&key, Reason::RuleChanged, now),
+                Some(after) => {
+                    let edited = before.numbers() != after.numbers();
+                    if let Some(episode) = self.slots.get_mut(&key).unwrap().episode_mut() {
+                        episode.edited |= edited;
+                    }
+                }
+            }
+        }
+        self.rules = rules.to_vec();
+        self.out = self.outside(now);
+        self.begin_anew(now);
+        for mute in self.mutes.clone() {
+            self.hush(&mute.target, now);
+        }
+        for name in self.out.clone() {
+            self.leave_period(&name, now);
+        }
+        self.until_again(now);
+    }
+
+    /// Nothing is kept over a restart of what no rule looks at.
+    fn forget_what_nobody_looks_at(&mut self) {
+        for index in 0..self.readings.len() {
+            let kept = &self.readings[index];
+            let by = |rule: &Arc<Rule>, own: &DeviceId| {
+                let is_asked = self.slots.contains_key(&(Arc::clone(&rule.name), own.clone()));
+                is_asked && values::watches(&Plan::new(rule, own), own, kept)
+            };
+            let devices = self.all_devices();
+            let watched = self
+                .rules
+                .iter()
+                .any(|rule| devices.iter().any(|own| by(rule, own)));
+            self.readings[index].forgotten |= !watched;
+        }
+        for device in self.all_devices() {
+            if !self
+                .readings
+                .iter()
+                .any(|kept| kept.device == device && !kept.forgotten)
+            {
+                self.clocks.forget(&device);
+            }
+        }
+    }
+
+    /// What was not there before has heard no silence yet.
+    fn begin_anew(&mut self, now: Second) {
+        let before: Vec<Key> = self.slots.keys().cloned().collect();
+        let known = self.readings.len();
+        self.make_slots(now, known);
+        for (_, slot) in self.slots.iter_mut().filter(|(key, _)| !before.contains(key)) {
+            slot.silent_from = (now, known);
+        }
+    }
+
+    /// `tidegate device forget ID`.
+    pub fn forget(&mut self, device: &DeviceId, now: Second) {
+        let mut sent = self.readings.iter();
+        let was_known = sent.any(|kept| kept.device == *device && !kept.forgotten)
+            || self.slots.keys().any(|(_, it)| it == device);
+        for key in self
+            .slots
+            .keys()
+            .filter(|(_, it)| it == device)
+            .cloned()
+            .collect::<Vec<_>>()
+        {
+            self.end(&key, Reason::DeviceRemoved, now);
+        }
+        for kept in self.readings.iter_mut().filter(|kept| kept.device == *device) {
+            kept.forgotten = true;
+        }
+        self.clocks.forget(device);
+        if was_known {
+            self.mutes
+                .retain(|mute| mute.target != MuteTarget::Device(device.clone()));
+        }
+        self.begin_anew(now);
+        self.until_again(now);
+    }
+
+    fn end(&mut self, key: &Key, reason: Reason, now: Second) {
+        let at = now.max(self.slots[key].entered);
+        self.clear(key, at, Some(reason));
+        self.slots.remove(key);
+    }
+}
+
+/// Whether an edited rule speaks of the same thing.
+fn is_same(before: &Plan, after: &Plan, device: &DeviceId) -> bool {
+    kind(&before.condition) == kind(&after.condition)
+        && metric(&before.condition) == metric(&after.condition)
+        && any_matches(&after.rule.devices, device)
+}
+
+/// The key it has in the configuration.
+fn kind(condition: &Condition) -> String {
+    match condition {
+        Condition::Value(watched) => format!("{:?}", discriminant(&watched.test)),
+        Condition::Silent { .. } => "silent-for".to_owned(),
+        Condition::All(_) => "all".to_owned(),
+        Condition::Any(_) => "any".to_owned(),
+    }
+}
+
+pub fn metric(condition: &Condition) -> Option<&Metric> {
+    match condition {
+        Condition::Value(Watched { metric, .. }) | Condition::Silent { metric, .. } => Some(metric),
+        Condition::All(_) | Condition::Any(_) => None,
+    }
+}
