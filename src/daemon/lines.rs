@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::{Ended, staged};
+use super::stages::{Ended, staged};
 use crate::source::{
     Intake, Stamps,
     serial::{Counters, Link, Serial, Settings},

@@ -2,16 +2,25 @@
 
 use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 
-use super::*;
+use super::{
+    announce::Announcer,
+    control::Desk,
+    evaluate::Asked,
+    gateway::{owner, settle},
+    *,
+};
 use crate::{
-    event::{Data, Draft, Sequence, Severity},
-    journal::{Cursor, Limit, Settings, WhenFull, storage::simulated::Simulated},
+    config::Machine,
+    event::{Data, Draft, Origin, Sequence, Severity},
+    journal::{
+        Cursor, Journal, Limit, Owner, Recovered, Settings, SinkPlan, WhenFull, storage::simulated::Simulated,
+    },
     reading::{DeviceId, Metric, Reading, Value},
-    rule::engine::Setup,
-    source::{Delivery, Ticket},
-    time::EngineTime,
+    rule::engine::{Engine, Setup},
+    source::{Delivery, INTAKE_LEN, Ticket},
+    time::{Clock, EngineTime},
 };
 
 /// Longer than anything here takes on the slowest machine.

@@ -13,7 +13,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Ended, staged};
+use super::stages::{Ended, staged};
 use crate::{
     event::{Epoch, Origin, SinkName},
     forward::{
