@@ -24,6 +24,8 @@ mod rig;
 mod strategy;
 mod told;
 
+use std::cell::Cell;
+
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
 use rig::Rig;
@@ -55,12 +57,21 @@ fn the_engine_says_what_the_reference_says() {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let random = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let (drawn, differs) = (Cell::new(0), Cell::new(false));
     let told = TestRunner::new_with_rng(config, random).run(&strategy::story(), |story| {
-        Rig::tell(&story).map_err(TestCaseError::fail)
+        // What is told to find the smallest story is not drawn.
+        drawn.set(drawn.get() + u32::from(!differs.get()));
+        Rig::tell(&story).map_err(|why| {
+            differs.set(true);
+            TestCaseError::fail(why)
+        })
     });
     match told {
         Ok(()) => {}
-        Err(TestError::Fail(why, story)) => panic!("TIDEGATE_SEED={seed}\n{story:?}\n{why}"),
+        Err(TestError::Fail(why, story)) => panic!(
+            "TIDEGATE_SEED={seed}, after {} stories\n{story:?}\n{why}",
+            drawn.get()
+        ),
         Err(TestError::Abort(why)) => panic!("{why}"),
     }
 }
