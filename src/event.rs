@@ -24,6 +24,11 @@ pub type Labels = BTreeMap<String, String>;
 #[serde(transparent)]
 pub struct Position(pub u64);
 
+impl Position {
+    /// Of what no journal will ever have: after all others.
+    pub const NEVER: Self = Self(u64::MAX);
+}
+
 /// An event's number within its epoch: 1, 2, 3, …, never assigned twice. `Sequence(0)` is before the first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

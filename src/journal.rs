@@ -504,7 +504,7 @@ struct Queue {
 }
 
 /// The position of what is refused.
-const NEVER: Position = Position(u64::MAX);
+const NEVER: Position = Position::NEVER;
 
 /// Why the thread shall end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::{pin::pin, time::Duration};
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::info;
+use tracing::{error, info, warn};
 
 use super::announce::Announcer;
 use crate::{
@@ -140,8 +140,8 @@ pub async fn evaluate(
                     let mut outcome = Outcome::default();
                     engine.set_moment(clock.moment());
                     engine.advance(clock.now(), &mut outcome);
-                    engine.checkpoint(&mut outcome);
                     commit(&mut engine, outcome, &announcer);
+                    save_all(&mut engine, &announcer);
                     info!("every source has ended; the engine stops");
                     return;
                 }
@@ -210,15 +210,42 @@ fn take(
     evaluated
 }
 
-/// Hands what was decided to the journal, if anything was, and tells the engine where it stands.
-pub(super) fn commit(engine: &mut Engine, mut outcome: Outcome, announcer: &Announcer) -> Option<Position> {
-    announcer.drop_what_is_off(&mut outcome.events);
-    if outcome.events.is_empty() && outcome.state.is_empty() {
-        return None;
-    }
-    let position = announcer.journal().append(outcome);
+/// Hands what was decided to the journal, if anything was, and tells the engine where it stands. What is much goes in
+/// pieces: a journal takes no commit of half its size.
+pub(super) fn commit(engine: &mut Engine, outcome: Outcome, announcer: &Announcer) -> Option<Position> {
+    let pieces = outcome.pieces().filter_map(|piece| append(piece, announcer));
+    let position = pieces.max()?;
     engine.committed(position);
     Some(position)
+}
+
+fn append(mut piece: Outcome, announcer: &Announcer) -> Option<Position> {
+    announcer.drop_what_is_off(&mut piece.events);
+    let is_empty = piece.events.is_empty() && piece.state.is_empty();
+    (!is_empty).then(|| announcer.journal().append(piece))
+}
+
+/// What a clean stop saves. Where the state has no room for all of it, windows and last values stay out; that it was
+/// clean is said last, and only if every slot is saved: it vouches for them.
+fn save_all(engine: &mut Engine, announcer: &Announcer) {
+    let fits = |outcome: Outcome| {
+        let mut positions = outcome.pieces().filter_map(|piece| append(piece, announcer));
+        positions.all(|position| position < Position::NEVER)
+    };
+    let mut slots = Outcome::default();
+    engine.save_slots(&mut slots);
+    if !fits(slots) {
+        error!("the state has no room for all rules: the next start goes on as after a crash");
+        return;
+    }
+    let mut inputs = Outcome::default();
+    engine.save_inputs(&mut inputs);
+    if !fits(inputs) {
+        warn!("the state has no room for all windows and last values: the next start lacks some");
+    }
+    let mut vouched = Outcome::default();
+    engine.vouch(&mut vouched);
+    fits(vouched);
 }
 
 fn beat(status: &watch::Sender<Status>, engine: &Engine) {

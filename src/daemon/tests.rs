@@ -101,6 +101,10 @@ fn event(bytes: usize) -> Outcome {
 
 /// A journal on a disk in memory, with one sink that takes nothing.
 fn journal(when_full: WhenFull) -> (Journal, Recovered, journal::Running) {
+    journal_on(&Simulated::default(), when_full)
+}
+
+fn journal_on(disk: &Simulated, when_full: WhenFull) -> (Journal, Recovered, journal::Running) {
     let settings = Settings {
         dir: "/journal".into(),
         max_bytes: 8 * 1024 * 1024,
@@ -118,7 +122,7 @@ fn journal(when_full: WhenFull) -> (Journal, Recovered, journal::Running) {
             from_oldest: false,
         }],
     };
-    Journal::open_on(Simulated::default().mount(), &settings, owner, Clock::system()).unwrap()
+    Journal::open_on(disk.mount(), &settings, owner, Clock::system()).unwrap()
 }
 
 fn announcer(journal: &Journal) -> Announcer {
@@ -475,5 +479,105 @@ async fn a_change_that_is_not_on_the_disk_is_not_said_to_be_done() {
     tokio::select! {
         () = asking => {}
         () = answering => {}
+    }
+}
+
+fn temperature(device: usize, value: f64, at: EngineTime) -> Reading {
+    Reading {
+        device: DeviceId::new(&format!("t-{device}")).unwrap(),
+        metric: Metric::new("temperature").unwrap(),
+        value: Value::Number(value),
+        unit: None,
+        at,
+        stamped: true,
+    }
+}
+
+/// An engine with one rule that has heard from so many devices; what it decided until now is nowhere.
+fn engine(devices: usize, value: f64, clock: &Clock) -> (Engine, Setup) {
+    let folder = tempfile::tempdir().unwrap();
+    let rule = RULE.replace("hold = \"1ms\"", "hold = \"0s\"");
+    let setup = Setup {
+        rules: config(folder.path(), &rule).rules,
+        devices: Vec::new(),
+        epoch: crate::event::Epoch(1),
+        max_devices: 10_000,
+        max_metrics: 10,
+    };
+    let mut engine = Engine::restore(setup.clone(), &[], clock.moment(), &mut Outcome::default());
+    for device in 0..devices {
+        let reading = temperature(device, value, clock.now());
+        engine.observe(&reading, &mut Outcome::default()).unwrap();
+    }
+    (engine, setup)
+}
+
+/// What the disk has after a clean stop of this engine.
+async fn stopped(disk: &Simulated, engine: Engine, clock: Clock) -> (u64, Recovered) {
+    let (journal, _, running) = journal_on(disk, WhenFull::DropOldest);
+    let (intake, deliveries) = mpsc::channel(INTAKE_LEN);
+    drop(intake);
+    let (status, _) = watch::channel(evaluate::Status::default());
+    let asked = mpsc::channel(1).1;
+    evaluate::evaluate(engine, deliveries, asked, house(&journal, clock), status).await;
+    settle(&journal, &announcer(&journal)).await;
+    let refused = journal.health().borrow().refused;
+    journal.close().await;
+    running.ended.await.unwrap().unwrap();
+    drop(journal);
+    (refused, journal_on(disk, WhenFull::DropOldest).1)
+}
+
+#[tokio::test]
+async fn what_is_too_much_for_one_commit_goes_in_several() {
+    let clock = Clock::system();
+    let (mut engine, setup) = engine(5000, 31.0, &clock);
+    assert_eq!(engine.active(), 5000);
+    let (journal, ..) = journal(WhenFull::DropOldest);
+    let mut outcome = Outcome::default();
+    let rules = Vec::new();
+    engine.reconfigure(Setup { rules, ..setup }, &mut outcome);
+    let position = evaluate::commit(&mut engine, outcome, &announcer(&journal)).unwrap();
+    let mut durable = journal.durable();
+    let written = durable.wait_for(|durable| *durable >= position);
+    drop(timeout(PATIENCE, written).await.expect("it is written").unwrap());
+    is_healthy(&journal, |health| health.last == Sequence(5000)).await;
+}
+
+#[tokio::test]
+async fn a_clean_stop_leaves_last_values_out_before_it_is_none() {
+    let clock = Clock::system();
+    let disk = Simulated::default();
+    let (mut engine, _) = engine(6000, 20.0, &clock);
+    let hot = temperature(5999, 31.0, clock.now().after(Duration::from_secs(1)));
+    engine.observe(&hot, &mut Outcome::default()).unwrap();
+    let (_, recovered) = stopped(&disk, engine, clock).await;
+    let of = |prefix: &[u8]| {
+        recovered
+            .state
+            .iter()
+            .filter(|(key, _)| key.starts_with(prefix))
+            .count()
+    };
+    assert_eq!((of(b"r/"), of(b"engine/stopped")), (1, 1));
+    assert!((1000..6000).contains(&of(b"l/")), "{}", of(b"l/"));
+}
+
+#[test]
+fn after_a_reload_a_refused_commit_holds_only_its_own_devices_back() {
+    let clock = Clock::system();
+    let (mut engine, setup) = engine(2, 20.0, &clock);
+    let later = |seconds| clock.now().after(Duration::from_secs(seconds));
+    engine
+        .observe(&temperature(0, 31.0, later(1)), &mut Outcome::default())
+        .unwrap();
+    engine.committed(Position::NEVER);
+    engine.reconfigure(setup, &mut Outcome::default());
+    for (device, waits) in [(0, true), (1, false)] {
+        let mut outcome = Outcome::default();
+        engine
+            .observe(&temperature(device, 31.0, later(2)), &mut outcome)
+            .unwrap();
+        assert_eq!(outcome.depends_on == Position::NEVER, waits, "device {device}");
     }
 }

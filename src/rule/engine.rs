@@ -1,7 +1,7 @@
 //! The engine: readings and time in, transitions out.
 //!
 //! A pure state machine: the same calls give the same outcomes. It never reads a clock, waits, logs or
-//! writes; whoever drives it commits each [`Outcome`] whole and tells the [`Position`] back.
+//! writes; whoever drives it commits each [`Outcome`], whole or in its pieces, and tells the [`Position`] back.
 //!
 //! A reading costs what the rules that watch its (device, metric) cost, however many rules there are. Memory
 //! is bounded by `max_devices`, `max_metrics` and the windows' `window-max`: for each (rule, device) a [`Slot`],
@@ -204,6 +204,7 @@ impl Engine {
         self.fire(|deadline| deadline < at, out);
         self.enter(watch, at, reading, out);
         self.fire(|deadline| deadline <= at, out);
+        out.may_end();
         self.counts.evaluated = self.counts.evaluated.saturating_add(1);
         Ok(())
     }

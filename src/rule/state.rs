@@ -11,7 +11,10 @@ pub struct StateChange {
     pub value: Option<Vec<u8>>,
 }
 
-/// What one or more observations decided. Events and state are committed together, all or nothing.
+/// What of an outcome is kept together at least, in events and keys: far below what any journal takes in one commit.
+const PIECE: usize = 64;
+
+/// What one or more observations decided. An event and the state that goes with it are committed together.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outcome {
     /// In order.
@@ -20,4 +23,30 @@ pub struct Outcome {
     pub state: Vec<StateChange>,
     /// The last commit that touched any state that was looked at.
     pub depends_on: Position,
+    /// Where it may be cut: so many events and changes belong to what is before.
+    pub cuts: Vec<(usize, usize)>,
+}
+
+impl Outcome {
+    /// What was decided until now holds without what follows: a commit may end here.
+    pub(super) fn may_end(&mut self) {
+        let (events, state) = self.cuts.last().copied().unwrap_or_default();
+        let (now_events, now_state) = (self.events.len(), self.state.len());
+        if now_events + now_state >= events + state + PIECE {
+            self.cuts.push((now_events, now_state));
+        }
+    }
+
+    /// The same in commits of a bounded size, in order.
+    pub fn pieces(mut self) -> impl Iterator<Item = Self> {
+        let mut pieces = Vec::new();
+        for (events, state) in std::mem::take(&mut self.cuts).into_iter().rev() {
+            pieces.push(Self {
+                events: self.events.split_off(events),
+                state: self.state.split_off(state),
+                ..Self::default()
+            });
+        }
+        std::iter::once(self).chain(pieces.into_iter().rev())
+    }
 }

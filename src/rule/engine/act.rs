@@ -257,6 +257,7 @@ impl Engine {
                     self.listen(index, at, out);
                 }
                 self.turn(index, at, false, out);
+                out.may_end();
             }
         }
     }
@@ -285,6 +286,7 @@ impl Engine {
                 } else {
                     self.turn(slot, at, false, out);
                 }
+                out.may_end();
             }
         }
     }
@@ -309,6 +311,7 @@ impl Engine {
             } else {
                 self.turn(slot, at, false, out);
             }
+            out.may_end();
         }
     }
 

@@ -58,6 +58,13 @@ impl Engine {
 
     /// All that a clean stop saves beyond what was committed: with it a restart changes no event.
     pub fn checkpoint(&mut self, out: &mut Outcome) {
+        self.save_slots(out);
+        self.save_inputs(out);
+        self.vouch(out);
+    }
+
+    /// The first part of [`Engine::checkpoint`]: without it there is no third.
+    pub fn save_slots(&mut self, out: &mut Outcome) {
         for index in 0..self.slots.len() {
             let slot = &self.slots[index];
             let plan = &self.plans[slot.plan];
@@ -66,7 +73,14 @@ impl Engine {
             if is_silence || plan.is_composite() || !slot.is_plain(self.now) {
                 self.touch(index);
                 out.state.push(self.saved_slot(index));
+                out.may_end();
             }
+        }
+    }
+
+    /// The second part: windows and the last values of metrics. What of it is missing is forgotten as by a crash.
+    pub fn save_inputs(&mut self, out: &mut Outcome) {
+        for index in 0..self.slots.len() {
             if let Some(wide) = &mut self.slots[index].wide {
                 let unless = wide.unless.iter_mut().map(|quiet| &mut quiet.input);
                 let inputs = wide.inputs.iter_mut().chain(unless);
@@ -74,13 +88,19 @@ impl Engine {
                     .filter_map(|input| input.window.as_mut())
                     .for_each(|window| window.reopen());
                 self.save_runs(index, out);
+                out.may_end();
             }
         }
         for watch in 0..self.watches.len() {
             if !self.watches[watch].slots.is_empty() {
                 self.save_watch(watch, out);
+                out.may_end();
             }
         }
+    }
+
+    /// The third part: vouches for the saved slots up to now.
+    pub fn vouch(&self, out: &mut Outcome) {
         out.state.push(StateChange {
             key: STOPPED.to_vec(),
             value: Some(encode(&self.saved_at())),
@@ -192,6 +212,7 @@ impl Save<'_> {
                 key: (self.key)(number),
                 value: Some(encode(&run)),
             });
+            out.may_end();
             window.log.chunks.push_back(Chunk { number, newest, len });
             number = number.wrapping_add(1);
             skip += len.max(1);

@@ -124,12 +124,15 @@ impl Engine {
                     let numbers = input.window.iter().flat_map(|window| window.log.numbers());
                     out.state
                         .extend(numbers.map(|number| forget(&run_key(&name, device, place, number))));
+                    out.may_end();
                 }
             }
+            out.may_end();
         }
         for (metric, _) in &self.devices[number].watches {
             out.state
                 .push(forget(&watch_key(device, &self.metric_names[*metric])));
+            out.may_end();
         }
         let setup = Setup {
             rules: self.rules.clone(),

@@ -20,7 +20,7 @@ use super::{
     window::Chunk,
 };
 use crate::{
-    event::{EpisodeId, Reason, Transition},
+    event::{EpisodeId, Position, Reason, Transition},
     reading::DeviceId,
     rule::{
         Condition, Watched,
@@ -57,14 +57,17 @@ impl Engine {
         for (key, bytes) in of(b"m/") {
             let readable = self.take_mute(key, bytes, now, stopped.as_ref(), out);
             self.check(readable, key, out);
+            out.may_end();
         }
         for (key, bytes) in of(b"l/") {
             let readable = self.take_watch(key, bytes, now, stopped.as_ref(), out);
             self.check(readable, key, out);
+            out.may_end();
         }
         for (key, bytes) in of(b"r/") {
             let readable = self.take_slot(key, bytes, now, stopped.as_ref(), out);
             self.check(readable, key, out);
+            out.may_end();
         }
         let mut runs = Runs::new();
         for (key, bytes) in of(b"w/") {
@@ -78,9 +81,11 @@ impl Engine {
                 }
             });
             self.check(readable, key, out);
+            out.may_end();
         }
         for ((rule, device, input), runs) in runs {
             self.take_runs((rule, &device, input), &runs, now, stopped.as_ref(), out);
+            out.may_end();
         }
     }
 
@@ -99,6 +104,7 @@ impl Engine {
                 self.listen(index, at, out);
             }
             self.schedule(index, at);
+            out.may_end();
         }
         let muted: Vec<MuteTarget> = self.hushes.mutes.keys().cloned().collect();
         for target in muted {
@@ -407,7 +413,14 @@ impl Engine {
         self.mute_number = before.mute_number;
         self.counts = before.counts;
         self.hushes.mutes = std::mem::take(&mut before.hushes.mutes);
-        let committed = before.slots.iter().map(|slot| slot.committed).max();
+        // What was refused is waited for by its own slots only, as before.
+        let written = |position: &Position| *position < Position::NEVER;
+        let committed = before
+            .slots
+            .iter()
+            .map(|slot| slot.committed)
+            .filter(written)
+            .max();
         self.rests_on = before.rests_on.max(committed.unwrap_or_default());
         for (number, device) in (0..).zip(before.devices.iter()) {
             if forgotten == Some(number) {
@@ -441,7 +454,11 @@ impl Engine {
             if new.is_none() && !is_plain {
                 out.state.push(forget(&slot_key(&plan.rule.name, &device)));
             }
+            if let Some(new) = new {
+                self.slots[new].committed = before.slots[index].committed;
+            }
             self.inherit_windows(&mut before.slots[index], &plan, &device, new, out);
+            out.may_end();
         }
         for watch in 0..self.watches.len() {
             let row = &mut self.watches[watch];
@@ -491,6 +508,7 @@ impl Engine {
                     place,
                     number,
                 )));
+                out.may_end();
             }
         }
     }
