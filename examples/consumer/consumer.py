@@ -55,16 +55,16 @@ def close(epoch, first, last):
 def arrived(source, event):
     """Notes that an event is here; returns whether it is new. All else is a duplicate."""
     number, previous = int(event["sequence"]), int(event.get("previoussequence", 0))
-    if number < 1:
-        raise ValueError("sequences begin at 1")
+    if number < 1 or previous >= number:
+        raise ValueError("sequences begin at 1, and grow")
     if event["epoch"] not in source["epochs"]:
         # We begin with the first event of a source that we hear, but know a later epoch of it from its number 1 on:
         # unless nothing of it was for us until now (previous is 0).
         begin = number - 1 if not source["epochs"] or previous == 0 else 0
-        source["epochs"][event["epoch"]] = {"highest": begin, "gaps": [], "lost": 0, "alarms_as_of": 0, "listing": None}
-        source["current"] = event["epoch"]
-        # A new epoch begins with no alarm open: those of the old one are void, nothing will clear them.
-        source["episodes"] = {}
+        source["epochs"][event["epoch"]] = {
+            "highest": begin, "gaps": [], "lost": 0, "alarms_as_of": 0, "listing": None, "episodes": {},
+        }
+        source["current"] = source["current"] or event["epoch"]
     epoch = source["epochs"][event["epoch"]]
     expect(epoch, number)
     new = close(epoch, number, number) > 0
@@ -84,21 +84,24 @@ def discarded(source, data, sink):
         epoch["lost"] = max(epoch["lost"], close(epoch, first, last))
 
 
-# Alarms: source["episodes"] holds those that are open, by correlationid, and for as long as something before it is
-# missing also what was cleared: so that a raise which comes late does not open it again.
+# Alarms: epoch["episodes"] holds those that are open, by correlationid, and for as long as something before it is
+# missing also what was cleared: so that a raise which comes late does not open it again. Those of the current epoch
+# count; the others' are kept, for their card may be put back.
 
 
 def follow(source, event):
     epoch, number = source["epochs"][event["epoch"]], int(event["sequence"])
-    if event["epoch"] != source["current"]:
-        return  # of an epoch that is over: void
+    if event["type"] in (GATEWAY_EVENT + "GatewayStarted", GATEWAY_EVENT + "ActiveAlarms"):
+        # The gateway runs in this epoch, unless it says so of a time that is over: then we know of later ones.
+        if number == epoch["highest"]:
+            source["current"] = event["epoch"]
     if event["type"] == GATEWAY_EVENT + "ActiveAlarms":
-        all_active(source, epoch, number, event["data"])
+        all_active(epoch, number, event["data"])
     elif event.get("transition") in ("raised", "reminded", "changed", "cleared"):
-        told = source["episodes"].get(event["correlationid"])
+        told = epoch["episodes"].get(event["correlationid"])
         # Else it is out of date: a later event of this episode was here, or a later list that did not have it.
         if number > (told["sequence"] if told else epoch["alarms_as_of"]):
-            source["episodes"][event["correlationid"]] = {
+            epoch["episodes"][event["correlationid"]] = {
                 "sequence": number,
                 "open": event["transition"] != "cleared",
                 "severity": event["severitytext"],
@@ -106,10 +109,10 @@ def follow(source, event):
                 "summary": event["data"]["summary"],
             }
     mark = epoch["gaps"][0][0] - 1 if epoch["gaps"] else epoch["highest"]
-    source["episodes"] = {i: e for i, e in source["episodes"].items() if e["open"] or e["sequence"] > mark}
+    epoch["episodes"] = {i: e for i, e in epoch["episodes"].items() if e["open"] or e["sequence"] > mark}
 
 
-def all_active(source, epoch, number, data):
+def all_active(epoch, number, data):
     """`ActiveAlarms`: exactly these were open then. It mends what a lost raise or a lost clear has left wrong."""
     if data["part"] == 1:
         epoch["listing"] = {"first": number, "parts": 0, "ids": []}
@@ -120,7 +123,7 @@ def all_active(source, epoch, number, data):
     listing["parts"] += 1
     for alarm in data["alarms"]:
         listing["ids"].append(alarm["id"])
-        source["episodes"].setdefault(alarm["id"], {
+        epoch["episodes"].setdefault(alarm["id"], {
             "sequence": listing["first"],
             "open": True,
             "severity": alarm["severity"],
@@ -129,7 +132,7 @@ def all_active(source, epoch, number, data):
         })
     if listing["parts"] == data["parts"]:
         ids, first = set(listing["ids"]), listing["first"]
-        source["episodes"] = {i: e for i, e in source["episodes"].items() if i in ids or e["sequence"] > first}
+        epoch["episodes"] = {i: e for i, e in epoch["episodes"].items() if i in ids or e["sequence"] > first}
         epoch["alarms_as_of"], epoch["listing"] = first, None
 
 
@@ -148,11 +151,13 @@ class Consumer:
         """Returns only when the event is handled and the mark is on the disk: then it may be acknowledged."""
         try:
             event = json.loads(payload)
+            # Before anything is noted: what JSON or UTF-8 cannot hold, or what is nested too deeply, fails here.
+            line = json.dumps(event, ensure_ascii=False, allow_nan=False).encode()
             identity, name = event["id"], event["source"]
             what = event.get("transition") or event["type"].rpartition(".")[2]
-            known = self.state["sources"].get(name, {"current": "", "epochs": {}, "episodes": {}})
+            known = self.state["sources"].get(name, {"current": "", "epochs": {}})
             new = arrived(known, event)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             # Never let what nobody can read hold up what comes behind it: say so, and let it pass.
             print(f"not an event: {error!r} in {payload[:200]!r}", flush=True)
             return
@@ -165,13 +170,13 @@ class Consumer:
                 follow(known, event)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 print(f"{identity}: handled, but not understood: {error!r}", flush=True)
-            self.handle(event)
+            self.handle(line)
         store(self.directory, self.state)
         print(f"{identity} {what}: {'handled' if new else 'duplicate'}", flush=True)
 
-    def handle(self, event):
+    def handle(self, line):
         """Your work. It must be done, or be certain to be done, when this returns."""
-        self.handled.write(json.dumps(event).encode() + b"\n")
+        self.handled.write(line + b"\n")
         self.handled.flush()
         os.fsync(self.handled.fileno())
         self.state["handled_bytes"] = self.handled.tell()
@@ -209,7 +214,7 @@ def report(directory):
         epoch = source["epochs"][source["current"]]
         if epoch["gaps"] or epoch["lost"] > epoch["alarms_as_of"]:
             print("  a raise or a clear may be among what is missing or lost: certain with the next ActiveAlarms")
-        for identity, episode in source["episodes"].items():
+        for identity, episode in epoch["episodes"].items():
             if episode["open"]:
                 print(f"  open {identity} {episode['severity']} since {episode['since']}: {episode['summary']}")
     return 1 if missing else 0
@@ -246,6 +251,7 @@ def run(directory, host, port, sink="cloud"):
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # no text of an event may end us
     match sys.argv[1:]:
         case ["run", directory, host, port, *sink] if len(sink) <= 1:
             run(directory, host, port, *sink)

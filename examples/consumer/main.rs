@@ -200,7 +200,11 @@ fn report(directory: &Path) -> Result<ExitCode, Failure> {
                 "  a raise or a clear may be among what is missing or lost: certain with the next ActiveAlarms"
             );
         }
-        for (identity, episode) in source.episodes.iter().filter(|(_, episode)| episode.open) {
+        let current = source.epochs.get(&source.current).into_iter();
+        for (identity, episode) in current
+            .flat_map(|epoch| &epoch.episodes)
+            .filter(|(_, episode)| episode.open)
+        {
             let (severity, since, summary) = (&episode.severity, &episode.since, &episode.summary);
             println!("  open {identity} {severity} since {since}: {summary}");
         }

@@ -29,6 +29,8 @@ pub struct Event {
     pub whole: Json,
     #[serde(skip)]
     number: u64,
+    #[serde(skip)]
+    previous: u64,
 }
 
 impl Event {
@@ -36,12 +38,17 @@ impl Event {
         let whole: Json = serde_json::from_slice(payload)?;
         let event = Self::deserialize(&whole)?;
         let number = event.sequence.parse()?;
-        if number == 0 {
-            return Err("sequences begin at 1".into());
+        let previous = match event.previoussequence.as_str() {
+            "" => 0,
+            digits => digits.parse()?,
+        };
+        if number == 0 || previous >= number {
+            return Err("sequences begin at 1, and grow".into());
         }
         Ok(Self {
             whole,
             number,
+            previous,
             ..event
         })
     }
@@ -70,12 +77,9 @@ pub struct State {
 
 #[derive(Default, Serialize, Deserialize)]
 pub struct Source {
-    /// The epoch that began last.
+    /// The epoch in which the gateway said last that it runs.
     pub current: String,
     pub epochs: BTreeMap<String, Epoch>,
-    /// Those that are open, by correlationid; and for as long as something before it is missing also what was cleared,
-    /// so that a raise which comes late does not open it again.
-    pub episodes: BTreeMap<String, Episode>,
     pub heard: String,
 }
 
@@ -92,6 +96,10 @@ pub struct Epoch {
     alarms_as_of: u64,
     /// One of which some parts are still to come.
     listing: Option<Listing>,
+    /// Those that are open, by correlationid; and for as long as something before it is missing also what was cleared,
+    /// so that a raise which comes late does not open it again. Those of the current epoch count; the others' are
+    /// kept, for their card may be put back.
+    pub episodes: BTreeMap<String, Episode>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -169,7 +177,7 @@ impl Source {
     /// Notes that an event is here; returns whether it is new. All else is a duplicate.
     pub fn arrived(&mut self, event: &Event) -> bool {
         self.heard = now();
-        let (number, previous) = (event.number, event.previoussequence.parse().unwrap_or(0));
+        let (number, previous) = (event.number, event.previous);
         if !self.epochs.contains_key(&event.epoch) {
             // We begin with the first event of a source that we hear, but know a later epoch of it from its number 1
             // on: unless nothing of it was for us until now (previous is 0).
@@ -178,9 +186,9 @@ impl Source {
             } else {
                 0
             };
-            self.current.clone_from(&event.epoch);
-            // A new epoch begins with no alarm open: those of the old one are void, nothing will clear them.
-            self.episodes.clear();
+            if self.current.is_empty() {
+                self.current.clone_from(&event.epoch);
+            }
             let epoch = Epoch {
                 highest: begin,
                 ..Epoch::default()
@@ -214,24 +222,27 @@ impl Source {
                 }
             }
         }
-        // Alarms of an epoch that is over are void.
-        if event.epoch == self.current {
-            self.follow(event, data)?;
-        }
-        Ok(())
-    }
-
-    fn follow(&mut self, event: &Event, data: &Json) -> Result<(), Failure> {
         let Some(epoch) = self.epochs.get_mut(&event.epoch) else {
             return Ok(());
         };
+        // The gateway runs in this epoch, unless it says so of a time that is over: then we know of later ones.
+        if (event.is("GatewayStarted") || event.is("ActiveAlarms")) && event.number == epoch.highest {
+            self.current.clone_from(&event.epoch);
+        }
+        epoch.follow(event, data)
+    }
+
+    /// Whether a raise or a clear may be among what is missing or was lost since the last `ActiveAlarms`.
+    pub fn alarms_are_uncertain(&self) -> bool {
+        let epoch = self.epochs.get(&self.current);
+        epoch.is_some_and(|epoch| !epoch.gaps.is_empty() || epoch.lost > epoch.alarms_as_of)
+    }
+}
+
+impl Epoch {
+    fn follow(&mut self, event: &Event, data: &Json) -> Result<(), Failure> {
         if event.is("ActiveAlarms") {
-            all_active(
-                &mut self.episodes,
-                epoch,
-                event.number,
-                ActiveAlarms::deserialize(data)?,
-            );
+            self.all_active(event.number, ActiveAlarms::deserialize(data)?);
         } else if let (Some("raised" | "reminded" | "changed" | "cleared"), Some(id)) =
             (event.transition.as_deref(), &event.correlationid)
         {
@@ -239,7 +250,7 @@ impl Source {
             let told = self
                 .episodes
                 .get(id)
-                .map_or(epoch.alarms_as_of, |told| told.sequence);
+                .map_or(self.alarms_as_of, |told| told.sequence);
             if event.number > told {
                 let episode = Episode {
                     sequence: event.number,
@@ -251,51 +262,46 @@ impl Source {
                 self.episodes.insert(id.clone(), episode);
             }
         }
-        let mark = epoch.gaps.first().map_or(epoch.highest, |(first, ..)| first - 1);
+        let mark = self.gaps.first().map_or(self.highest, |(first, ..)| first - 1);
         self.episodes
             .retain(|_, episode| episode.open || episode.sequence > mark);
         Ok(())
     }
 
-    /// Whether a raise or a clear may be among what is missing or was lost since the last `ActiveAlarms`.
-    pub fn alarms_are_uncertain(&self) -> bool {
-        let epoch = self.epochs.get(&self.current);
-        epoch.is_some_and(|epoch| !epoch.gaps.is_empty() || epoch.lost > epoch.alarms_as_of)
-    }
-}
-
-/// Exactly these were open then. It mends what a lost raise or a lost clear has left wrong.
-fn all_active(episodes: &mut BTreeMap<String, Episode>, epoch: &mut Epoch, number: u64, data: ActiveAlarms) {
-    if data.part == 1 {
-        epoch.listing = Some(Listing {
-            first: number,
-            parts: 0,
-            ids: Vec::new(),
-        });
-    }
-    // None again if a part is missing, or a later list was here: then this one says nothing.
-    let Some(mut listing) = epoch.listing.take() else {
-        return;
-    };
-    if listing.parts + 1 != data.part || number < epoch.alarms_as_of {
-        return;
-    }
-    listing.parts += 1;
-    for alarm in data.alarms {
-        listing.ids.push(alarm.id.clone());
-        episodes.entry(alarm.id).or_insert_with(|| Episode {
-            sequence: listing.first,
-            open: true,
-            severity: alarm.severity,
-            since: alarm.since,
-            summary: format!("{}: {}", alarm.device, alarm.event),
-        });
-    }
-    if listing.parts == data.parts {
-        episodes.retain(|id, episode| episode.sequence > listing.first || listing.ids.contains(id));
-        epoch.alarms_as_of = listing.first;
-    } else {
-        epoch.listing = Some(listing);
+    /// Exactly these were open then. It mends what a lost raise or a lost clear has left wrong.
+    fn all_active(&mut self, number: u64, data: ActiveAlarms) {
+        if data.part == 1 {
+            self.listing = Some(Listing {
+                first: number,
+                parts: 0,
+                ids: Vec::new(),
+            });
+        }
+        // None again if a part is missing, or a later list was here: then this one says nothing.
+        let Some(mut listing) = self.listing.take() else {
+            return;
+        };
+        if listing.parts + 1 != data.part || number < self.alarms_as_of {
+            return;
+        }
+        listing.parts += 1;
+        for alarm in data.alarms {
+            listing.ids.push(alarm.id.clone());
+            self.episodes.entry(alarm.id).or_insert_with(|| Episode {
+                sequence: listing.first,
+                open: true,
+                severity: alarm.severity,
+                since: alarm.since,
+                summary: format!("{}: {}", alarm.device, alarm.event),
+            });
+        }
+        if listing.parts == data.parts {
+            self.episodes
+                .retain(|id, episode| episode.sequence > listing.first || listing.ids.contains(id));
+            self.alarms_as_of = listing.first;
+        } else {
+            self.listing = Some(listing);
+        }
     }
 }
 

@@ -11,14 +11,28 @@ use crate::{
     },
 };
 
-/// Those that are not off.
+/// Those that are not off, and that this configuration gives cause for.
 pub(super) fn events(config: &Config) -> Vec<Described> {
     let on = |fact: &&'static Fact| !config.events.off.iter().any(|off| off == fact.name);
     FACTS
         .iter()
         .filter(on)
+        .filter(|fact| has_cause(config, fact.name))
         .map(|fact| described(config, fact))
         .collect()
+}
+
+/// Whether there is what it is about.
+fn has_cause(config: &Config, name: &str) -> bool {
+    match name {
+        "GatewayAlive" => config.events.heartbeat.is_some(),
+        "SourceFailed" | "SourceRecovered" => !config.serial.is_empty(),
+        "DeviceConnected" | "DeviceDisconnected" => {
+            config.mqtt.is_some() && config.devices.iter().any(|device| !device.id.0.contains('*'))
+        }
+        "UplinkLost" | "UplinkRestored" => !config.sinks.is_empty(),
+        _ => true,
+    }
 }
 
 fn described(config: &Config, fact: &'static Fact) -> Described {

@@ -12,10 +12,11 @@ pub(super) fn reload(socket: &Path) -> Result<(), Failure> {
         for warning in &reloaded.warnings {
             writeln!(out, "warning: {warning}")?;
         }
-        if reloaded.changed.is_empty() {
-            return writeln!(out, "the configuration is as it was");
+        match (reloaded.changed.is_empty(), reloaded.needs_restart.is_empty()) {
+            (true, true) => writeln!(out, "the configuration is as it was")?,
+            (true, false) => writeln!(out, "nothing has changed that can be applied")?,
+            (false, _) => writeln!(out, "the configuration is applied; changed:")?,
         }
-        writeln!(out, "the configuration is applied; changed:")?;
         for change in &reloaded.changed {
             writeln!(out, "  {change}")?;
         }

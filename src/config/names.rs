@@ -6,7 +6,7 @@ use super::{
     check::{Checker, Taken},
     raw,
     rules::Placed,
-    site::GATEWAY_EVENTS,
+    site::gateway_events,
 };
 
 /// CamelCase, a past fact, nobody else's.
@@ -15,7 +15,7 @@ pub(super) fn event_name(who: &str, key: &str, written: &Spanned<String>, checke
     let camel = name.starts_with(|c: char| c.is_ascii_uppercase())
         && name.len() <= 64
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    let why = if GATEWAY_EVENTS.contains(&name.as_str()) {
+    let why = if gateway_events().any(|known| known == name.as_str()) {
         "is an event of the gateway's own; write another name".to_owned()
     } else if !camel {
         let suggestion = camel_case(name);

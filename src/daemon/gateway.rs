@@ -164,8 +164,8 @@ impl Gateway {
         wall_clock.look();
         gateway.others.spawn(staged(
             "watch of the wall clock",
-            gateway.end.clone(),
-            wall_clock.watch(),
+            gateway.stop_sources.clone(),
+            wall_clock.watch(gateway.stop_sources.clone()),
         ));
         if let Some(report) = rejected {
             gateway

@@ -29,7 +29,7 @@ pub(super) struct Plan {
     pub(super) config: Config,
     /// Its sinks, their files read.
     pub(super) sinks: Vec<Loaded>,
-    /// What differs, a line each.
+    /// What is applied, a line each.
     pub(super) changed: Vec<String>,
     /// Keys whose new value counts only after a restart.
     pub(super) needs_restart: Vec<String>,
@@ -39,8 +39,8 @@ impl Plan {
     /// Reads and checks the configuration at `path`; changes nothing. Blocking.
     pub(super) fn make(path: &Path, old: &Config) -> Result<Self, Refused> {
         let new = Config::load(path).map_err(|report: Report| Refused(report.to_string()))?;
-        let changed = differences(old, &new);
         let (config, needs_restart) = applicable(old, new);
+        let changed = differences(old, &config);
         let sinks = config.sinks.iter().map(Loaded::load).collect::<Result<_, _>>();
         Ok(Self {
             // `load` has looked at the files: they were taken away just now.
@@ -246,7 +246,13 @@ clear = 5.0
             .replace("id = \"gw\"", "id = \"other\"\nlabels = { site = \"hq\" }")
             .replace("above = 30.0", "above = 31.0");
         let old = config(OLD);
+        let new = new + "[[sink.mqtt]]\nname = \"cloud\"\nurl = \"mqtt://127.0.0.1:1\"\n";
         let (applied, needs_restart) = applicable(&old, config(&new));
+        assert_eq!(
+            differences(&old, &applied),
+            ["[gateway]", "[[rule]] too-hot: changed"],
+            "what waits for a restart has not changed; the sink waits for the id"
+        );
         assert_eq!(needs_restart, ["[gateway] id", "[mqtt] listen"]);
         assert_eq!(applied.mqtt.unwrap().listen, old.mqtt.unwrap().listen);
         assert_eq!(&*applied.gateway.id, "gw");

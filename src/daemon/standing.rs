@@ -10,8 +10,8 @@ use crate::{reading::DeviceId, time::EngineTime};
 /// How long an uplink or a source must be away before that is told, and back before that is.
 pub(super) const GRACE: Duration = Duration::from_secs(5);
 
-/// From one `DeviceConnected` of a device to its next, at least.
-const APART: Duration = Duration::from_mins(5);
+/// From the first of one pair of events to the first of the next about the same thing, at least.
+pub(super) const APART: Duration = Duration::from_mins(5);
 
 /// What there is to tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub(super) struct Standing {
     told: Option<EngineTime>,
     /// Since when it differs from what was told.
     differs: Option<EngineTime>,
+    /// When a loss was last told.
+    last: Option<EngineTime>,
 }
 
 impl Standing {
@@ -44,7 +46,8 @@ impl Standing {
             return None;
         }
         let since = *self.differs.get_or_insert(now);
-        if now.since(since) < GRACE {
+        let again = self.told.is_none() && self.last.is_some_and(|last| now.since(last) < APART);
+        if now.since(since) < GRACE || again {
             return None;
         }
         self.differs = None;
@@ -52,6 +55,7 @@ impl Standing {
             Some(lost) => Some(Change::Back { lost, at: since }),
             None => {
                 self.told = Some(since);
+                self.last = Some(now);
                 Some(Change::Lost(since))
             }
         }
@@ -167,6 +171,25 @@ mod tests {
                 )
             ]
         );
+    }
+
+    #[test]
+    fn what_comes_and_goes_has_one_pair_in_five_minutes_and_a_loss_that_lasts_is_told_then() {
+        let mut standing = Standing::default();
+        let mut told = Vec::new();
+        for second in 0..1_000 {
+            // Six seconds there, six away; and for good after the 900th.
+            let there = second < 900 && second % 12 >= 6;
+            told.extend(standing.look(at(second), there).map(|change| (second, change)));
+        }
+        let losses: Vec<_> = told
+            .iter()
+            .filter(|(_, change)| matches!(change, Change::Lost(_)))
+            .map(|(second, _)| *second)
+            .collect();
+        assert_eq!(losses, [5, 305, 605, 905]);
+        assert_eq!(told.len(), 7, "{told:?}");
+        assert_eq!(told[6].1, Change::Lost(at(900)));
     }
 
     #[test]

@@ -3,13 +3,14 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::announce::Announcer;
+use super::{announce::Announcer, standing::APART};
 use crate::{
     event::gateway::{At, ClockLost, ClockSynchronised},
     journal::Journal,
-    time::{Clock, ClockQuality, Moment},
+    time::{Clock, ClockQuality, EngineTime, Moment},
 };
 
 /// How often it is looked at: as often as the kernel is asked at most.
@@ -24,6 +25,8 @@ pub struct WallClock {
     /// The last look, or the newest thing that a run before this one stored in this boot. While nobody vouches for
     /// the clock, the first: time daemons may set it a moment before they vouch for it.
     last: Option<Moment>,
+    /// The last loss that was told: two time daemons that fight shall fill no journal.
+    lost: Option<EngineTime>,
 }
 
 impl WallClock {
@@ -35,15 +38,19 @@ impl WallClock {
             journal,
             announcer,
             last: unsynchronised,
+            lost: None,
         }
     }
 
-    /// Looks until it is dropped.
-    pub async fn watch(mut self) {
+    /// Looks until the stop: nothing follows `GatewayStopped`.
+    pub async fn watch(mut self, stop: CancellationToken) {
         let mut tick = tokio::time::interval(LOOK_EVERY);
         loop {
-            tick.tick().await;
-            self.look();
+            // Both are cancel-safe.
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = tick.tick() => self.look(),
+            }
         }
     }
 
@@ -52,6 +59,11 @@ impl WallClock {
         let now = self.clock.moment();
         let is_right = now.quality == ClockQuality::Synchronised;
         let last = self.last;
+        let was_right = last.is_some_and(|last| last.quality == ClockQuality::Synchronised);
+        if was_right && !is_right && self.lost.is_some_and(|lost| now.boot.since(lost) < APART) {
+            // It may be right again before that is told. The clock itself goes on by what was right.
+            return;
+        }
         if is_right || last.is_none_or(|last| last.quality == ClockQuality::Synchronised) {
             self.last = Some(now);
         }
@@ -85,7 +97,8 @@ impl WallClock {
         self.journal.synchronised(now, event);
     }
 
-    fn lost(&self, now: Moment) {
+    fn lost(&mut self, now: Moment) {
+        self.lost = Some(now.boot);
         warn!(
             "the wall clock is no longer synchronised: no time source, or it was set by hand; times go on by the boot clock (is the time daemon running, does it reach its server?)"
         );

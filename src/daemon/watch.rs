@@ -53,6 +53,25 @@ pub(super) struct Named {
     pub(super) offline_after: Duration,
 }
 
+/// What comes in pairs: of uplinks, sources, devices, the room.
+const PAIRS: [[&str; 2]; 4] = [
+    [UplinkLost::FACT.name, UplinkRestored::FACT.name],
+    [SourceFailed::FACT.name, SourceRecovered::FACT.name],
+    [DeviceConnected::FACT.name, DeviceDisconnected::FACT.name],
+    [JournalFilling::FACT.name, JournalDrained::FACT.name],
+];
+
+/// What was told so far.
+#[derive(Debug, Default)]
+struct Told {
+    uplinks: HashMap<String, Standing>,
+    lines: HashMap<String, Standing>,
+    devices: Devices,
+    filling: Option<EngineTime>,
+    /// Of [`PAIRS`], at the last look.
+    is_off: [[bool; 2]; 4],
+}
+
 /// All that is watched.
 #[derive(Debug)]
 pub(super) struct Watch {
@@ -75,10 +94,7 @@ impl Watch {
     pub(super) async fn run(self) {
         let mut ticks = interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut uplinks = HashMap::new();
-        let mut lines = HashMap::new();
-        let mut devices = Devices::default();
-        let mut filling = None;
+        let mut told = Told::default();
         let mut listed = self.clock.now();
         loop {
             // Both are cancel-safe.
@@ -87,18 +103,40 @@ impl Watch {
                 _ = ticks.tick() => {}
             }
             let now = self.clock.now();
-            self.look_at_room(now, &mut filling);
+            self.forget_what_was_switched(&mut told);
+            self.look_at_room(now, &mut told.filling);
             if self.journal.health().borrow().parked {
                 // What is told would wait in memory, however long. What is still so when there is room is told then.
                 continue;
             }
-            self.look_at_uplinks(now, &mut uplinks);
-            self.look_at_lines(now, &mut lines);
-            self.look_at_devices(now, &mut devices);
+            self.look_at_uplinks(now, &mut told.uplinks);
+            self.look_at_lines(now, &mut told.lines);
+            self.look_at_devices(now, &mut told.devices);
             if now.since(listed) >= DAILY {
                 listed = now;
                 self.list_alarms().await;
             }
+        }
+    }
+
+    /// What `[events] off` has named since the last look, or no longer names, begins anew: nobody heard its first half, or
+    /// nobody would hear its second.
+    fn forget_what_was_switched(&self, told: &mut Told) {
+        let is_off = PAIRS.map(|pair| pair.map(|name| self.announcer.is_off(name)));
+        let was_off = std::mem::replace(&mut told.is_off, is_off);
+        let [uplinks, lines, devices, filling] =
+            std::array::from_fn(|pair| is_off.get(pair) != was_off.get(pair));
+        if uplinks {
+            told.uplinks.clear();
+        }
+        if lines {
+            told.lines.clear();
+        }
+        if devices {
+            told.devices = Devices::default();
+        }
+        if filling {
+            told.filling = None;
         }
     }
 

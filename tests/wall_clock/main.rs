@@ -316,6 +316,24 @@ async fn a_lost_time_source_is_told_after_an_hour_and_times_go_on_by_the_boot_cl
 }
 
 #[tokio::test]
+async fn time_daemons_that_fight_are_told_once_in_five_minutes() {
+    let board = Board::new();
+    board.synchronise(NOON);
+    let mut run = board.start();
+    for second in 0..300 {
+        board.hands.synchronise(false);
+        board.hands.set(EARLIEST);
+        run.wait(1);
+        board.synchronise(Timestamp(after(NOON, 2 * second + 1)));
+        run.wait(1);
+    }
+    let events = run.events().await;
+    assert_eq!(named(&events, "ClockLost").len(), 2);
+    assert_eq!(named(&events, "ClockSynchronised").len(), 2);
+    run.stop().await;
+}
+
+#[tokio::test]
 async fn what_only_looks_old_because_nobody_knew_the_time_does_not_expire() {
     let mut board = Board::new();
     board.max_age = Some(24 * HOUR);

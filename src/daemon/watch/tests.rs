@@ -67,10 +67,20 @@ async fn the_list_of_alarms_comes_from_the_engine_and_every_loss_names_its_sink_
         assert_eq!(epoch, recovered.epoch);
     };
     tokio::join!(watch.list_alarms(), answering);
-    let (start, mut uplinks) = (Clock::system().now(), HashMap::new());
-    watch.look_at_uplinks(start, &mut uplinks);
-    watch.look_at_uplinks(start.after(Duration::from_secs(60)), &mut uplinks);
-    watch.look_at_uplinks(start.after(Duration::from_secs(120)), &mut uplinks);
+    let (start, mut told) = (Clock::system().now(), Told::default());
+    let mut look = |second| {
+        watch.forget_what_was_switched(&mut told);
+        watch.look_at_uplinks(start.after(Duration::from_secs(second)), &mut told.uplinks);
+    };
+    // While it is off nobody hears of the loss; so it is told when it is on.
+    watch.announcer.set_off(&["UplinkLost".to_owned()]);
+    look(0);
+    look(60);
+    watch.announcer.set_off(&[]);
+    look(100);
+    look(160);
+    look(220);
+    let start = start.after(Duration::from_secs(100));
 
     let last = journal.append(crate::rule::state::Outcome::default());
     let mut durable = journal.durable();

@@ -166,10 +166,12 @@ impl Day {
     }
 }
 
-/// The alarms that a receiver's state says are open.
+/// The alarms that a receiver's state says are open, of the current epoch.
 fn open(state: &Value) -> impl Iterator<Item = (&String, &Value)> {
     let source = state["sources"].as_object().and_then(|all| all.values().next());
-    let episodes = source.and_then(|source| source["episodes"].as_object());
+    let current = |source: &Value| source["current"].as_str().map(str::to_owned);
+    let epoch = source.and_then(|source| source["epochs"].get(current(source)?));
+    let episodes = epoch.and_then(|epoch| epoch["episodes"].as_object());
     episodes
         .expect("one source")
         .iter()
