@@ -83,7 +83,7 @@ pub fn outcome(events: &[&str], state: &[(&str, Option<&str>)]) -> Outcome {
     Outcome {
         events: events.iter().map(|text| draft(text)).collect(),
         state: state.iter().map(|(key, value)| change(key, *value)).collect(),
-        depends_on: Position(0),
+        ..Outcome::default()
     }
 }
 

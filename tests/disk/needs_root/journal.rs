@@ -8,7 +8,7 @@ use std::{
 };
 
 use tidegate::{
-    event::{Data, Draft, Entry, Origin, Position, Severity},
+    event::{Data, Draft, Entry, Origin, Severity},
     journal::{Cursor, Journal, Limit, Owner, Recovered, Running, Settings, SinkPlan, WhenFull},
     rule::state::{Outcome, StateChange},
     time::EngineTime,
@@ -78,7 +78,7 @@ fn commit(number: usize, texts: &[String]) -> Outcome {
             key: b"n".to_vec(),
             value: Some(number.to_string().into_bytes()),
         }],
-        depends_on: Position(0),
+        ..Outcome::default()
     }
 }
 
