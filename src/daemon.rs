@@ -150,7 +150,7 @@ impl Daemon {
         ready: impl FnOnce(&[SocketAddr]),
     ) -> Result<(), Error> {
         // Whoever sees the door open finds the socket too: what is asked before the start is over waits for it.
-        let socket = self.control_socket();
+        let socket = self.control_socket().await;
         let (mut gateway, beat) = Gateway::build(&self.config, self.rejected.as_deref()).await?;
         if self.rejected.is_none()
             && let Some(last_good) = &self.last_good
@@ -180,11 +180,12 @@ impl Daemon {
             tokio::select! {
                 () = stop.cancelled() => break,
                 early = gateway.fallen() => return Err(early),
-                Some(Reload(answer)) = reloads.recv() => {
-                    let reloaded = self.reload(&mut gateway).await;
+                Some(Reload(answer)) = reloads.recv() => tokio::select! {
+                    // Dropped half-way, a reload leaves some of the old: it ends with everything else.
+                    () = stop.cancelled() => break,
                     // Whoever asked by a signal reads the log.
-                    drop(answer.send(reloaded));
-                }
+                    reloaded = self.reload(&mut gateway) => drop(answer.send(reloaded)),
+                },
             }
         }
         systemd::stopping("stopping: delivering what is left");
@@ -192,9 +193,9 @@ impl Daemon {
     }
 
     /// The control socket. Without it everything else still runs.
-    fn control_socket(&self) -> Option<Socket> {
+    async fn control_socket(&self) -> Option<Socket> {
         let path = self.socket.as_ref()?;
-        let made = Socket::make(path);
+        let made = Socket::make(path).await;
         if let Err(error) = &made {
             warn!(
                 "could not make the control socket {}: {error}; `tidegate reload`, `mute` and the like will not reach \
@@ -217,9 +218,12 @@ impl Daemon {
         let reloaded = match planned {
             Err(Refused(report)) => {
                 error!("the configuration is wrong; going on with the one that runs:\n{report}");
-                gateway
-                    .announcer
-                    .configuration_rejected(&report, "the configuration that runs");
+                // In a parked journal it would wait in memory, as often as somebody tries; the log has it.
+                if !gateway.journal.health().borrow().parked {
+                    gateway
+                        .announcer
+                        .configuration_rejected(&report, "the configuration that runs");
+                }
                 Err(Refused(report))
             }
             Ok(plan) => Ok(self.apply(gateway, plan).await),
@@ -240,7 +244,7 @@ impl Daemon {
         }
         let old = std::mem::replace(&mut self.config, config);
         let config = &self.config;
-        gateway.apply(config, sinks).await;
+        let decided = gateway.apply(config, sinks).await;
         // What waits for a restart differs each time, and is told once.
         let recorded = if config.sha256 == old.sha256 {
             None
@@ -254,8 +258,12 @@ impl Daemon {
         };
         // Without the event: an empty commit stands behind all that was decided.
         let position = recorded.unwrap_or_else(|| gateway.journal.append(Outcome::default()));
-        if let Some(last_good) = &self.last_good {
-            last_good.keep(&config.files);
+        let position = position.max(decided);
+        if let Some(last_good) = self.last_good.clone() {
+            let files = config.files.clone();
+            // It waits for the disk, which nobody else should.
+            let keeping = tokio::task::spawn_blocking(move || last_good.keep(&files)).await;
+            keeping.expect("keeping a copy does not panic");
         }
         info!(
             changed = changed.join(", "),

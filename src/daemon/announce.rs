@@ -88,7 +88,7 @@ impl Announcer {
     }
 
     /// `ActiveAlarms`: all open episodes, in as many events as they need.
-    pub fn active_alarms(&self, epoch: Epoch, episodes: &[ActiveEpisode]) {
+    pub fn active_alarms(&self, epoch: Epoch, episodes: &[ActiveEpisode]) -> Option<Position> {
         let mut parts: Vec<Vec<OpenAlarm>> = vec![Vec::new()];
         let mut room = MAX_ALARMS;
         for alarm in episodes.iter().map(open_alarm) {
@@ -103,8 +103,9 @@ impl Announcer {
             }
         }
         let whole = parts.len() as u64;
+        let mut last = None;
         for (part, alarms) in (1..).zip(parts) {
-            self.record(&ActiveAlarms {
+            last = self.record(&ActiveAlarms {
                 epoch: epoch.to_string(),
                 part,
                 parts: whole,
@@ -112,6 +113,7 @@ impl Announcer {
                 alarms,
             });
         }
+        last
     }
 
     /// Records what is not off, about the gateway.

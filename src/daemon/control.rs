@@ -7,7 +7,7 @@
 use std::{
     fs::Permissions,
     io,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -39,7 +39,7 @@ const MAX_CONNECTIONS: usize = 16;
 /// A connection that asks nothing for so long is closed; an answer must be read within it.
 const IDLE: Duration = Duration::from_secs(10);
 /// How long the engine, a reload and the disk are waited for, each: together less than the command line waits.
-const WORK: Duration = Duration::from_secs(20);
+const WORK: Duration = Duration::from_secs(15);
 /// The longest mute: longer, and nobody remembers.
 const MAX_MUTE: Duration = Duration::from_hours(24 * 366);
 /// The longest reason, in characters.
@@ -59,16 +59,26 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// Another gateway answers there, or the system makes no socket there.
-    pub(super) fn make(path: &Path) -> io::Result<Self> {
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+    /// Another gateway answers there, something stands there that is no socket, or the system makes none there.
+    pub(super) async fn make(path: &Path) -> io::Result<Self> {
+        match std::fs::symlink_metadata(path) {
+            Ok(found) if !found.file_type().is_socket() => {
+                return Err(io::Error::new(
+                    io::ErrorKind::AlreadyExists,
+                    "what stands there is no socket, and stays",
+                ));
+            }
+            _ => {}
+        }
+        // One that is too busy to take us answers too.
+        if !matches!(timeout(PAUSE, UnixStream::connect(path)).await, Ok(Err(_))) {
             return Err(io::Error::new(
                 io::ErrorKind::AddrInUse,
                 "another gateway answers there",
             ));
         }
-        // Nobody may connect before the mode is right, and nobody finds half a change.
-        let new = path.with_extension("new");
+        // Nobody finds the socket before its mode is right. The name is ours alone: nothing else is taken away.
+        let new = path.with_file_name(format!(".tidegate-control.{}", std::process::id()));
         match std::fs::remove_file(&new) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -242,7 +252,11 @@ impl Desk {
         let open = if self.journal.health().borrow().parked {
             self.ask(Asked::Episodes).await?
         } else {
-            self.ask(|answer| Asked::List(self.epoch, answer)).await?
+            let (open, recorded) = self.ask(|answer| Asked::List(self.epoch, answer)).await?;
+            if let Some(position) = recorded {
+                self.on_disk(position).await?;
+            }
+            open
         };
         let moment = self.clock.moment();
         let wall = |at: EngineTime| moment.wall_of(at).to_string();
@@ -381,12 +395,32 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("control.sock");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        let socket = Socket::make(&path).expect("a stale one is replaced");
+        let socket = Socket::make(&path).await.expect("a stale one is replaced");
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o660);
-        let second = Socket::make(&path).expect_err("somebody answers");
+        let second = Socket::make(&path).await.expect_err("somebody answers");
         assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
         drop(socket);
-        assert!(!path.exists(), "it leaves nothing behind");
+        let left = std::fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(left, 0, "it leaves nothing behind");
+    }
+
+    #[tokio::test]
+    async fn a_file_where_the_socket_should_be_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (
+            folder.path().join("gateway.toml"),
+            folder.path().join("gateway.new"),
+        );
+        for file in [&path, &other] {
+            std::fs::write(file, "precious").unwrap();
+        }
+        let error = Socket::make(&path).await.expect_err("it is no socket");
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        let socket = Socket::make(&folder.path().join("gateway.sock")).await;
+        drop(socket.expect("a place of its own"));
+        for file in [&path, &other] {
+            assert_eq!(std::fs::read_to_string(file).unwrap(), "precious");
+        }
     }
 }

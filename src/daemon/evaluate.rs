@@ -47,8 +47,8 @@ pub enum Asked {
     /// What is open.
     Episodes(oneshot::Sender<Open>),
     /// The same, and record it as `ActiveAlarms` of this epoch. Only the engine's task can: nothing comes between the
-    /// list and the events before and behind it.
-    List(Epoch, oneshot::Sender<Open>),
+    /// list and the events before and behind it. The position is where the list stands, if it is recorded at all.
+    List(Epoch, oneshot::Sender<(Open, Option<Position>)>),
 }
 
 /// What is open, and what is muted.
@@ -268,8 +268,8 @@ fn answer(
         Asked::Episodes(answer) => reply(answer, open(engine)),
         Asked::List(epoch, answer) => {
             let open = open(engine);
-            announcer.active_alarms(epoch, &open.episodes);
-            reply(answer, open);
+            let position = announcer.active_alarms(epoch, &open.episodes);
+            reply(answer, (open, position));
         }
     }
 }

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     config::{Config, Machine},
-    event::{Epoch, Origin},
+    event::{Epoch, Origin, Position},
     hub::Hub,
     journal::{self, Journal, Owner, Recovered, SinkPlan},
     reading::DeviceId,
@@ -68,6 +68,8 @@ pub(super) struct Gateway {
     pub(super) engine: JoinSet<Ended>,
     /// What ends with the process: the local event feed, the heartbeat, the control socket.
     pub(super) others: JoinSet<Ended>,
+    /// A stage that ended before it was told to, until it is told of.
+    early: Option<Error>,
 }
 
 impl Gateway {
@@ -120,6 +122,7 @@ impl Gateway {
             sources: JoinSet::new(),
             engine: JoinSet::new(),
             others: JoinSet::new(),
+            early: None,
         };
         let (status, engine_status) = sync::watch::channel(evaluate::Status::default());
         let house = evaluate::House {
@@ -208,8 +211,8 @@ impl Gateway {
     }
 
     /// Applies another configuration, in flow order from its end: what is decided by the new rules is told under the
-    /// new labels, and kept for the new sinks.
-    pub(super) async fn apply(&mut self, config: &Config, sinks: Vec<Loaded>) {
+    /// new labels, and kept for the new sinks. Returns where the last thing decided by it stands.
+    pub(super) async fn apply(&mut self, config: &Config, sinks: Vec<Loaded>) -> Position {
         self.origin = origin(config);
         self.journal.reconfigure(Arc::clone(&self.origin), plans(config));
         self.announcer.set_off(&config.events.off);
@@ -224,19 +227,17 @@ impl Gateway {
         let (answer, answered) = oneshot::channel();
         let setup = Box::new(setup(config, self.epoch));
         // An engine that has gone is told by its stage's end.
-        if self
-            .asked
-            .send(Asked::Reconfigure(setup, config.checkpoint, answer))
-            .await
-            .is_ok()
-        {
-            drop(answered.await);
-        }
+        let asked = Asked::Reconfigure(setup, config.checkpoint, answer);
+        let decided = match self.asked.send(asked).await {
+            Ok(()) => answered.await.unwrap_or_default(),
+            Err(_) => Position::default(),
+        };
         if let (Some(door), Some(settings)) = (&self.door, config.mqtt.clone()) {
             door.reconfigure(settings);
         }
         self.set_lines(config);
         self.uplinks.set(sinks).await;
+        decided
     }
 
     fn watch(&self, config: &Config) -> Watch {
@@ -268,22 +269,31 @@ impl Gateway {
 
     /// Waits until a stage has ended that was not told to, and says why. Cancel-safe.
     pub(super) async fn fallen(&mut self) -> Error {
-        // All cancel-safe: joins, and a oneshot by reference.
-        let early = tokio::select! {
-            ended = &mut self.journal_ended => return journal_error(ended),
-            ended = fallen(&mut self.sources) => ended,
-            ended = fallen(&mut self.engine) => ended,
-            ended = fallen(&mut self.uplinks.tasks) => ended,
-            ended = fallen(&mut self.others) => ended,
-        };
+        if self.early.is_none() {
+            // All cancel-safe: joins, and a oneshot by reference.
+            let early = tokio::select! {
+                ended = &mut self.journal_ended => return journal_error(ended),
+                ended = fallen(&mut self.sources) => ended,
+                ended = fallen(&mut self.engine) => ended,
+                ended = fallen(&mut self.uplinks.tasks) => ended,
+                ended = fallen(&mut self.others) => ended,
+            };
+            // Kept: whoever stops waiting here, for a reload or a stop, still learns of it.
+            self.early = Some(stage_ended(early));
+        }
         // Stages end when the journal does, and may be seen first: its own reason is the one to tell.
-        let journal = timeout(Duration::from_secs(1), &mut self.journal_ended).await;
-        journal.map_or_else(|_| stage_ended(early), journal_error)
+        match timeout(Duration::from_secs(1), &mut self.journal_ended).await {
+            Ok(ended) => journal_error(ended),
+            Err(_) => self.early.take().expect("kept just now, or before"),
+        }
     }
 
     /// In flow order: no more readings, the engine drains, the uplinks deliver, the journal closes. Past each
     /// grace it goes on anyway: the journal holds the rest.
     pub(super) async fn stop(mut self) -> Result<(), Error> {
+        if let Some(early) = self.early.take() {
+            return Err(early);
+        }
         info!("stopping: no more readings are taken");
         self.stop_sources.cancel();
         drop(self.intake);

@@ -18,7 +18,7 @@ use crate::config::{Config, FileText, Report};
 const INCLUDED: &str = "#@ included ";
 
 /// Where the last good version of one configuration file is kept.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct LastGood {
     file: PathBuf,
 }

@@ -338,6 +338,33 @@ async fn an_orderly_stop_is_clean_and_one_in_which_the_engine_panics_is_a_failur
 }
 
 #[tokio::test]
+async fn a_stage_that_fell_is_told_even_if_nobody_waited_to_the_end() {
+    for stops in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path(), "");
+        let (mut gateway, _) = Gateway::build(&config, None).await.unwrap();
+        gateway.engine.shutdown().await;
+        let early = staged("engine", CancellationToken::new(), async {});
+        gateway.engine.spawn(early);
+        // A reload or a stop that comes while the journal's own reason is waited for.
+        let moment = timeout(Duration::from_millis(200), gateway.fallen()).await;
+        assert!(moment.is_err(), "it waits for the journal: {moment:?}");
+        let told = if stops {
+            gateway.stop().await.err()
+        } else {
+            let told = timeout(PATIENCE, gateway.fallen()).await.ok();
+            drop(gateway);
+            told
+        };
+        assert!(
+            matches!(&told, Some(Error::StageEnded(stage)) if stage == "engine"),
+            "{told:?}"
+        );
+        assert!(!reopened(&config).await.clean);
+    }
+}
+
+#[tokio::test]
 async fn a_start_that_fails_records_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
