@@ -74,7 +74,7 @@ impl Backtest {
             writeln!(io::stderr(), "{said}").ok();
         }
         let mut out = BufWriter::new(io::stdout().lock());
-        written(tell(would, did, count, &mut out).and_then(|()| out.flush()))
+        written(tell(&would, &did, count, &mut out).and_then(|()| out.flush()))
     }
 }
 
@@ -119,14 +119,14 @@ fn replay(dir: &Path, rules: Rules, wanted: Span) -> io::Result<Replayed> {
     Ok((would.collect(), span, count, damage))
 }
 
-fn tell(would: Vec<Event>, did: Vec<Event>, readings: u64, out: &mut impl Write) -> io::Result<()> {
+fn tell(would: &[Event], did: &[Event], readings: u64, out: &mut impl Write) -> io::Result<()> {
     let mut left = Left::default();
     for (index, event) in did.iter().enumerate() {
         left.put(event, index);
     }
     let mut lines: Vec<(Timestamp, char, String)> = Vec::new();
     for event in would {
-        let mark = if left.take(&event) { '=' } else { '+' };
+        let mark = if left.take(event) { '=' } else { '+' };
         lines.push((event.at, mark, event.shown()));
     }
     let rest = left.0.values().flatten();
@@ -239,7 +239,7 @@ mod tests {
         let mut out = Vec::new();
         let mut later = many();
         later.push(event(10_000_000));
-        tell(many(), later, 4, &mut out).unwrap();
+        tell(&many(), &later, 4, &mut out).unwrap();
         let told = String::from_utf8(out).unwrap();
         let last = told.lines().last().unwrap();
         assert_eq!(
