@@ -280,6 +280,7 @@ fn compose(file: &raw::File, machine: &Machine, checker: &mut Checker<'_>) -> Co
         cross::watched(&placed, mqtt.as_ref(), &serial, checker);
         cross::labelled(&placed, &devices, checker);
     }
+    cross::expected(&file.device, &placed, &devices, checker);
     cross::loops(&sinks, &file.sink.mqtt, mqtt.as_ref(), checker);
     what_is_missing(file, checker);
     let renamed = cross::renamed(&devices);

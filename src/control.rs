@@ -85,7 +85,7 @@ pub struct Reloaded {
     pub changed: Vec<String>,
     /// Keys whose new value counts only after a restart: `[mqtt] listen`.
     pub needs_restart: Vec<String>,
-    /// What `check` warns of.
+    /// What `check` warns of, if anything differs.
     pub warnings: Vec<String>,
 }
 
@@ -139,7 +139,8 @@ pub struct Mute {
 pub enum Error {
     /// Nobody listens.
     #[error(
-        "no gateway is running here: no socket at {} (is the service started? another socket is named with --socket)",
+        "no gateway is running here: no socket at {} (is the service started? one that was started by hand with \
+         STATE_DIRECTORY is found only with the same STATE_DIRECTORY here, or by --socket)",
         .0.display()
     )]
     NotRunning(PathBuf),

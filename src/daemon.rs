@@ -239,8 +239,12 @@ impl Daemon {
             changed,
             needs_restart,
         } = plan;
-        for warning in &config.warnings {
-            warn!("{warning}");
+        // Said already, when it was applied.
+        let as_it_was = changed.is_empty() && needs_restart.is_empty();
+        if !as_it_was {
+            for warning in &config.warnings {
+                warn!("{warning}");
+            }
         }
         let old = std::mem::replace(&mut self.config, config);
         let config = &self.config;
@@ -265,17 +269,25 @@ impl Daemon {
             let keeping = tokio::task::spawn_blocking(move || last_good.keep(&files)).await;
             keeping.expect("keeping a copy does not panic");
         }
-        info!(
-            changed = changed.join(", "),
-            "the configuration was read again and is applied"
-        );
+        if changed.is_empty() {
+            info!("the configuration was read again and is as it was");
+        } else {
+            info!(
+                changed = changed.join(", "),
+                "the configuration was read again and is applied"
+            );
+        }
         if !needs_restart.is_empty() {
             warn!("needs a restart: {}", needs_restart.join(", "));
         }
         let reloaded = Reloaded {
             changed,
             needs_restart,
-            warnings: config.warnings.clone(),
+            warnings: if as_it_was {
+                Vec::new()
+            } else {
+                config.warnings.clone()
+            },
         };
         (reloaded, position)
     }

@@ -26,13 +26,13 @@ fn table(active: &Active, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "no alarm is active")?;
     } else {
         let head = [
-            "SEVERITY", "EVENT", "DEVICE", "METRIC", "VALUE", "SINCE", "EPISODE",
+            "SEVERITY", "EVENT", "RULE", "DEVICE", "METRIC", "VALUE", "SINCE", "EPISODE",
         ]
         .map(str::to_owned);
         let rows: Vec<_> = std::iter::once(head)
             .chain(active.alarms.iter().map(row))
             .collect();
-        let widths: Vec<usize> = (0..7)
+        let widths: Vec<usize> = (0..8)
             .map(|column| {
                 rows.iter()
                     .filter_map(|row| row.get(column))
@@ -60,10 +60,11 @@ fn table(active: &Active, out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-fn row(alarm: &Alarm) -> [String; 7] {
+fn row(alarm: &Alarm) -> [String; 8] {
     [
         alarm.severity.clone(),
         alarm.event.clone(),
+        alarm.rule.clone(),
         alarm.device.clone(),
         alarm.metric.clone().unwrap_or_else(|| "-".to_owned()),
         match &alarm.value {
@@ -110,9 +111,9 @@ mod tests {
         };
         assert_eq!(
             shown(&active),
-            "SEVERITY  EVENT   DEVICE                METRIC       VALUE  SINCE                     EPISODE\n\
-             warning   TooHot  boiler-in-the-cellar  temperature  31.5   2026-11-21T10:00:00.000Z  0000-e1\n\
-             warning   TooHot  b                     temperature  -      2026-11-21T10:00:00.000Z  0000-e1\n\
+            "SEVERITY  EVENT   RULE     DEVICE                METRIC       VALUE  SINCE                     EPISODE\n\
+             warning   TooHot  too-hot  boiler-in-the-cellar  temperature  31.5   2026-11-21T10:00:00.000Z  0000-e1\n\
+             warning   TooHot  too-hot  b                     temperature  -      2026-11-21T10:00:00.000Z  0000-e1\n\
              muted until 2026-11-21T12:00:00.000Z: rule:too-cold (service)\n"
         );
         active.alarms.clear();

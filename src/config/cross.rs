@@ -16,7 +16,7 @@ use crate::{
     decode::{Decoder, Format},
     forward,
     reading::{DeviceId, Metric},
-    rule::DeviceFacts,
+    rule::{Condition, DeviceFacts},
     source,
 };
 
@@ -254,6 +254,48 @@ fn labels_come(placed: &Placed, devices: &[DeviceFacts], checker: &mut Checker<'
                     "{}: no device has the label {key} = {value:?}; {remedy}",
                     placed.who
                 ),
+            );
+        }
+    }
+}
+
+/// Whether what a device should send is missed when it does not come: only a silent-for does that.
+pub(super) fn expected(
+    tables: &[Spanned<raw::Device>],
+    rules: &[Placed],
+    devices: &[DeviceFacts],
+    checker: &mut Checker<'_>,
+) {
+    for raw in tables.iter().map(Spanned::get_ref) {
+        let (Some(id), Some(list)) = (&raw.id, &raw.expects) else {
+            continue;
+        };
+        let id = id.get_ref().as_str();
+        let labels = devices
+            .iter()
+            .filter(|device| device.id.matches(id))
+            .flat_map(|device| device.labels.clone())
+            .collect();
+        let silent: BTreeSet<&str> = rules
+            .iter()
+            .filter(|placed| {
+                matches!(placed.rule.condition, Condition::Silent { .. }) && placed.rule.watches(id, &labels)
+            })
+            .filter_map(|placed| Some(placed.rule.metric()?.as_str()))
+            .collect();
+        for name in list.get_ref() {
+            let metric = name.get_ref().as_str();
+            if silent.contains(metric) || id.contains('*') {
+                continue;
+            }
+            let remedy = closest(metric, silent.iter().copied()).map_or_else(
+                || "add one, or drop it here".to_owned(),
+                |meant| format!("did you mean {meant:?}?"),
+            );
+            let why = "no rule with silent-for watches it on this device, so nobody would miss it";
+            checker.warn(
+                name.span(),
+                format!("device {id:?}: expects {metric:?}: {why}; {remedy}"),
             );
         }
     }

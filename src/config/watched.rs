@@ -279,6 +279,14 @@ pub(super) fn part(
     };
     let metric = metric(who, &raw.metric, &table.span(), seen, checker);
     let device = raw.device.as_ref().map(|written| {
+        if written.get_ref().contains('*') {
+            let why = "a sub-condition needs one id; without `device` it looks at the rule's own device";
+            checker.wrong(
+                written.span(),
+                format!("{who}: device = {:?}: {why}", written.get_ref()),
+            );
+            return None;
+        }
         let id = device_id(who, written, checker);
         seen.devices.extend(id.clone().map(|id| (id, written.span())));
         id

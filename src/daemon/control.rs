@@ -135,12 +135,15 @@ async fn converse(stream: UnixStream, desk: Desk) {
             Ok(_) | Err(_) => return,
         }
         let whole = line.ends_with(b"\n");
-        let response = match serde_json::from_slice(&line) {
-            Ok(request) if whole => desk.answer(request).await,
-            Ok(_) => Response::Failed(format!("a request is one line of at most {MAX_REQUEST} bytes")),
-            Err(error) => Response::Failed(format!(
-                "not a request that this gateway knows: {error} (is the command line of another version?)"
-            )),
+        let response = if whole {
+            match serde_json::from_slice(&line) {
+                Ok(request) => desk.answer(request).await,
+                Err(error) => Response::Failed(format!(
+                    "not a request that this gateway knows: {error} (is the command line of another version?)"
+                )),
+            }
+        } else {
+            Response::Failed(format!("a request is one line of at most {MAX_REQUEST} bytes"))
         };
         let told = timeout(IDLE, tell(&mut writer, &response)).await;
         if !whole || !matches!(told, Ok(Ok(()))) {
@@ -283,9 +286,14 @@ impl Desk {
             (Some(_), false) => Err(format!(
                 "{name} is a device and a rule: write device:{name} or rule:{name}"
             )),
-            (None, _) => Err(format!(
-                "there is no rule {name:?}, and no device of this name was seen or has a [[device]]: look at its spelling"
-            )),
+            (None, _) => Err(
+                match self.ask(|answer| Asked::RuleOf(name.to_owned(), answer)).await? {
+                    Some(rule) => format!("{name} is the event of rule:{rule}; mute that"),
+                    None => format!(
+                        "there is no rule {name:?}, and no device of this name was seen or has a [[device]]: look at its spelling"
+                    ),
+                },
+            ),
         }
     }
 

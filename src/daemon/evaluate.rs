@@ -1,6 +1,6 @@
 //! The engine's task: readings and time in, commits out. It decides nothing and never waits for the disk.
 
-use std::{pin::pin, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
@@ -38,6 +38,8 @@ pub enum Asked {
     Reconfigure(Box<Setup>, Duration, oneshot::Sender<Position>),
     /// Which of these there are.
     Known(Vec<MuteTarget>, oneshot::Sender<Vec<MuteTarget>>),
+    /// Which rule has this event.
+    RuleOf(String, oneshot::Sender<Option<Arc<str>>>),
     /// Mute for so long, and why.
     Mute(MuteTarget, Duration, String, oneshot::Sender<Position>),
     /// End a mute.
@@ -277,6 +279,7 @@ fn answer(
             let known = candidates.into_iter().filter(|target| engine.knows(target));
             reply(answer, known.collect());
         }
+        Asked::RuleOf(event, answer) => reply(answer, engine.rule_of(&event)),
         Asked::Mute(target, length, reason, answer) => {
             engine.mute(target, length, &reason, &mut outcome);
             let position = commit(engine, outcome, announcer).unwrap_or_default();

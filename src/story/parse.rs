@@ -153,7 +153,7 @@ fn story(
     for item in items {
         parsed.take(item, reader);
     }
-    let (steps, expected, metrics) = parsed.done();
+    let (steps, expected, metrics, names) = parsed.done();
     let mut sets = vec![&rules];
     sets.extend(steps.iter().filter_map(|step| match &step.act {
         Act::Reload(rules) => Some(rules),
@@ -176,6 +176,9 @@ fn story(
             );
         }
     }
+    for (key, name, span) in names {
+        misspelt(key, &name, span, &sets, &steps, reader);
+    }
     Some(Story {
         name: name.to_owned(),
         line,
@@ -186,6 +189,45 @@ fn story(
         steps,
         expected,
     })
+}
+
+/// What an expected event names and nothing here has, though something has nearly that name.
+fn misspelt(
+    key: &str,
+    name: &str,
+    span: Range<usize>,
+    sets: &[&Arc<Rules>],
+    steps: &[Step],
+    reader: &mut Reader<'_>,
+) {
+    let rules = || sets.iter().flat_map(|set| &set.rules);
+    let known: Vec<&str> = match key {
+        "expect" => rules()
+            .flat_map(|rule| [&*rule.event, &*rule.cleared_event])
+            .chain(["AlarmMuted", "AlarmUnmuted"])
+            .collect(),
+        "rule" => rules().map(|rule| &*rule.name).collect(),
+        "metric" => sets.iter().flat_map(|set| set.metrics()).collect(),
+        // Of a mute's event it is the device or the rule.
+        _ => {
+            let told = steps.iter().filter_map(|step| match &step.act {
+                Act::Tell { device, .. } => Some(device.as_str()),
+                _ => None,
+            });
+            let facts = sets.iter().flat_map(|set| &set.devices);
+            told.chain(facts.map(|facts| &*facts.id.0))
+                .chain(rules().flat_map(|rule| rule.devices.iter().map(|pattern| &*pattern.0)))
+                .chain(rules().map(|rule| &*rule.name))
+                .collect()
+        }
+    };
+    if !known.contains(&name)
+        && let Some(meant) = config::closest(name, known.into_iter().filter(|known| !known.contains('*')))
+    {
+        let message =
+            format!("{key} = {name:?}: nothing in this story is called so; did you mean {meant:?}?");
+        reader.wrong(span, message);
+    }
 }
 
 /// Reads values and remembers what is wrong.
@@ -243,9 +285,16 @@ impl Reader<'_> {
 
     pub fn duration(&mut self, who: &str, item: &Item<'_>) -> Option<i64> {
         let text = self.text(who, item)?;
-        let micros = units::duration(text)
-            .filter(|length| *length <= units::LONGEST)
-            .and_then(|length| i64::try_from(length.as_micros()).ok());
+        let length = units::duration(text);
+        if length.is_some_and(|length| length > units::LONGEST) {
+            let longest = units::show_duration(units::LONGEST);
+            self.wrong(
+                item.span(),
+                format!("{who} = {text:?} is too long; {longest} is the most"),
+            );
+            return None;
+        }
+        let micros = length.and_then(|length| i64::try_from(length.as_micros()).ok());
         if micros.is_none() {
             self.wrong(item.span(), format!("{who} = {text:?}: {}", units::DURATION_FORM));
         }
@@ -413,7 +462,12 @@ fn listed(names: &[&str]) -> String {
     names.join(", ")
 }
 
-pub(super) type Parsed = (Vec<Step>, Vec<Expected>, Vec<(String, Range<usize>)>);
+pub(super) type Parsed = (
+    Vec<Step>,
+    Vec<Expected>,
+    Vec<(String, Range<usize>)>,
+    Vec<(&'static str, String, Range<usize>)>,
+);
 
 /// What stories are told to.
 #[derive(Clone, Debug)]

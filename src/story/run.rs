@@ -16,6 +16,8 @@ use crate::{
 /// `[mqtt] max-devices` and `max-metrics` as they are by default.
 const MAX_DEVICES: usize = 2000;
 const MAX_METRICS: usize = 100;
+/// `[events] max-clock-skew` as it is by default, in microseconds.
+const MAX_CLOCK_SKEW: u64 = 600_000_000;
 
 /// How the gateway goes down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +52,10 @@ pub(super) struct Gateway {
     booted: At,
     /// What the wall clock is ahead of the story, in microseconds.
     wall: i64,
+    /// The same of a right clock, which the devices have.
+    right: i64,
+    /// How far a device's time may be off the wall clock, in microseconds.
+    pub max_clock_skew: u64,
     quality: ClockQuality,
     /// How often windows are saved, in microseconds, and when next.
     checkpoint: i64,
@@ -124,6 +130,8 @@ impl Gateway {
             boot,
             booted: At(0),
             wall,
+            right: wall,
+            max_clock_skew: MAX_CLOCK_SKEW,
             quality: story.quality,
             checkpoint: story.checkpoint.0,
             next_checkpoint: story.checkpoint,
@@ -144,6 +152,18 @@ impl Gateway {
 
     fn boot_clock(&self, at: At) -> EngineTime {
         EngineTime(at.0 - self.booted.0)
+    }
+
+    /// The device's own time, which is a right clock's, as far as the gateway believes it: as at the door
+    /// (`source::Stamps`), one that is ahead of ours is now.
+    fn believed(&self, stamp: At, at: At) -> Option<EngineTime> {
+        let own = stamp.0.saturating_add(self.right);
+        let now = at.0.saturating_add(self.wall);
+        if self.quality != ClockQuality::Synchronised || own.abs_diff(now) >= self.max_clock_skew {
+            return None;
+        }
+        let age = now.saturating_sub(own).max(0);
+        Some(EngineTime(self.boot_clock(at).0.saturating_sub(age)))
     }
 
     /// Time goes by: every deadline before `at` fires, each at its own time. One at `at` waits for the readings there.
@@ -192,14 +212,14 @@ impl Gateway {
                 unit,
                 stamp,
             } => {
+                let own = stamp.and_then(|stamp| self.believed(stamp, at));
                 let reading = Reading {
                     device: device.clone(),
                     metric: metric.clone(),
                     value: value.clone(),
                     unit: unit.clone(),
-                    // A device's time ahead of ours is now, as at the door.
-                    at: self.boot_clock(stamp.map_or(at, |stamp| stamp.min(at))),
-                    stamped: stamp.is_some(),
+                    at: own.unwrap_or_else(|| self.boot_clock(at)),
+                    stamped: own.is_some(),
                 };
                 let mut out = Outcome::default();
                 // That it is late or a duplicate is part of the story.

@@ -51,6 +51,7 @@ pub(super) struct Steps {
     told: Vec<Step>,
     expected: Vec<Expected>,
     metrics: Vec<(String, Range<usize>)>,
+    names: Vec<(&'static str, String, Range<usize>)>,
 }
 
 impl Steps {
@@ -63,14 +64,15 @@ impl Steps {
             told: Vec::new(),
             expected: Vec::new(),
             metrics: Vec::new(),
+            names: Vec::new(),
         }
     }
 
-    /// All of them in order of time, and every metric that was told with its place.
+    /// All of them in order of time, every metric that was told with its place, and every name that is expected.
     pub fn done(mut self) -> Parsed {
         self.told.sort_by_key(|step| step.at);
         self.expected.sort_by_key(|expected| expected.at);
-        (self.told, self.expected, self.metrics)
+        (self.told, self.expected, self.metrics, self.names)
     }
 
     /// Takes the next step; what is wrong with it is remembered.
@@ -94,6 +96,8 @@ impl Steps {
         };
         if time < self.last {
             let message = format!("this step is at {time} and the one before it at {}", self.last);
+            // One that is out of order is told once: what follows is measured by it.
+            self.last = time;
             return reader.wrong(at.span(), format!("{message}; write the steps in order of time"));
         }
         self.last = time;
@@ -144,6 +148,13 @@ impl Steps {
         };
         let mut names = vec!["at", "expect", "device"];
         names.extend(FACTS);
+        for key in ["expect", "device", "rule", "metric"] {
+            if let Some(item) = table.get(key)
+                && let Some(name) = item.get_ref().as_str()
+            {
+                self.names.push((key, name.to_owned(), item.span()));
+            }
+        }
         for (key, item) in table {
             match key.get_ref().as_ref() {
                 "at" => {}
@@ -258,7 +269,17 @@ impl Steps {
             },
             None => None,
         };
-        let every = table.get("every").and_then(|item| reader.duration("every", item));
+        let every = match table.get("every") {
+            Some(item) => match reader.duration("every", item) {
+                Some(0) => {
+                    let remedy = "readings of one time are a step each, else write like every = \"10s\"";
+                    return reader.wrong(item.span(), format!("every must be more than 0s; {remedy}"));
+                }
+                Some(every) => Some(every),
+                None => return,
+            },
+            None => None,
+        };
         let times = table
             .get("times")
             .and_then(|item| reader.whole("times", item, MOST));

@@ -152,6 +152,30 @@ fn a_mistake_is_told_with_its_line_and_its_remedy() {
             r#"{ at = "1s", reload = "warmer" }"#,
             "write its rules as [[set.warmer.rule]]",
         ),
+        (
+            r#"{ at = "1s", every = "0s", times = 2, temperature = 1 }"#,
+            "every must be more than 0s",
+        ),
+        (
+            r#"{ at = "100000d" }"#,
+            "at = \"100000d\" is too long; 36500d is the most",
+        ),
+        (
+            r#"{ at = "1s", expect = "BoilerToHot" }"#,
+            "did you mean \"BoilerTooHot\"?",
+        ),
+        (
+            r#"{ at = "1s", expect = "BoilerTooHot", rule = "boiler-to-hot" }"#,
+            "did you mean \"boiler-too-hot\"?",
+        ),
+        (
+            r#"{ at = "1s", expect = "BoilerTooHot", metric = "temprature" }"#,
+            "did you mean \"temperature\"?",
+        ),
+        (
+            r#"{ at = "1s", device = "kettle", temperature = 1 }, { at = "1s", expect = "BoilerTooHot", device = "kettel" }"#,
+            "did you mean \"kettle\"?",
+        ),
         (r#"{ at = "1s", sensor.heat = 1 }"#, "stands in quotes"),
         ("3", "a step is a table"),
     ] {
@@ -159,6 +183,33 @@ fn a_mistake_is_told_with_its_line_and_its_remedy() {
         assert!(report.contains(wanted), "{steps}\n{report}");
         assert!(report.starts_with("s.toml:12: "), "{steps}\n{report}");
     }
+}
+
+#[test]
+fn one_step_out_of_order_is_told_once() {
+    let steps = r#"{ at = "10s" }, { at = "5s" }, { at = "6s" }, { at = "7s" }"#;
+    let report = story(steps).map(|_| ()).expect_err("one is out of order");
+    assert_eq!(report.matches("in order of time").count(), 1, "{report}");
+}
+
+#[test]
+fn a_device_is_believed_only_near_a_clock_that_somebody_vouches_for() {
+    let since = |before: &str, stamp: &str| {
+        let shown = lines(&format!(
+            r#"{before} {{ at = "1000s", stamp = "{stamp}", temperature = 91 }},
+            {{ at = "1050s", expect = "BoilerTooHot", since = "0s" }}"#
+        ));
+        shown[0].rsplit(' ').next().unwrap().to_owned()
+    };
+    assert_eq!(since("", "990s"), "990s");
+    assert_eq!(since("", "400s"), "1000s", "ten minutes off");
+    assert_eq!(since(r#"{ at = "1s", synchronised = false },"#, "990s"), "1000s");
+    assert_eq!(
+        since(r#"{ at = "1s", clock = "+1h" },"#, "990s"),
+        "1000s",
+        "by this clock it is an hour old"
+    );
+    assert_eq!(since("", "1010s"), "1000s", "ahead is now");
 }
 
 #[test]

@@ -380,6 +380,10 @@ async fn a_forgotten_device_is_cleared_and_a_name_that_is_none_is_told() {
             "tidegate: there is no rule \"attick\"",
         ),
         (
+            &["mute", "HighTemperature", "--for", "1h", "--reason", "x"],
+            "tidegate: HighTemperature is the event of rule:high-temperature; mute that",
+        ),
+        (
             &["unmute", "high-temperature"],
             "tidegate: high-temperature is not muted",
         ),

@@ -36,6 +36,16 @@ impl Engine {
         }
     }
 
+    /// The name of the rule that raises or clears by this event.
+    #[must_use]
+    pub fn rule_of(&self, event: &str) -> Option<Arc<str>> {
+        let rule = self
+            .rules
+            .iter()
+            .find(|rule| *rule.event == *event || *rule.cleared_event == *event)?;
+        Some(Arc::clone(&rule.name))
+    }
+
     /// Mutes a device or a rule: its open episodes end with `muted`, and until the end it raises none. What then
     /// still holds, and has held for `hold`, is raised at once. A second mute takes the place of the first.
     pub fn mute(&mut self, target: MuteTarget, length: Duration, reason: &str, out: &mut Outcome) {
