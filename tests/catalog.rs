@@ -53,6 +53,9 @@ at = "/bar"
 unit = "bar"
 
 [[device]]
+id = "door-3"
+
+[[device]]
 id = "flat-*"
 labels = { kind = "flat" }
 

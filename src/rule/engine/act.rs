@@ -134,13 +134,16 @@ impl Engine {
         };
         let Some(quiet) = &mut wide.unless else { return };
         // It held, but nobody had heard of it for too long.
-        let was_on = quiet.on && at < quiet.until;
+        let (was_set, was_on) = (quiet.on, quiet.on && at < quiet.until);
         quiet.listen(unless, &self.watches, at, plan.rule.stale_after);
         let is_on = quiet.on;
+        // Saved also if only the memory changes: what had gone stale would hold again after a restart.
+        if is_on != was_set || is_on != was_on {
+            self.save(index, out);
+        }
         if is_on == was_on {
             return;
         }
-        self.save(index, out);
         if is_on {
             self.quell(index, Reason::Suppressed, at, out);
         }

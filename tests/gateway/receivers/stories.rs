@@ -403,7 +403,7 @@ async fn what_is_unknown_or_no_event_holds_nothing_up() {
     odd.push(event.to_string());
     // What a reader of JSON may choke on: depth, half a character, a number that is none.
     for value in [
-        format!("{}7{}", "[".repeat(100_000), "]".repeat(100_000)),
+        format!("{}7{}", "[".repeat(4_000), "]".repeat(4_000)),
         r#""\ud800""#.to_owned(),
         "1e999".to_owned(),
     ] {
