@@ -242,12 +242,13 @@ async fn what_is_active_is_listed_and_recorded_for_who_lost_it() {
     let expected = [
         "warning",
         "HighTemperature",
+        "high-temperature",
         "thermostat-7",
         "temperature",
         "31.5",
     ];
-    assert_eq!(row[..5], expected);
-    assert_eq!(row[6], id);
+    assert_eq!(row[..6], expected);
+    assert_eq!(row[7], id);
     let listed: Value =
         serde_json::from_str(&site.done(&["events", "--active", "--json"]).await).expect("JSON");
     assert_eq!(listed["alarms"][0]["rule"], "high-temperature");
