@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
 
 use crate::reading::{DeviceId, Metric, Value};
@@ -46,7 +47,7 @@ pub struct Part {
 }
 
 /// A sliding window of event time: the readings of (t - `over`, t].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sliding {
     /// What is computed from them.
     pub of: Aggregate,
@@ -59,7 +60,7 @@ pub struct Sliding {
 }
 
 /// What a window says. All but `Count` look at numbers only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Aggregate {
     /// The mean.
     Mean,

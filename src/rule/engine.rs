@@ -53,6 +53,8 @@ const REANCHOR_AFTER: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Engine {
     rules: Vec<Arc<Rule>>,
+    /// The place of each rule, by name.
+    rule_numbers: HashMap<Arc<str>, u32>,
     facts: Vec<DeviceFacts>,
     epoch: Epoch,
     max_devices: usize,

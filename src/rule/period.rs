@@ -57,8 +57,8 @@ pub enum Impossible {
 
 /// A weekly pattern shows all its changes within so many days.
 const WEEKLY: usize = 9;
-/// A 29th of February may be eight years off, a date on some day of the week twelve.
-const YEARLY: usize = 12 * 366;
+/// A date on some day of the week may be twelve years off: who asks looks again when these are over.
+const YEARLY: usize = 2 * 366;
 
 const MINUTES_OF_A_DAY: u16 = 24 * 60;
 
@@ -69,8 +69,8 @@ impl Period {
         instant(wall).is_some_and(|at| self.shows(self.zone.to_datetime(at)))
     }
 
-    /// The first time after `wall` at which [`Period::contains`] says something else; none: not in twelve years, so
-    /// most likely never.
+    /// The first time after `wall` at which [`Period::contains`] says something else; none: not in the next two
+    /// years, and what has no season never changes.
     #[must_use]
     pub fn next_change(&self, wall: Timestamp) -> Option<Timestamp> {
         let now = instant(wall)?;

@@ -41,6 +41,10 @@ const KILLED: Excuses = &[
         SILENCE,
     ),
     (
+        "a device that was heard of once, just before a crash, is still expected to go on",
+        SILENCE,
+    ),
+    (
         "an active silence stays active over a crash and is not raised twice",
         SILENCE,
     ),

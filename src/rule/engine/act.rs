@@ -27,7 +27,10 @@ impl Engine {
         let count = self.watches[watch].slots.len();
         if self.watches[watch].keep == Keep::Always {
             // What was unknown until now has broken holds, even if nobody looked.
-            for slot in self.slots_of(watch, count) {
+            for place in 0..count {
+                let Some(slot) = self.watches[watch].slots.get(place).copied() else {
+                    break;
+                };
                 let plan = &self.plans[self.slots[slot].plan];
                 let waits = matches!(self.slots[slot].latch, Latch::Pending(_) | Latch::Clearing(_));
                 let row = &self.watches[watch];
@@ -47,15 +50,19 @@ impl Engine {
             row.queued = true;
             self.unsaved.push_back(super::checkpoint::Unsaved::Watch(watch));
         }
+        let is_first = before == NEVER && row.keep == Keep::Once;
+        if is_first {
+            // Its silence counts from here on: the sender may forget the reading once this is durable.
+            self.save_watch(watch, out);
+        }
         for place in 0..count {
             if let Some(slot) = self.watches[watch].slots.get(place).copied() {
+                if is_first {
+                    self.touch(slot);
+                }
                 self.receive(slot, watch, at, before, &reading.value, out);
             }
         }
-    }
-
-    fn slots_of(&self, watch: u32, count: usize) -> Vec<u32> {
-        self.watches[watch].slots.iter().take(count).copied().collect()
     }
 
     /// A reading came of a metric that the slot looks at, after one at `before`.

@@ -23,7 +23,9 @@ use crate::{
 impl Engine {
     /// Remembers nothing yet but what the configuration says.
     pub(super) fn new(setup: Setup, now: Moment) -> Self {
+        let names = setup.rules.iter().map(|rule| Arc::clone(&rule.name));
         let mut engine = Self {
+            rule_numbers: names.zip(0..).collect(),
             hushes: Hushes::new(&setup.rules, &now),
             rules: setup.rules,
             facts: setup.devices,
@@ -297,8 +299,7 @@ impl Engine {
         }
         let row = &mut self.watches[watch];
         row.keep = row.keep.max(keep);
-        let known = row.keep == Keep::Once || (row.keep == Keep::Always && row.seen != NEVER);
-        if known && !row.queued {
+        if row.keep != Keep::Nothing && row.seen != NEVER && !row.queued {
             row.queued = true;
             self.unsaved.push_back(Unsaved::Watch(watch));
         }

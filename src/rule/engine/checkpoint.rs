@@ -5,11 +5,10 @@ use super::{
     Engine,
     latch::NEVER,
     look::Input,
-    saved::{STOPPED, SavedRun, SavedWatch, encode, forget, run_key, watch_key},
+    saved::{Question, STOPPED, SavedRun, SavedWatch, encode, forget, run_key, watch_key},
     window::{Chunk, Window},
 };
 use crate::{
-    reading::Metric,
     rule::state::{Outcome, StateChange},
     time::Moment,
 };
@@ -134,25 +133,15 @@ impl Engine {
         let device = &self.devices[slot.device].about.device;
         let Some(wide) = &mut slot.wide else { return };
         wide.queued = false;
-        let unless = plan.rule.unless.as_ref().map(|unless| &unless.part.watched);
-        let inputs = wide
-            .inputs
-            .iter_mut()
-            .zip(plan.inputs().map(|(_, watched)| watched));
-        let quiet = wide
-            .unless
-            .as_mut()
-            .map(|quiet| &mut quiet.input)
-            .into_iter()
-            .zip(unless);
-        for ((input, watched), place) in inputs.chain(quiet).zip(0..) {
+        let quiet = wide.unless.iter_mut().map(|quiet| &mut quiet.input);
+        for (input, place) in wide.inputs.iter_mut().chain(quiet).zip(0..) {
             if let Input {
                 window: Some(window), ..
             } = input
             {
                 let save = Save {
                     at,
-                    metric: &watched.metric,
+                    question: &|| Question::of(plan, place),
                     key: &|number| run_key(&plan.rule.name, device, place, number),
                 };
                 save.window(window, out);
@@ -164,7 +153,7 @@ impl Engine {
 /// How a window is saved.
 struct Save<'a> {
     at: Moment,
-    metric: &'a Metric,
+    question: &'a dyn Fn() -> Option<Question>,
     key: &'a dyn Fn(u32) -> Vec<u8>,
 }
 
@@ -205,7 +194,7 @@ impl Save<'_> {
             let Some(newest) = newest else { break };
             let run = SavedRun {
                 at: self.at,
-                metric: self.metric.clone(),
+                question: (self.question)(),
                 extract,
             };
             out.state.push(StateChange {

@@ -19,6 +19,8 @@ pub(super) struct Hushes {
     /// By the rule's place.
     rules: Vec<OfRule>,
     pub mutes: BTreeMap<MuteTarget, Muted>,
+    /// When the first of them ends.
+    unmutes: EngineTime,
     /// When to look at the periods again.
     due: EngineTime,
     /// Both clocks were told last, so nothing changed before.
@@ -28,6 +30,9 @@ pub(super) struct Hushes {
 
 /// A wall clock that is disciplined trembles: so much back is no jump.
 const TREMBLE: i64 = 2_000_000;
+
+/// A period that does not change so soon is looked at again then: 700 days, fewer than [`Period::next_change`] sees.
+const LOOK_AGAIN: i64 = 700 * 86_400_000_000;
 
 /// A period and what is known of it.
 #[derive(Debug)]
@@ -59,6 +64,7 @@ impl Hushes {
     pub(super) fn new(rules: &[Arc<Rule>], now: &Moment) -> Self {
         let mut hushes = Self {
             due: NO_DEADLINE,
+            unmutes: NO_DEADLINE,
             told: now.boot,
             vouched: is_vouched(now),
             ..Self::default()
@@ -100,8 +106,31 @@ impl Hushes {
 
     /// When [`Hushes::turn`] must be called.
     pub(super) fn next(&self) -> EngineTime {
-        let unmuted = self.mutes.values().map(|muted| muted.until).min();
-        self.due.min(unmuted.unwrap_or(NO_DEADLINE))
+        self.due.min(self.unmutes)
+    }
+
+    /// Begins a mute, or gives it another end.
+    pub(super) fn mute(&mut self, target: MuteTarget, muted: Muted) {
+        self.mutes.insert(target, muted);
+        self.find_first_end();
+    }
+
+    /// Ends a mute.
+    pub(super) fn unmute(&mut self, target: &MuteTarget) -> Option<Muted> {
+        let ended = self.mutes.remove(target);
+        self.find_first_end();
+        ended
+    }
+
+    /// Takes the mutes of another configuration.
+    pub(super) fn inherit(&mut self, before: &mut Self) {
+        self.mutes = std::mem::take(&mut before.mutes);
+        self.find_first_end();
+    }
+
+    fn find_first_end(&mut self) {
+        let ends = self.mutes.values().map(|muted| muted.until);
+        self.unmutes = ends.min().unwrap_or(NO_DEADLINE);
     }
 
     /// Both clocks, now: notices a wall clock that is not where it was thought to be.
@@ -145,7 +174,9 @@ impl Hushes {
             // Nobody knows what time it is: an alarm too many is better than one too few.
             timed.inside = !self.vouched || timed.period.contains(moment.wall);
             timed.known_from = moment.wall;
-            timed.next = timed.period.next_change(moment.wall);
+            let next = timed.period.next_change(moment.wall);
+            let later = Timestamp(moment.wall.0.saturating_add(LOOK_AGAIN));
+            timed.next = next.or_else(|| timed.period.season.map(|_| later));
         }
         self.due = self.change(moment);
         let mut changed = Vec::new();

@@ -86,7 +86,7 @@ impl Engine {
         };
         out.events.push(self.of_mute(&fact, &target, number, at));
         self.apply_mute(&target, true, at, out);
-        self.hushes.mutes.insert(target, muted);
+        self.hushes.mute(target, muted);
     }
 
     /// Ends a mute before its time; false if there was none.
@@ -200,7 +200,7 @@ impl Engine {
 
     /// The end of a mute.
     pub(super) fn end_mute(&mut self, target: &MuteTarget, why: &str, at: EngineTime, out: &mut Outcome) {
-        let Some(muted) = self.hushes.mutes.remove(target) else {
+        let Some(muted) = self.hushes.unmute(target) else {
             return;
         };
         out.state.push(forget(&mute_key(target)));
@@ -225,7 +225,7 @@ impl Engine {
                 self.devices[device].slots.clone()
             }
             MuteTarget::Rule(name) => {
-                let Some((_, rule)) = self.rules.iter().zip(0..).find(|(rule, _)| rule.name == *name) else {
+                let Some(rule) = self.rule_numbers.get(name).copied() else {
                     return;
                 };
                 self.hushes.set_muted(rule, muted);

@@ -12,8 +12,8 @@ use super::{
     look::Input,
     plan::About,
     saved::{
-        COUNTER, MUTE_COUNTER, STOPPED, SavedMute, SavedRun, SavedSlot, SavedWatch, decode, encode, forget,
-        move_by, parse_mute_key, parse_run_key, parse_slot_key, parse_watch_key, relative_to, shift,
+        COUNTER, MUTE_COUNTER, Question, STOPPED, SavedMute, SavedRun, SavedSlot, SavedWatch, decode, encode,
+        forget, move_by, parse_mute_key, parse_run_key, parse_slot_key, parse_watch_key, relative_to, shift,
         slot_key,
     },
     speak::Report,
@@ -72,8 +72,8 @@ impl Engine {
         let mut runs = Runs::new();
         for (key, bytes) in of(b"w/") {
             let readable = parse_run_key(key).map(|(rule, device, input, number)| {
-                match self.rules.iter().zip(0..).find(|(known, _)| *known.name == *rule) {
-                    Some((_, rule)) => {
+                match self.rule_numbers.get(rule).copied() {
+                    Some(rule) => {
                         let window = runs.entry((rule, device, input)).or_default();
                         window.insert(number, (key, bytes));
                     }
@@ -146,7 +146,7 @@ impl Engine {
             until: saved.until.max(now.boot),
             reason: saved.reason,
         };
-        self.hushes.mutes.insert(target, muted);
+        self.hushes.mute(target, muted);
         Some(())
     }
 
@@ -246,11 +246,10 @@ impl Engine {
         // The device's name is known even if no rule watches it any more: it counts towards max-devices.
         let number = self.know(device);
         self.see(number, at);
-        let Some(found) = self.rules.iter().zip(0..).find(|(known, _)| *known.name == *rule) else {
+        let Some(rule) = self.rule_numbers.get(rule).copied() else {
             self.end(number, &saved, Reason::RuleRemoved, out);
             return None;
         };
-        let rule = found.1;
         if let Some(metric) = &saved.metric {
             let was_sent = saved.watch.as_ref().is_some_and(|state| state.seen != NEVER);
             let watch = self.watch(number, metric, if was_sent { at } else { NEVER });
@@ -321,7 +320,7 @@ impl Engine {
     ) {
         let device = self.know(device);
         self.see(device, now.boot);
-        let mut was_other_boot = false;
+        let mut save_anew = false;
         // It has windows because its own metric was heard of.
         let own = self
             .rules
@@ -335,19 +334,23 @@ impl Engine {
                 self.check(None, key, out);
                 continue;
             };
-            let metric = run.metric.clone();
+            let question = std::mem::take(&mut run.question);
             let found = self.find(rule, device);
-            was_other_boot |= run.at.boot_id != now.boot_id;
+            save_anew |= run.at.boot_id != now.boot_id;
             run.at = relative_to(run.at, stopped);
             let extract = run.rebased(now);
             let kept = found.and_then(|index| {
                 let slot = &mut self.slots[index];
                 let plan = &self.plans[slot.plan];
+                let asked = Question::of(plan, place)?;
                 let (input, watched) = nth_input(slot, plan, place)?;
-                let spec = watched.window.as_ref().filter(|_| watched.metric == metric)?;
+                let spec = watched.window.as_ref()?;
                 let window = input.window.as_mut()?;
+                if !question?.fits(&asked, !extract.buckets.is_empty()) {
+                    return None;
+                }
                 let len = extract.samples.len().max(extract.buckets.len());
-                window.take_back(spec, extract);
+                save_anew |= window.take_back(spec, extract);
                 let newest = window.newest()?;
                 window.log.chunks.push_back(Chunk {
                     number: *number,
@@ -360,8 +363,8 @@ impl Engine {
                 out.state.push(forget(key));
             }
         }
-        // Otherwise the next restart would take this boot's time from them as well.
-        if let Some(index) = self.find(rule, device).filter(|_| was_other_boot) {
+        // Of another boot: else the next restart would take this boot's time from them as well.
+        if let Some(index) = self.find(rule, device).filter(|_| save_anew) {
             let slot = &mut self.slots[index];
             let window =
                 nth_input(slot, &self.plans[slot.plan], place).and_then(|(input, _)| input.window.as_mut());
@@ -412,7 +415,7 @@ impl Engine {
         self.episodes = before.episodes;
         self.mute_number = before.mute_number;
         self.counts = before.counts;
-        self.hushes.mutes = std::mem::take(&mut before.hushes.mutes);
+        self.hushes.inherit(&mut before.hushes);
         // What was refused is waited for by its own slots only, as before.
         let written = |position: &Position| *position < Position::NEVER;
         let committed = before
@@ -446,16 +449,27 @@ impl Engine {
             }
         }
         for index in before.slots_where(|_, device| forgotten != Some(device)) {
-            let saved = before.keep_slot(index);
+            let mut saved = before.keep_slot(index);
             let plan = Arc::clone(&before.plans[before.slots[index].plan]);
             let device = before.devices[before.slots[index].device].about.device.clone();
-            let is_plain = saved.latch == Latch::Normal && before.slots[index].is_plain(before.now);
+            let rule = self.rule_numbers.get(&plan.rule.name);
+            let edited = rule.and_then(|number| self.rules.get(*number as usize));
+            let asks_anew = edited.is_some_and(|edited| edited.unless != plan.rule.unless);
+            if asks_anew {
+                // What spoke against it by another question says nothing now.
+                saved.unless = None;
+            }
             let new = self.accept(&plan.rule.name, &device, saved, out);
-            if new.is_none() && !is_plain {
+            if new.is_none() {
+                // A clean stop saves also slots that have nothing to remember.
                 out.state.push(forget(&slot_key(&plan.rule.name, &device)));
             }
             if let Some(new) = new {
                 self.slots[new].committed = before.slots[index].committed;
+                if asks_anew {
+                    // Or it would speak against it again after a restart.
+                    self.save(new, out);
+                }
             }
             self.inherit_windows(&mut before.slots[index], &plan, &device, new, out);
             out.may_end();
@@ -478,18 +492,17 @@ impl Engine {
         out: &mut Outcome,
     ) {
         for place in 0.. {
-            let Some((input, watched)) = nth_input(before, plan, place) else {
+            let Some((input, _)) = nth_input(before, plan, place) else {
                 break;
             };
-            let (Some(window), Some(old)) = (input.window.take(), &watched.window) else {
+            let Some(window) = input.window.take() else {
                 continue;
             };
             let target = new.and_then(|index| {
                 let slot = &mut self.slots[index];
-                let (input, new) = nth_input(slot, &self.plans[slot.plan], place)?;
-                let spec = new.window.as_ref().filter(|_| new.metric == watched.metric)?;
-                // Summaries are made for one length and one question.
-                let fits = !window.is_summed() || spec == old;
+                let asked = Question::of(&self.plans[slot.plan], place)?;
+                let (input, _) = nth_input(slot, &self.plans[slot.plan], place)?;
+                let fits = Question::of(plan, place)?.fits(&asked, window.is_summed());
                 (fits && input.window.is_some()).then_some((index, input))
             });
             if let Some((index, input)) = target {

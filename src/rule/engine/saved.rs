@@ -8,12 +8,13 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::{
     Engine, MuteTarget,
     latch::{Latch, NEVER, Slot},
+    plan::Plan,
     window::Extract,
 };
 use crate::{
     event::{Epoch, RuleFacts},
     reading::{DeviceId, Metric, Value},
-    rule::state::StateChange,
+    rule::{Sliding, state::StateChange},
     time::{ClockQuality, EngineTime, Moment},
 };
 
@@ -74,8 +75,38 @@ pub(super) struct SavedWatch {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct SavedRun {
     pub at: Moment,
-    pub metric: Metric,
+    /// Always there; taken out when it is read.
+    pub question: Option<Question>,
     pub extract: Extract,
+}
+
+/// What a window was asked.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Question {
+    /// None: the rule's own.
+    device: Option<DeviceId>,
+    metric: Metric,
+    window: Option<Sliding>,
+}
+
+impl Question {
+    /// That of the input at a place, `unless` after the condition's own.
+    pub(super) fn of(plan: &Plan, place: usize) -> Option<Self> {
+        let unless = plan.rule.unless.iter().map(|unless| &unless.part);
+        let unless = unless.map(|part| (part.device.as_ref(), &part.watched));
+        let (device, watched) = plan.inputs().chain(unless).nth(place)?;
+        Some(Self {
+            device: device.cloned(),
+            metric: watched.metric.clone(),
+            window: watched.window,
+        })
+    }
+
+    /// Whether what was kept for it answers `new`. Readings do for any; summaries are made for one length and one
+    /// aggregate.
+    pub(super) fn fits(&self, new: &Self, is_summed: bool) -> bool {
+        self.device == new.device && self.metric == new.metric && (!is_summed || self.window == new.window)
+    }
 }
 
 /// A mute.

@@ -215,16 +215,18 @@ impl Window {
         Some(oldest.after(spec.over))
     }
 
-    /// What it says; none if it has fewer readings than `window-min`, or none at all.
+    /// What it says; none if it has fewer readings than `window-min`, or none at all, or if they make no finite
+    /// number: two readings of 1e308 have no sum.
     pub(super) fn value(&self, spec: &Sliding) -> Option<f64> {
         let count = self.extent(spec).count;
         if count == 0 || count < spec.min as u64 {
             return None;
         }
-        match &self.kept {
+        let value = match &self.kept {
             Kept::Each(samples) => of_each(spec.of, samples),
             Kept::Summed(summed) => summed.value(spec, self.passed),
-        }
+        };
+        value.filter(|value| value.is_finite())
     }
 
     /// How much is in it.
@@ -265,8 +267,11 @@ impl Window {
         extract
     }
 
-    /// Takes back what [`Window::extract`] gave, oldest first. Nothing of it is unsaved.
-    pub(super) fn take_back(&mut self, spec: &Sliding, extract: Extract) {
+    /// Takes back what [`Window::extract`] gave, oldest first. Nothing of it is unsaved, unless this says true: then
+    /// readings have become summaries, and what was saved is not what it keeps.
+    pub(super) fn take_back(&mut self, spec: &Sliding, extract: Extract) -> bool {
+        let had_readings = !self.is_summed() && !self.is_empty();
+        let takes_readings = !extract.samples.is_empty();
         for (at, value) in extract.samples {
             self.enter(spec, at, value);
         }
@@ -292,6 +297,7 @@ impl Window {
         }
         self.passed = self.passed.max(extract.passed.unwrap_or(self.passed));
         self.log.unsaved = 0;
+        self.is_summed() && (had_readings || takes_readings)
     }
 
     /// Nothing that is saved of it counts any more.
