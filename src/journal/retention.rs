@@ -397,9 +397,11 @@ impl Writer {
         let segments = self.catalog.segments();
         let mut old = Vec::new();
         let mut note = None;
+        let mut before = Position(0);
         for (segment, next) in segments.iter().zip(segments.iter().skip(1)) {
+            let behind = std::mem::replace(&mut before, segment.filled().1);
             if next.header.begun > limit
-                || !self.is_older(segment, limit, now.quality)?
+                || !self.is_older(behind, segment, limit, now.quality)?
                 || !self.unpin(segment.header.number)?
             {
                 break;
@@ -457,10 +459,25 @@ impl Writer {
 
     /// Whether what stands behind a segment was stored before `limit`, as far as anybody knows by now. What was
     /// stored while nobody knew the time looks too old as soon as somebody does: it stays until its room is needed.
-    fn is_older(&self, segment: &Segment, limit: Timestamp, now: ClockQuality) -> Result<bool, Error> {
+    /// `before` is where the segment before it ends.
+    fn is_older(
+        &self,
+        before: Position,
+        segment: &Segment,
+        limit: Timestamp,
+        now: ClockQuality,
+    ) -> Result<bool, Error> {
         let one = Limit { entries: 1, bytes: 1 };
-        let next = self.catalog.read(&self.dir, segment.filled().1, one)?;
-        let Some(next) = next.first() else {
+        let mut next = self.catalog.read(&self.dir, segment.filled().1, one)?;
+        if next.is_empty() {
+            // Only state came since: the segment's own newest event tells.
+            let all = Limit {
+                entries: usize::MAX,
+                bytes: usize::MAX,
+            };
+            next = self.catalog.read(&self.dir, before, all)?;
+        }
+        let Some(next) = next.last() else {
             return Ok(true);
         };
         let stored = self.shared.boots.corrected(next.event.recorded);
