@@ -119,7 +119,7 @@ pub enum Verdict {
 pub struct Status {
     /// Connected, and nothing speaks against it: an event was confirmed since, or none is waiting.
     pub connected: bool,
-    /// All up to here is confirmed.
+    /// All up to here is confirmed, or was there before the sink was: what comes after is its backlog.
     pub delivered: Sequence,
     /// Grows at least once a second while the loop lives.
     pub pulse: u64,
@@ -233,8 +233,8 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
     /// A sink that is away at the stop gets one more attempt, if something waits for it. Who stops sets the
     /// grace: dropping this future loses nothing but acknowledgements on their way.
     pub async fn run(mut self, stop: CancellationToken) {
-        self.status
-            .send_modify(|status| status.delivered = self.cursor.sequence);
+        let stands = self.stands().await;
+        self.status.send_modify(|status| status.delivered = stands);
         loop {
             let last_attempt = stop.is_cancelled();
             if last_attempt && !self.has_backlog().await {
@@ -262,6 +262,24 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
                 () = pulsing(&self.status, tokio::time::sleep(wait)) => {}
                 () = stop.cancelled() => {}
             }
+        }
+    }
+
+    /// What it has behind it. Where its chain starts nothing was delivered, and what came before it never will be.
+    async fn stands(&self) -> Sequence {
+        let last = self.log.last();
+        if self.cursor.sequence > Sequence(0) {
+            return self.cursor.sequence;
+        }
+        let next = self.log.read_after(self.cursor, ONE).await;
+        match next
+            .ok()
+            .and_then(|entries| entries.first().map(|entry| entry.sequence))
+        {
+            // Of an older epoch: of this one it has nothing.
+            Some(next) if next > last => Sequence(0),
+            Some(next) => Sequence(next.0.saturating_sub(1)),
+            None => last,
         }
     }
 
@@ -540,7 +558,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
 
     /// Events that the sink has not confirmed.
     fn backlog(&self) -> u64 {
-        self.log.last().0.saturating_sub(self.cursor.sequence.0)
+        self.log.last().0.saturating_sub(self.status.borrow().delivered.0)
     }
 }
 
