@@ -261,14 +261,14 @@ impl Engine {
         }
         let Some(index) = self.find(rule, number).filter(|index| {
             let plan = &self.plans[self.slots[*index].plan];
-            plan.facts.kind == saved.rule.kind && plan.condition.metric() == saved.metric.as_ref()
+            plan.facts.kind == saved.rule.facts.kind && plan.condition.metric() == saved.metric.as_ref()
         }) else {
             self.end(number, &saved, Reason::RuleChanged, out);
             return None;
         };
         let slot = &mut self.slots[index];
         let plan = &self.plans[slot.plan];
-        let edited = plan.facts.params != saved.rule.params;
+        let edited = !plan.decides.is_as(&saved.rule);
         slot.latch = saved.latch;
         slot.paid = saved.paid;
         slot.entered = saved.entered;
@@ -394,7 +394,7 @@ impl Engine {
                 .and_then(|state| state.unit.as_ref())
                 .or_else(|| kept?.unit.as_ref()),
             value: state.and_then(|state| state.value.clone()).or(last),
-            facts: &saved.rule,
+            facts: &saved.rule.facts,
             plan: None,
             episode,
             id: EpisodeId {
