@@ -117,7 +117,7 @@ fn text(config: &Config, name: &str) -> String {
     let rule = config.rules.first();
     let given = match name {
         "device" => Some(rule.map_or_else(|| "thermostat-7".to_owned(), |rule| device(config, rule))),
-        "sink" => config.sinks.first().map(|sink| sink.name.to_string()),
+        "sink" => config.sinks.terms().next().map(|sink| sink.name.to_string()),
         "source" => config.serial.first().map(|line| line.name.clone()),
         "port" => config.serial.first().map(|line| line.port.display().to_string()),
         "rule" => rule.map(|rule| rule.name.to_string()),

@@ -140,12 +140,18 @@ fn entry(number: u64) -> Entry {
     }
 }
 
+pub(super) fn terms() -> Terms {
+    Terms {
+        max_attempts: 3,
+        ..Terms::new("cloud".parse().unwrap())
+    }
+}
+
 pub(super) fn pace() -> Pace {
     Pace {
         base: Duration::from_millis(2),
         cap: Duration::from_millis(20),
         ack_timeout: PATIENCE,
-        max_attempts: 3,
     }
 }
 
@@ -235,7 +241,7 @@ impl Bench {
         let (sender, status) = watch::channel(Status::default());
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let forwarder = Forwarder::new("cloud".parse().unwrap(), log.clone(), sink, pace, sender);
+        let forwarder = Forwarder::new(terms(), log.clone(), sink, pace, sender);
         tasks.spawn(forwarder.run(stop.clone()));
         Self {
             log,
