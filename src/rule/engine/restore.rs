@@ -268,7 +268,7 @@ impl Engine {
         };
         let slot = &mut self.slots[index];
         let plan = &self.plans[slot.plan];
-        let edited = !plan.decides.is_as(&saved.rule);
+        let edited = !plan.decides.judges_as(&saved.rule);
         slot.latch = saved.latch;
         slot.paid = saved.paid;
         slot.entered = saved.entered;

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     event::{Epoch, RuleFacts},
     reading::{DeviceId, Metric, Value},
-    rule::{Sliding, state::StateChange},
+    rule::{Sliding, judged_by, state::StateChange},
     time::{ClockQuality, EngineTime, Moment},
 };
 
@@ -102,13 +102,13 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Encoded<T> {
 pub(super) struct Decides {
     /// Without what would not fit: first labels and runbook, which only decorate, then the numbers.
     pub facts: Arc<RuleFacts>,
-    /// Of all its numbers.
+    /// Of what it judges values by.
     digest: [u8; 8],
 }
 
 impl Decides {
     pub(super) fn new(facts: &Arc<RuleFacts>) -> Encoded<Self> {
-        let numbers = Sha256::digest(encode(&facts.params));
+        let numbers = Sha256::digest(encode(&judged_by(&facts.params)));
         let mut decides = Self {
             facts: Arc::clone(facts),
             digest: std::array::from_fn(|place| numbers.get(place).copied().unwrap_or_default()),
@@ -128,8 +128,8 @@ impl Decides {
         Encoded::new(decides)
     }
 
-    /// Whether it has the same numbers.
-    pub(super) fn is_as(&self, other: &Self) -> bool {
+    /// Whether it judges each value as the other does.
+    pub(super) fn judges_as(&self, other: &Self) -> bool {
         self.digest == other.digest
     }
 }
