@@ -19,11 +19,13 @@ mod backtest;
 mod catalog;
 mod check;
 mod events;
+mod journal;
 mod mute;
 mod readings;
 mod recorded;
 mod reload;
 mod run;
+mod table;
 mod test;
 
 /// Where the package puts it.
@@ -109,6 +111,14 @@ enum Command {
     /// mark: = it came then and would come now, + it would only come with these rules, - it only came then. Events are
     /// the same if event, device and transition are, within 2 s.
     Backtest(backtest::Backtest),
+    /// Look into the journal: of a running gateway, or of a dead one's card.
+    ///
+    /// Reads the directory itself: no lock is taken and nothing is changed or repaired, and it may come from another
+    /// machine.
+    Journal {
+        #[command(subcommand)]
+        command: journal::Command,
+    },
     /// Have the running gateway read its configuration again.
     ///
     /// The new file is checked first: if it is wrong, nothing changes and the report is printed (exit code 78). What
@@ -230,6 +240,7 @@ impl Arguments {
             Command::Test { files } => test::test(&files),
             Command::Readings(readings) => readings.list(),
             Command::Backtest(backtest) => backtest.run(),
+            Command::Journal { command } => command.run(),
         }
     }
 }

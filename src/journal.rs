@@ -44,6 +44,7 @@ use self::{boots::Boots, read::Catalog, room::Room, storage::Storage};
 mod boots;
 mod frame;
 mod identity;
+pub mod inspect;
 mod opening;
 mod peek;
 mod read;

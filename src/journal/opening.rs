@@ -36,7 +36,7 @@ use super::{
     writer::{Active, Tells, Writer},
 };
 
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 /// An epoch's directory is renamed before it is removed: a power cut never leaves half of it under its name.
 const GONE: &str = "gone";
 
