@@ -38,17 +38,26 @@ fn main() -> std::process::ExitCode {
     let (mut events, mut lives) = (0, 0);
     for seed in seeds.clone() {
         let told = rig::tell(seed);
-        events += told.events;
+        events += told.events.len();
         lives += told.lives;
         if told.broken.is_some() || asked.seed.is_some() {
             println!("{}", told.trace.join("\n"));
         }
+        if asked.seed.is_some() {
+            println!("digest {:016x}", told.digest);
+        }
         if let Some(broken) = told.broken {
-            println!("\nseed {seed}, after {} stories: {broken}", seed - seeds.start + 1);
+            println!(
+                "\nseed {seed}, after {} stories: {broken}",
+                seed - seeds.start + 1
+            );
             println!("again: cargo run --release --example simulate -- --seed {seed}");
             return std::process::ExitCode::FAILURE;
         }
     }
-    println!("{} stories, {lives} lives, {events} events: every promise kept", seeds.end - seeds.start);
+    println!(
+        "{} stories, {lives} lives, {events} events: every promise kept",
+        seeds.end - seeds.start
+    );
     std::process::ExitCode::SUCCESS
 }

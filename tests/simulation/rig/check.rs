@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use tidegate::{
-    event::{Data, Epoch, Event, RuleData, Transition},
-    journal::{Cursor, Journal, Limit},
+    event::{Data, Entry, Epoch, Event, RuleData, Transition},
+    reading::Value,
 };
 
 use super::{
@@ -15,25 +15,18 @@ use super::{
     world::Inside,
 };
 
-/// A gateway starts: what was on the disk is there, what reached anybody among it.
-pub fn found(world: &mut Inside, before: Option<Epoch>, journal: &Journal, epoch: Epoch, first: u64) {
+/// A gateway starts: what was on the disk is there, what reached anybody among it. `there` is all that can be read.
+pub fn found(world: &mut Inside, before: Option<Epoch>, epoch: Epoch, first: u64, there: &[Entry]) {
     if let Some(before) = before
         && before != epoch
         && world.of_epoch(before).next().is_some()
     {
         world.accuse("a crash made a new epoch".to_owned());
     }
-    let all = Limit {
-        entries: usize::MAX,
-        bytes: usize::MAX,
-    };
-    let entries = journal.read_after_blocking(Cursor::default(), all).unwrap_or_default();
-    let there: BTreeSet<u64> = entries.iter().map(|entry| entry.sequence.0).collect();
-    let gone = world
-        .of_epoch(epoch)
-        .map(|(sequence, _)| sequence)
-        .find(|sequence| *sequence >= first && !there.contains(sequence));
-    if let Some(gone) = gone {
+    let there: BTreeSet<u64> = there.iter().map(|entry| entry.sequence.0).collect();
+    let mut known = world.of_epoch(epoch).map(|(sequence, _)| sequence);
+    if let Some(gone) = known.find(|sequence| *sequence >= first && !there.contains(sequence)) {
+        drop(known);
         world.accuse(format!("G1, G3: {gone} was on the disk and is gone"));
     }
 }
@@ -43,7 +36,9 @@ fn named(world: &Inside, epoch: Epoch, sink: usize) -> Vec<(u64, u64)> {
     let sink = sink_name(sink).to_string();
     let mut ranges = Vec::new();
     for (_, event) in world.of_epoch(epoch) {
-        let Data::Gateway(data) = &event.draft.data else { continue };
+        let Data::Gateway(data) = &event.draft.data else {
+            continue;
+        };
         if &*event.draft.name != "EventsDiscarded" || data["epoch"] != epoch.to_string() {
             continue;
         }
@@ -84,7 +79,9 @@ fn missing(world: &Inside, epoch: Epoch) -> Option<String> {
         if let Some(lost) = lost {
             let was_there = world.known.contains_key(&(epoch.0, lost));
             let what = if was_there { "G2" } else { "G4: a gap" };
-            return Some(format!("{what}: sink {sink} never got {lost} of {last} and was not told"));
+            return Some(format!(
+                "{what}: sink {sink} never got {lost} of {last} and was not told"
+            ));
         }
     }
     None
@@ -138,7 +135,10 @@ fn contradiction(
             .take_while(|(expected, (event, data))| is_told(world, expected, event, data, ups))
             .count()
     };
-    if pasts.iter().any(|past| past.len() == told.len() && alike(past) == told.len()) {
+    if pasts
+        .iter()
+        .any(|past| past.len() == told.len() && alike(past) == told.len())
+    {
         return None;
     }
     let nearest = pasts.iter().max_by_key(|past| alike(past))?;
@@ -146,7 +146,10 @@ fn contradiction(
     let next = told.get(from).map(|(event, data)| {
         let at = world.time_of(event, event.draft.at);
         let since = world.time_of(event, data.episode.since);
-        format!("{:?} at {at} since {since} by {:?}", event.draft.transition, data.value)
+        format!(
+            "{:?} at {at} since {since} by {:?}",
+            event.draft.transition, data.value
+        )
     });
     Some(format!(
         "event {from} of {} was {next:?}, but should have been {:?} (of {}; {} pasts)",
@@ -163,17 +166,16 @@ fn is_told(world: &Inside, expected: &Expected, event: &Event, data: &RuleData, 
     let late = |up: &Micros| *up == at && at >= expected.at;
     let in_time = at == expected.at || (expected.by.is_none() && ups.iter().any(late));
     let raised = event.draft.transition == Some(Transition::Raised);
-    let value = |by: u32| {
-        let number = match data.value {
-            Some(tidegate::reading::Value::Number(number)) => number,
-            _ => return false,
+    let is_by = |by: u32| {
+        let Some(Value::Number(value)) = data.value else {
+            return false;
         };
-        // The value tells the reading's number.
-        let tenths = (number * 2.0).round() / 2.0;
-        ((tenths - number) * 1e6).round() == f64::from(by)
+        // The value tells the reading's number: a device takes so many millionths off.
+        let level = (value * 2.0).round() / 2.0;
+        ((level - value) * 1e6 - f64::from(by)).abs() < 0.5
     };
     raised == expected.raised
         && in_time
         && world.time_of(event, data.episode.since) == expected.since
-        && expected.by.is_none_or(value)
+        && expected.by.is_none_or(is_by)
 }

@@ -103,7 +103,10 @@ impl Device {
                     self.send(&door, &owed, reading);
                 }
             }
-            let room = self.habits.window.is_none_or(|window| self.unacknowledged.len() < window)
+            let room = self
+                .habits
+                .window
+                .is_none_or(|window| self.unacknowledged.len() < window)
                 && !door.health.borrow().parked;
             let calm = self.world.look().calm;
             tokio::select! {
@@ -172,16 +175,15 @@ impl Device {
     }
 
     fn is_cut(&mut self) -> bool {
-        self.habits.window.is_some()
-            && self.random.u16(..1000) < self.habits.cuts
-            && !self.world.look().calm
+        self.habits.window.is_some() && self.random.u16(..1000) < self.habits.cuts && !self.world.look().calm
     }
 
     /// What is durable is acknowledged. False: the connection was cut, and the device has not heard of it.
     fn take_answers(&mut self, door: &Door, owed: &mut Owed) -> bool {
         for (place, answer) in owed.answers.take() {
             if let Answer::AfterDurable(position) = answer {
-                owed.waiting.push_back((usize::try_from(place).unwrap(), position));
+                owed.waiting
+                    .push_back((usize::try_from(place).unwrap(), position));
             }
         }
         let durable = *door.durable.borrow();
@@ -192,10 +194,14 @@ impl Device {
             let number = arrival.reading;
             drop(world);
             if self.is_cut() {
-                self.world.say(&format!("device {}: is cut before it hears of {number}", self.index));
+                self.world.say(&format!(
+                    "device {}: is cut before it hears of {number}",
+                    self.index
+                ));
                 return false;
             }
-            self.world.say(&format!("device {}: {number} is acknowledged", self.index));
+            self.world
+                .say(&format!("device {}: {number} is acknowledged", self.index));
             self.unacknowledged.retain(|it| *it != number);
         }
         true

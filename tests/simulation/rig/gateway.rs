@@ -1,5 +1,5 @@
 //! A life of the gateway: the daemon's own evaluation, the engine, the journal and the forwarders, wired as
-//! `daemon::gateway` wires them.
+//! `daemon::gateway` wires them. What it says is held against `contract::check_draft` by `main.rs`.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -9,8 +9,8 @@ use tidegate::{
         evaluate::{self, House, evaluate},
     },
     event::{Labels, Origin, Severity, SinkName},
-    forward::{self, Forwarder, Pace},
-    journal::{Journal, Owner, Recovered, Settings, SinkPlan, Stepped, storage::simulated::Simulated},
+    forward::{self, Forwarder, Pace, Terms},
+    journal::{Journal, Owner, Recovered, Settings, Stepped, storage::simulated::Simulated},
     reading::Metric,
     rule::{
         Condition, MaxRaises, Pattern, Rule,
@@ -43,7 +43,6 @@ const PACE: Pace = Pace {
     base: Duration::from_millis(200),
     cap: Duration::from_secs(5),
     ack_timeout: Duration::from_secs(10),
-    max_attempts: 3,
 };
 
 pub struct Life {
@@ -75,19 +74,24 @@ pub fn settings(plan: &Plan) -> Settings {
 
 fn origin() -> Arc<Origin> {
     Arc::new(Origin {
-        gateway: "gateway".into(),
-        source: "urn:tidegate:gateway:gateway".into(),
+        gateway: "gw".into(),
+        source: "urn:tidegate:gateway:gw".into(),
         labels: Labels::new(),
         version: "0".into(),
     })
 }
 
+/// As their tables would say it. Only the first may make a full journal refuse.
+fn terms(sink: usize) -> Terms {
+    Terms {
+        max_attempts: 3,
+        required: sink == 0,
+        ..Terms::new(sink_name(sink))
+    }
+}
+
 fn owner(plan: &Plan) -> Owner {
-    let sinks = (0..plan.sinks.len()).map(|index| SinkPlan {
-        name: sink_name(index),
-        required: index == 0,
-        from_oldest: false,
-    });
+    let sinks = (0..plan.sinks.len()).map(|sink| terms(sink).plan());
     Owner {
         origin: origin(),
         machine_id: "m".to_owned(),
@@ -148,7 +152,7 @@ impl Life {
         executor: &mut Executor,
         random: &mut fastrand::Rng,
     ) -> Self {
-        let announcer = Announcer::new(journal.clone(), clock.clone(), "gateway".into(), &[]);
+        let announcer = Announcer::new(journal.clone(), clock.clone(), "gw".into(), &[]);
         let rules = plan.laws.iter().map(|(name, law)| rule(name, *law, plan));
         let setup = Setup {
             rules: rules.collect(),
@@ -185,7 +189,7 @@ impl Life {
                 random: random.fork(),
             };
             let (status, _) = watch::channel(forward::Status::default());
-            let forwarder = Forwarder::new(sink_name(sink), Log(journal.clone()), network, PACE, status);
+            let forwarder = Forwarder::new(terms(sink), Log(journal.clone()), network, PACE, status);
             let (stop, done) = (forward_stop.clone(), CancellationToken::new());
             forwarded.push(done.clone());
             tasks.push(executor.spawn(async move {

@@ -84,7 +84,11 @@ impl Plan {
             state_delay: one_of(random, &[0, 5, 50, 250]).pipe(Duration::from_millis),
             checkpoint: Duration::from_secs(one_of(random, &[5, 60])),
             disk: one_of(random, &[1, 10, 100, 1_000]).pipe(Duration::from_millis),
-            runbook: if tight { 4_000 } else { one_of(random, &[0, 0, 500]) },
+            runbook: if tight {
+                4_000
+            } else {
+                one_of(random, &[0, 0, 500])
+            },
             devices: (0..random.usize(1..=4)).map(|_| Self::habits(random)).collect(),
             sinks: (0..random.usize(1..=3)).map(|_| Self::nature(random)).collect(),
             laws: [("hot", law(0, 0)), ("long", law(hold, clear_hold))],
@@ -127,7 +131,11 @@ impl Day {
             10 => End::FullDisk(up_to(random, &[20_000])),
             _ => End::KillThenPowerCut,
         };
-        let cut_starts = if random.u8(..4) == 0 { random.usize(1..3) } else { 0 };
+        let cut_starts = if random.u8(..4) == 0 {
+            random.usize(1..3)
+        } else {
+            0
+        };
         Self {
             length: up_to(random, &[200, 3_000, 20_000]),
             steps: random.u16(..60),

@@ -15,6 +15,9 @@ use tokio::{
 
 use super::world::{Id, World, is_same};
 
+/// The longest way there and back in the end.
+const CALM: Duration = Duration::from_millis(50);
+
 /// What a sink got.
 #[derive(Debug, Default)]
 pub struct Endpoint {
@@ -69,7 +72,12 @@ impl Network {
     }
 
     fn delay(&mut self) -> Duration {
-        self.nature.delay.mul_f64(self.random.f64())
+        let most = if self.world.0.look().calm {
+            CALM
+        } else {
+            Duration::MAX
+        };
+        self.nature.delay.min(most).mul_f64(self.random.f64())
     }
 }
 
@@ -139,7 +147,10 @@ impl Connection {
         if let Some(((_, passed), _)) = passed
             && previous.0 > 0
         {
-            let what = format!("G4: sink {sink} got {} after {}: what of {passed}?", id.1, previous.0);
+            let what = format!(
+                "G4: sink {sink} got {} after {}: what of {passed}?",
+                id.1, previous.0
+            );
             world.accuse(what);
         }
         let calm = world.calm;
@@ -154,7 +165,11 @@ impl Connection {
             return Verdict::Refused(entry.position, "not this one".to_owned());
         }
         *endpoint.received.entry(id).or_default() += 1;
-        world.say(&format!("sink {sink}: got {} ({})", id.1, if first { "new" } else { "again" }));
+        world.say(&format!(
+            "sink {sink}: got {} ({})",
+            id.1,
+            if first { "new" } else { "again" }
+        ));
         Verdict::Delivered(entry.position)
     }
 
@@ -208,7 +223,11 @@ impl forward::Link for Connection {
     }
 
     async fn next(&mut self) -> Verdict {
-        let next = self.answers.iter().enumerate().min_by_key(|(index, (at, _))| (*at, *index));
+        let next = self
+            .answers
+            .iter()
+            .enumerate()
+            .min_by_key(|(index, (at, _))| (*at, *index));
         let Some((index, at)) = next.map(|(index, (at, _))| (index, *at)) else {
             return std::future::pending().await;
         };

@@ -1,9 +1,9 @@
 //! A story: lives and deaths of a gateway, and a calm end in which all that is owed is done.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tidegate::{
-    event::Epoch,
+    event::{Entry, Epoch, Event},
     journal::{Cursor, Journal, Limit, storage::simulated::Simulated},
     time::{self, BootId, Clock, Timestamp},
 };
@@ -29,7 +29,8 @@ pub struct Told {
     pub trace: Vec<String>,
     /// The first promise that was seen broken.
     pub broken: Option<String>,
-    pub events: usize,
+    /// Every event that was ever on the disk.
+    pub events: Vec<Arc<Event>>,
     pub lives: u32,
 }
 
@@ -37,6 +38,8 @@ pub struct Told {
 const WALL: i64 = 1_795_255_200_000_000;
 /// Without any fault left everything is done after so long.
 const PATIENCE: Duration = Duration::from_secs(180);
+/// All holds have ended after so long.
+const LAST_DEADLINE: Duration = Duration::from_secs(8);
 /// What the simulated clock goes by.
 const TICK: Duration = Duration::from_millis(1);
 const ALL: Limit = Limit {
@@ -150,7 +153,7 @@ impl Story {
             digest: world.digest(),
             trace: std::mem::take(&mut world.trace),
             broken: world.broken.take(),
-            events: world.known.len(),
+            events: std::mem::take(&mut world.known).into_values().collect(),
             lives: self.lives,
         }
     }
@@ -172,13 +175,15 @@ impl Story {
             }
             End::Midway(changes, cut) => {
                 self.disk.stop_after(changes);
-                self.pass(Duration::from_secs(10), |story| story.ended.is_some()).await;
+                self.pass(Duration::from_secs(10), |story| story.ended.is_some())
+                    .await;
                 self.take_steps(day.steps);
                 self.die(cut);
             }
             End::FailingSync(syncs, cut) => {
                 self.disk.fail_after_syncs(syncs);
-                self.pass(Duration::from_secs(10), |story| story.ended.is_some()).await;
+                self.pass(Duration::from_secs(10), |story| story.ended.is_some())
+                    .await;
                 self.take_steps(day.steps);
                 self.die(false);
                 self.disk.set_failing_sync(false);
@@ -236,7 +241,9 @@ impl Story {
         let opened = match Life::open(&self.plan, &self.disk, &self.clock) {
             Ok(opened) => opened,
             Err(error) => {
-                self.world.look().accuse(format!("G6: it does not start: {error}"));
+                self.world
+                    .look()
+                    .accuse(format!("G6: it does not start: {error}"));
                 return;
             }
         };
@@ -249,10 +256,10 @@ impl Story {
             recovered.findings.join("; "),
         ));
         let (journal, epoch, first) = (journal.clone(), recovered.epoch, recovered.first.0);
-        check::found(&mut self.world.look(), self.epoch, &journal, epoch, first);
-        self.epoch = Some(epoch);
         self.observed = Cursor::default();
-        self.observe(&journal);
+        let there = self.observe(&journal);
+        check::found(&mut self.world.look(), self.epoch, epoch, first, &there);
+        self.epoch = Some(epoch);
         let up = self.world.look().now();
         self.ups.push(up);
         self.lives += 1;
@@ -319,10 +326,13 @@ impl Story {
             self.start();
         }
         let all_there = |story: &Self| check::is_done(&story.world.look(), story.epoch);
-        self.pass(Duration::from_secs(30), |story| story.ended.is_some()).await;
-        self.pass(PATIENCE, |story| story.ended.is_some() || all_there(story)).await;
+        self.pass(LAST_DEADLINE, |story| story.ended.is_some()).await;
+        self.pass(PATIENCE, |story| story.ended.is_some() || all_there(story))
+            .await;
         if self.ended.is_some() {
-            self.world.look().accuse("the journal failed without a fault".to_owned());
+            self.world
+                .look()
+                .accuse("the journal failed without a fault".to_owned());
         }
         self.remember(false);
         let mut world = self.world.look();
@@ -388,7 +398,8 @@ impl Story {
         match stepped.turn() {
             Ok(true) => {
                 let work = self.plan.disk.mul_f64(self.random.f64());
-                self.busy_until = Instant::now() + Duration::from_millis(u64::try_from(work.as_millis()).unwrap());
+                self.busy_until =
+                    Instant::now() + Duration::from_millis(u64::try_from(work.as_millis()).unwrap());
             }
             Ok(false) => {
                 self.ended = Some(Ended::Closed);
@@ -407,19 +418,22 @@ impl Story {
     }
 
     /// Reads what has become durable.
-    fn observe(&mut self, journal: &Journal) {
-        match journal.read_after_blocking(self.observed, ALL) {
-            Ok(entries) => {
-                let mut world = self.world.look();
-                for entry in &entries {
-                    world.learn(entry);
-                    self.observed = Cursor {
-                        position: entry.position,
-                        sequence: entry.sequence,
-                    };
-                }
+    fn observe(&mut self, journal: &Journal) -> Vec<Entry> {
+        let mut world = self.world.look();
+        let entries = match journal.read_after_blocking(self.observed, ALL) {
+            Ok(entries) => entries,
+            Err(error) => {
+                world.accuse(format!("it cannot be read: {error}"));
+                return Vec::new();
             }
-            Err(error) => self.world.look().accuse(format!("it cannot be read: {error}")),
+        };
+        for entry in &entries {
+            world.learn(entry);
+            self.observed = Cursor {
+                position: entry.position,
+                sequence: entry.sequence,
+            };
         }
+        entries
     }
 }

@@ -93,8 +93,8 @@ impl Inside {
     }
 
     pub fn say(&mut self, line: &str) {
-        let now = self.now();
-        let line = format!("{:>12.6} {line}", now as f64 / 1e6);
+        let now = self.began.elapsed();
+        let line = format!("{:>12.6} {line}", now.as_secs_f64());
         line.hash(&mut self.hash);
         self.trace.push(line);
     }
