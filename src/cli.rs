@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    io::{self, IsTerminal},
+    io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -253,8 +253,19 @@ fn asked<Answer: DeserializeOwned>(socket: &Path, request: &Request) -> Result<A
     })
 }
 
+/// What was asked for on the terminal: a reader that has seen enough is no failure.
 fn printed(written: io::Result<()>) -> Result<(), Failure> {
-    written.map_err(|error| Failure::Failed(format!("tidegate: could not write to the terminal: {error}")))
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Failed(format!(
+            "tidegate: could not write to the terminal: {error}"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// What a person should know beside what was asked for. Nobody may listen there.
+fn noted(said: &str) {
+    writeln!(io::stderr(), "{said}").ok();
 }
 
 /// Why a command did not do what was asked.
@@ -296,7 +307,7 @@ fn counted(count: usize, one: &str, many: &str) -> String {
 
 /// A configuration's report, for whoever sits in front of it.
 fn wrong(report: &Report) -> Failure {
-    Failure::Configuration(report.render(std::io::stderr().is_terminal()))
+    Failure::Configuration(report.render(io::stderr().is_terminal()))
 }
 
 fn configuration(path: &Path) -> Result<Config, Failure> {
