@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     event::{Labels, Severity},
     reading::{DeviceId, Metric},
@@ -70,7 +72,7 @@ pub struct MaxRaises {
 }
 
 /// What keeps a rule from raising: a defrost, a maintenance switch.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Unless {
     /// What must hold.
     pub part: Part,

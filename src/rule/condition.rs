@@ -27,7 +27,7 @@ pub enum Condition {
 }
 
 /// A metric, as it comes or over a window, and the test on it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Watched {
     /// What is measured.
     pub metric: Metric,
@@ -38,7 +38,7 @@ pub struct Watched {
 }
 
 /// One sub-condition.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Part {
     /// Whose metric; none: the rule's own device.
     pub device: Option<DeviceId>,
@@ -81,7 +81,7 @@ pub enum Aggregate {
 }
 
 /// What is asked of a value.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Test {
     /// `v > threshold`; ends at `v <= clear`.
     Above {
@@ -164,6 +164,15 @@ impl Condition {
             Self::Value(watched) => Some(&watched.metric),
             Self::Silent { metric, .. } => Some(metric),
             Self::All(_) | Self::Any(_) => None,
+        }
+    }
+
+    /// Its sub-conditions.
+    #[must_use]
+    pub fn parts(&self) -> &[Part] {
+        match self {
+            Self::Value(_) | Self::Silent { .. } => &[],
+            Self::All(parts) | Self::Any(parts) => parts,
         }
     }
 
