@@ -120,8 +120,8 @@ impl Catalog {
 }
 
 fn outlets(config: &Config) -> Vec<Outlet> {
-    let sinks = config.sinks.iter().map(|sink| Outlet {
-        key: format!("sink.{}", sink.name),
+    let sinks = config.sinks.mqtt.iter().map(|sink| Outlet {
+        key: format!("sink.{}", sink.terms.name),
         host: format!("{}:{}", sink.host, sink.port),
         tls: sink.tls,
         version: match sink.version {
@@ -132,7 +132,7 @@ fn outlets(config: &Config) -> Vec<Outlet> {
         form: sink.form,
         about: format!(
             "[[sink.mqtt]] {}: at least once, QoS 1, first sends in the order of their sequence.",
-            sink.name
+            sink.terms.name
         ),
     });
     let door = config.mqtt.iter().filter_map(|door| {
@@ -259,7 +259,10 @@ impl Described {
         }
         let mut required = vec!["data"];
         if !self.transitions.is_empty() {
-            required.extend(["transition", "correlationid"]);
+            required.push("transition");
+        }
+        if self.example.event.draft.correlation.is_some() {
+            required.push("correlationid");
         }
         serde_json::json!({
             "title": &*self.name,

@@ -20,8 +20,10 @@ use sha2::{Digest, Sha256};
 use toml::de::{DeTable, Deserializer};
 
 use self::{check::Checker, error::Problem, include::Wrong, syntax::syntax, texts::Texts};
-pub use self::{error::Report, machine::Machine, ruleset::RuleSet, shape::closest, texts::FileText};
-use crate::{event::Labels, forward, journal, rule, source};
+pub use self::{
+    error::Report, machine::Machine, ruleset::RuleSet, shape::closest, sinks::Sinks, texts::FileText,
+};
+use crate::{event::Labels, journal, rule, source};
 
 mod check;
 mod condition;
@@ -41,11 +43,11 @@ mod raw;
 mod rules;
 mod ruleset;
 mod shape;
+mod sinks;
 mod site;
 mod syntax;
 mod texts;
 pub mod units;
-mod uplink;
 mod watched;
 
 /// A configuration that is right.
@@ -71,8 +73,8 @@ pub struct Config {
     pub devices: Vec<rule::DeviceFacts>,
     /// `[[rule]]`, with their `[[override]]`s.
     pub rules: Vec<Arc<rule::Rule>>,
-    /// `[[sink.mqtt]]`: at most one for now.
-    pub sinks: Vec<forward::mqtt::Settings>,
+    /// Where events go.
+    pub sinks: Sinks,
     /// `[recorder]`; none: off.
     pub recorder: Option<Recorder>,
     /// What a person should hear about, and yet is no error: one line each, `file:line: text`.
@@ -274,14 +276,14 @@ fn compose(file: &raw::File, machine: &Machine, checker: &mut Checker<'_>) -> Co
     let devices = cross::devices(&file.device, checker);
     let periods = periods::periods(&file.periods, &gateway.timezone, checker);
     let placed = rules::rules(file, &type_prefix, &periods, checker);
-    let sinks = uplink::sinks(&file.sink.mqtt, &gateway.id, checker);
+    let sinks = sinks::sinks(&file.sink, &gateway.id, checker);
     // A mistake in a source would be told again of every rule that watches it.
     if sources_right {
         cross::watched(&placed, mqtt.as_ref(), &serial, checker);
         cross::labelled(&placed, &devices, checker);
     }
     cross::expected(&file.device, &placed, &devices, checker);
-    cross::loops(&sinks, &file.sink.mqtt, mqtt.as_ref(), checker);
+    cross::loops(&sinks.mqtt, &file.sink.mqtt, mqtt.as_ref(), checker);
     what_is_missing(file, checker);
     let renamed = cross::renamed(&devices);
     if let Some(door) = &mut mqtt {

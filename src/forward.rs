@@ -24,7 +24,10 @@ use crate::{
 
 pub mod backoff;
 pub mod mqtt;
+mod terms;
 pub mod window;
+
+pub use terms::Terms;
 
 use backoff::Backoff;
 use window::Window;
@@ -116,7 +119,7 @@ pub enum Verdict {
 pub struct Status {
     /// Connected, and nothing speaks against it: an event was confirmed since, or none is waiting.
     pub connected: bool,
-    /// All up to here is confirmed.
+    /// All up to here is confirmed, or was there before the sink was: what comes after is its backlog.
     pub delivered: Sequence,
     /// Grows at least once a second while the loop lives.
     pub pulse: u64,
@@ -143,14 +146,12 @@ pub struct Pace {
     pub cap: Duration,
     /// No confirmation for this long while one is awaited: the link is dead.
     pub ack_timeout: Duration,
-    /// Refusals of one event before the sink is said to be stopped at it.
-    pub max_attempts: u32,
 }
 
 /// Drives one sink.
 #[derive(Debug)]
 pub struct Forwarder<L, S> {
-    name: SinkName,
+    terms: Terms,
     log: L,
     sink: S,
     pace: Pace,
@@ -208,12 +209,12 @@ struct Flow {
 impl<L: Log, S: Sink> Forwarder<L, S> {
     /// A loop over `log` to `sink`, not yet running.
     #[must_use]
-    pub fn new(name: SinkName, log: L, sink: S, pace: Pace, status: watch::Sender<Status>) -> Self {
-        let cursor = log.cursor(&name);
+    pub fn new(terms: Terms, log: L, sink: S, pace: Pace, status: watch::Sender<Status>) -> Self {
+        let cursor = log.cursor(&terms.name);
         let backoff = Backoff::new(pace.base, pace.cap);
         let (furthest, standing) = (cursor.position, Standing::Unknown);
         Self {
-            name,
+            terms,
             log,
             sink,
             pace,
@@ -232,8 +233,8 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
     /// A sink that is away at the stop gets one more attempt, if something waits for it. Who stops sets the
     /// grace: dropping this future loses nothing but acknowledgements on their way.
     pub async fn run(mut self, stop: CancellationToken) {
-        self.status
-            .send_modify(|status| status.delivered = self.cursor.sequence);
+        let stands = self.stands().await;
+        self.status.send_modify(|status| status.delivered = stands);
         loop {
             let last_attempt = stop.is_cancelled();
             if last_attempt && !self.has_backlog().await {
@@ -243,7 +244,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
             let reason = match self.connection(&stop).await {
                 End::Drained => return,
                 End::Log(error) => {
-                    tracing::error!(sink = %self.name, %error, "forwarding ended with the journal");
+                    tracing::error!(sink = %self.terms.name, %error, "forwarding ended with the journal");
                     return;
                 }
                 End::Lost(reason) => reason,
@@ -261,6 +262,24 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
                 () = pulsing(&self.status, tokio::time::sleep(wait)) => {}
                 () = stop.cancelled() => {}
             }
+        }
+    }
+
+    /// What it has behind it. Where its chain starts nothing was delivered, and what came before it never will be.
+    async fn stands(&self) -> Sequence {
+        let last = self.log.last();
+        if self.cursor.sequence > Sequence(0) {
+            return self.cursor.sequence;
+        }
+        let next = self.log.read_after(self.cursor, ONE).await;
+        match next
+            .ok()
+            .and_then(|entries| entries.first().map(|entry| entry.sequence))
+        {
+            // Of an older epoch: of this one it has nothing.
+            Some(next) if next > last => Sequence(0),
+            Some(next) => Sequence(next.0.saturating_sub(1)),
+            None => last,
         }
     }
 
@@ -417,7 +436,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
             .take_if(|judged| judged.position == position)
             .is_some()
         {
-            tracing::info!(sink = %self.name, position = position.0, "the refused event was taken");
+            tracing::info!(sink = %self.terms.name, position = position.0, "the refused event was taken");
             self.status.send_modify(|status| status.last_error = None);
         }
         self.status.send_modify(|status| status.acked += 1);
@@ -437,7 +456,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
         };
         self.cursor = cursor;
         self.judged.take_if(|judged| judged.position <= cursor.position);
-        self.log.acknowledge(&self.name, cursor);
+        self.log.acknowledge(&self.terms.name, cursor);
         self.status
             .send_modify(|status| status.delivered = cursor.sequence);
         true
@@ -457,19 +476,19 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
         if judged.is_none_or(|judged| position < judged || !flow.window.contains(judged)) {
             self.judge(position, reason).await?;
         }
-        let pace = self.pace;
+        let max_attempts = self.terms.max_attempts;
         let Some(judged) = self.judged.as_mut().filter(|judged| judged.position == position) else {
             return Ok(());
         };
         judged.attempts = judged.attempts.saturating_add(1);
         flow.retry_at = Instant::now() + judged.backoff.next(fastrand::u8(..));
         let attempts = judged.attempts;
-        if attempts < pace.max_attempts {
+        if attempts < max_attempts {
             return Ok(());
         }
-        if attempts == pace.max_attempts {
+        if attempts == max_attempts {
             tracing::error!(
-                sink = %self.name, position = position.0, attempts, reason,
+                sink = %self.terms.name, position = position.0, attempts, reason,
                 "the sink is STOPPED at an event that it refuses; nothing is skipped, it is tried on"
             );
         }
@@ -489,7 +508,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
         // None: discarded meanwhile, for want of room.
         if let Some(entry) = found.first().filter(|entry| entry.position == position) {
             tracing::warn!(
-                sink = %self.name,
+                sink = %self.terms.name,
                 event = format!("{}-{}", entry.epoch, entry.sequence),
                 kind = %entry.event.draft.kind,
                 reason,
@@ -512,9 +531,9 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
         }
         let backlog = self.backlog();
         if self.standing == Standing::Down {
-            tracing::info!(sink = %self.name, backlog, "uplink restored");
+            tracing::info!(sink = %self.terms.name, backlog, "uplink restored");
         } else {
-            tracing::info!(sink = %self.name, backlog, "uplink connected");
+            tracing::info!(sink = %self.terms.name, backlog, "uplink connected");
         }
         self.standing = Standing::Up;
         self.status.send_modify(|status| {
@@ -528,7 +547,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
     fn note_down(&mut self, reason: &str, wait: Duration) {
         if self.standing != Standing::Down {
             let (backlog, next) = (self.backlog(), format!("{:.1} s", wait.as_secs_f64()));
-            tracing::warn!(sink = %self.name, reason, backlog, next_attempt_in = next, "uplink lost");
+            tracing::warn!(sink = %self.terms.name, reason, backlog, next_attempt_in = next, "uplink lost");
         }
         self.standing = Standing::Down;
         self.status.send_modify(|status| {
@@ -539,7 +558,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
 
     /// Events that the sink has not confirmed.
     fn backlog(&self) -> u64 {
-        self.log.last().0.saturating_sub(self.cursor.sequence.0)
+        self.log.last().0.saturating_sub(self.status.borrow().delivered.0)
     }
 }
 

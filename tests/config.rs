@@ -67,7 +67,11 @@ fn what_the_shipped_file_has_commented_out_loads_too() {
     let text: String = lines.flat_map(|line| [line, "\n"]).collect();
     let config = Config::parse("gateway.toml", &text, &machine()).unwrap_or_else(|report| panic!("{report}"));
     assert_eq!(
-        (config.rules.len(), config.serial.len(), config.sinks.len()),
+        (
+            config.rules.len(),
+            config.serial.len(),
+            config.sinks.terms().count()
+        ),
         (3, 1, 1)
     );
 }
@@ -80,7 +84,7 @@ fn every_example_loads_without_a_warning() {
         let config = parse(&file).unwrap_or_else(|report| panic!("{report}"));
         assert_eq!(config.warnings, Vec::<String>::new(), "{}", file.display());
         assert!(
-            !config.rules.is_empty() && !config.sinks.is_empty(),
+            !config.rules.is_empty() && config.sinks.terms().count() > 0,
             "{}",
             file.display()
         );
@@ -186,11 +190,11 @@ fn the_configuration_of_the_readme_loads_without_a_warning() {
     assert_eq!(text.lines().count(), 15);
     let config = Config::parse("README.md", text, &machine()).unwrap_or_else(|report| panic!("{report}"));
     assert_eq!(config.warnings, Vec::<String>::new());
-    assert_eq!((config.rules.len(), config.sinks.len()), (1, 1));
+    assert_eq!((config.rules.len(), config.sinks.terms().count()), (1, 1));
     assert!(readme.contains("-p 1883 -q 1 -t thermostats/") && readme.contains("mosquitto -p 1884"));
     let door = config.mqtt.expect("a door");
     assert_eq!(door.listen, ["127.0.0.1:1883".parse().expect("an address")]);
-    assert_eq!(config.sinks[0].port, 1884);
+    assert_eq!(config.sinks.mqtt[0].port, 1884);
 }
 
 /// A configuration on the disk, and what the program says of it.
@@ -466,13 +470,18 @@ fn what_is_not_said_has_the_defaults_of_the_contract() {
     );
     let levels = [Level::Literal("t".into()), Level::Device, Level::Any, Level::Rest];
     assert_eq!(door.readings[0].topic, levels);
-    let sink = &config.sinks[0];
+    let sink = &config.sinks.mqtt[0];
     assert_eq!((sink.host.as_str(), sink.port, sink.tls), ("fe80::1", 8883, true));
     assert_eq!(sink.client_id, "tidegate-tg-1a2b3c4d");
     assert_eq!(sink.status_topic.as_deref(), Some("tidegate/tg-1a2b3c4d/status"));
     assert_eq!(sink.topic, "tidegate/{gateway}/events/{event}/{device}");
     assert_eq!(
-        (sink.inflight, sink.max_attempts, sink.required, sink.from_oldest),
+        (
+            sink.inflight,
+            sink.terms.max_attempts,
+            sink.terms.required,
+            sink.terms.from_oldest
+        ),
         (16, 10, true, false)
     );
 }

@@ -27,7 +27,7 @@ pub(super) fn check(path: &Path) -> Result<(), Failure> {
                     "source",
                     "sources"
                 ),
-                counted(config.sinks.len(), "sink", "sinks"),
+                counted(config.sinks.terms().count(), "sink", "sinks"),
             )
         });
     said.map_err(|error| Failure::Failed(format!("tidegate: could not write to the terminal: {error}")))

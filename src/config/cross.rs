@@ -10,7 +10,7 @@ use super::{
     raw,
     rules::{self, Placed},
     shape::closest,
-    uplink,
+    sinks,
 };
 use crate::{
     decode::{Decoder, Format},
@@ -318,12 +318,12 @@ pub(super) fn loops(
             };
             same && address.port() == sink.port && !sink.tls
         };
-        let url = uplink::table(tables, sink).and_then(|table| table.get_ref().url.as_ref());
+        let url = sinks::mqtt_table(tables, sink).and_then(|table| table.get_ref().url.as_ref());
         if let Some(url) = url.filter(|_| door.listen.iter().any(here)) {
             let why = "is this gateway's own door; name the broker that the events are for";
             checker.wrong(
                 url.span(),
-                format!("sink \"{}\": url = {:?} {why}", sink.name, url.get_ref()),
+                format!("sink \"{}\": url = {:?} {why}", sink.terms.name, url.get_ref()),
             );
         }
     }

@@ -2,17 +2,17 @@
 
 use std::path::Path;
 
-use super::{Config, check::Checker, raw, uplink};
+use super::{Config, check::Checker, raw, sinks};
 use crate::forward::mqtt::Tls;
 
 pub(super) fn check(file: &raw::File, config: &Config, checker: &mut Checker<'_>) {
     journal(file, &config.journal.dir, checker);
-    for sink in &config.sinks {
-        let Some(table) = uplink::table(&file.sink.mqtt, sink) else {
+    for sink in &config.sinks.mqtt {
+        let Some(table) = sinks::mqtt_table(&file.sink.mqtt, sink) else {
             continue;
         };
         let raw = table.get_ref();
-        let who = format!("sink \"{}\"", sink.name);
+        let who = format!("sink \"{}\"", sink.terms.name);
         // Keys that do not go together are told as such already.
         if raw.cert.is_some() == raw.key.is_some() {
             for mistake in Tls::mistakes(sink) {

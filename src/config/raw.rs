@@ -269,6 +269,36 @@ pub(super) struct SinkMqtt {
     pub schema: Option<Spanned<i64>>,
 }
 
+/// The keys that every sink's table has.
+#[derive(Debug)]
+pub(super) struct SinkKeys<'f> {
+    pub name: &'f Text,
+    pub max_attempts: Option<&'f Spanned<i64>>,
+    pub required: Option<bool>,
+    pub from: Option<&'f Spanned<String>>,
+    pub partition_by: Option<&'f Spanned<String>>,
+    pub schema: Option<&'f Spanned<i64>>,
+}
+
+macro_rules! sink_keys {
+    ($table:ident) => {
+        impl $table {
+            pub fn keys(&self) -> SinkKeys<'_> {
+                SinkKeys {
+                    name: &self.name,
+                    max_attempts: self.max_attempts.as_ref(),
+                    required: self.required,
+                    from: self.from.as_ref(),
+                    partition_by: self.partition_by.as_ref(),
+                    schema: self.schema.as_ref(),
+                }
+            }
+        }
+    };
+}
+
+sink_keys!(SinkMqtt);
+
 impl File {
     /// Adds what an included file says: only tables of which there may be many.
     pub fn absorb(&mut self, included: Self) {

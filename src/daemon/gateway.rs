@@ -26,6 +26,7 @@ use super::{
 use crate::{
     config::{Config, Machine},
     event::{Epoch, Origin, Position},
+    forward::Terms,
     hub::Hub,
     journal::{self, Journal, Owner, Recovered, SinkPlan},
     reading::DeviceId,
@@ -81,11 +82,7 @@ impl Gateway {
         let clock = Clock::system();
         let origin = origin(config);
         // Before the journal: a start that cannot succeed leaves nothing in it.
-        let sinks = config
-            .sinks
-            .iter()
-            .map(Loaded::load)
-            .collect::<Result<Vec<_>, _>>()?;
+        let sinks = Loaded::load_all(&config.sinks)?;
         let (journal, recovered, journal_ended) = open_journal(config, &origin, &clock).await?;
         for finding in &recovered.findings {
             warn!("the journal's recovery: {finding}");
@@ -418,12 +415,7 @@ fn named(config: &Config) -> Named {
 }
 
 fn plans(config: &Config) -> Vec<SinkPlan> {
-    let sinks = config.sinks.iter().map(|sink| SinkPlan {
-        name: sink.name.clone(),
-        required: sink.required,
-        from_oldest: sink.from_oldest,
-    });
-    sinks.collect()
+    config.sinks.terms().map(Terms::plan).collect()
 }
 
 pub(super) fn owner(config: &Config, origin: Arc<Origin>) -> Owner {

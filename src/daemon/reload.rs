@@ -41,7 +41,7 @@ impl Plan {
         let new = Config::load(path).map_err(|report: Report| Refused(report.to_string()))?;
         let (config, needs_restart) = applicable(old, new);
         let changed = differences(old, &config);
-        let sinks = config.sinks.iter().map(Loaded::load).collect::<Result<_, _>>();
+        let sinks = Loaded::load_all(&config.sinks);
         Ok(Self {
             // `load` has looked at the files: they were taken away just now.
             sinks: sinks.map_err(|error| Refused(format!("{}: {error}\n", path.display())))?,
@@ -161,8 +161,8 @@ fn differences(old: &Config, new: &Config) -> Vec<String> {
     named("[[device]]", devices, &new.devices, device, &mut changed);
     let rule = |rule: &std::sync::Arc<crate::rule::Rule>| (rule.name.clone(), rule.clone());
     named("[[rule]]", rules, &new.rules, rule, &mut changed);
-    let sink = |sink: &crate::forward::mqtt::Settings| (sink.name.clone(), sink.clone());
-    named("[[sink.mqtt]]", sinks, &new.sinks, sink, &mut changed);
+    let sink = |sink: &crate::forward::mqtt::Settings| (sink.terms.name.clone(), sink.clone());
+    named("[[sink.mqtt]]", &sinks.mqtt, &new.sinks.mqtt, sink, &mut changed);
     changed
 }
 

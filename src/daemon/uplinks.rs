@@ -15,11 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::stages::{Ended, staged};
 use crate::{
+    config::Sinks,
     event::{Epoch, Origin, SinkName},
-    forward::{
-        self,
-        mqtt::{Settings, Tls, Uplink},
-    },
+    forward::{self, Terms, mqtt},
     journal::Journal,
 };
 
@@ -29,15 +27,39 @@ const LEAVE: Duration = Duration::from_secs(3);
 /// A sink with all that its connections need.
 #[derive(Debug)]
 pub(super) struct Loaded {
-    settings: Settings,
-    tls: Tls,
+    kind: Kind,
     /// Of the files that it names: another certificate under the same name is another sink.
     files: [u8; 32],
 }
 
+/// Every kind of sink there is.
+#[derive(Clone, Debug)]
+enum Kind {
+    Mqtt(Box<mqtt::Settings>, mqtt::Tls),
+}
+
+impl Kind {
+    fn terms(&self) -> &Terms {
+        match self {
+            Self::Mqtt(settings, _) => &settings.terms,
+        }
+    }
+
+    /// Whether their tables say the same.
+    fn says_the_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Mqtt(settings, _), Self::Mqtt(others, _)) => settings == others,
+        }
+    }
+}
+
 impl Loaded {
-    /// Reads the files that the sink names.
-    pub(super) fn load(settings: &Settings) -> Result<Self, forward::mqtt::Error> {
+    /// Reads the files that the sinks name. Blocking.
+    pub(super) fn load_all(sinks: &Sinks) -> Result<Vec<Self>, mqtt::Error> {
+        sinks.mqtt.iter().map(Self::mqtt).collect()
+    }
+
+    fn mqtt(settings: &mqtt::Settings) -> Result<Self, mqtt::Error> {
         let mut files = Sha256::new();
         for path in [&settings.ca, &settings.cert, &settings.key]
             .into_iter()
@@ -46,10 +68,13 @@ impl Loaded {
             files.update(std::fs::read(path).unwrap_or_default());
         }
         Ok(Self {
-            settings: settings.clone(),
-            tls: Tls::load(settings)?,
+            kind: Kind::Mqtt(Box::new(settings.clone()), mqtt::Tls::load(settings)?),
             files: files.finalize().into(),
         })
+    }
+
+    fn runs_as(&self, running: &Running) -> bool {
+        self.kind.says_the_same(&running.kind) && self.files == running.files
     }
 }
 
@@ -62,7 +87,7 @@ pub(super) struct View {
 
 #[derive(Debug)]
 struct Running {
-    settings: Settings,
+    kind: Kind,
     files: [u8; 32],
     view: View,
     stop: CancellationToken,
@@ -104,11 +129,7 @@ impl Uplinks {
 
     /// From now on these and no others. Those whose files are not as they were count as changed.
     pub(super) async fn set(&mut self, sinks: Vec<Loaded>) {
-        let is_kept = |running: &Running| {
-            sinks
-                .iter()
-                .any(|sink| sink.settings == running.settings && sink.files == running.files)
-        };
+        let is_kept = |running: &Running| sinks.iter().any(|sink| sink.runs_as(running));
         let leaving: Vec<_> = self
             .running
             .extract_if(.., |_, running| !is_kept(running))
@@ -128,7 +149,7 @@ impl Uplinks {
             }
         }
         for sink in sinks {
-            if !self.running.contains_key(&sink.settings.name) {
+            if !self.running.contains_key(&sink.kind.terms().name) {
                 self.start(sink);
             }
         }
@@ -137,21 +158,23 @@ impl Uplinks {
     }
 
     fn start(&mut self, sink: Loaded) {
-        let Loaded { settings, tls, files } = sink;
-        let name = settings.name.clone();
-        let uplink = Uplink::new(
-            settings.clone(),
-            tls,
-            self.journal.clone(),
-            Arc::clone(&self.origin),
-            self.epoch,
-        );
+        let Loaded { kind, files } = sink;
+        let name = kind.terms().name.clone();
         let (status, watched) = watch::channel(forward::Status::default());
         let (stop, ended) = (self.stop.child_token(), CancellationToken::new());
         let (told, guard) = (stop.clone(), ended.clone().drop_guard());
-        let work = async move {
-            uplink.run(told, status).await;
-            drop(guard);
+        let (journal, origin, epoch) = (self.journal.clone(), Arc::clone(&self.origin), self.epoch);
+        let work = {
+            let kind = kind.clone();
+            async move {
+                match kind {
+                    Kind::Mqtt(settings, tls) => {
+                        let uplink = mqtt::Uplink::new(*settings, tls, journal, origin, epoch);
+                        uplink.run(told, status).await;
+                    }
+                }
+                drop(guard);
+            }
         };
         let task = self.tasks.spawn(staged("uplink", stop.clone(), work));
         let view = View {
@@ -159,7 +182,7 @@ impl Uplinks {
             status: watched,
         };
         let running = Running {
-            settings,
+            kind,
             files,
             view,
             stop,

@@ -16,9 +16,9 @@ use std::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Forwarder, Log, Pace, Status};
+use super::{Forwarder, Log, Pace, Status, Terms};
 use crate::{
-    event::{Epoch, Origin, SinkName, cloudevents::Form},
+    event::{Epoch, Origin, cloudevents::Form},
     journal::Journal,
 };
 
@@ -41,8 +41,8 @@ const BACKOFF_CAP: Duration = Duration::from_mins(1);
 /// `[[sink.mqtt]]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// Unique among the sinks.
-    pub name: SinkName,
+    /// What every sink's table says.
+    pub terms: Terms,
     /// Broker's host.
     pub host: String,
     /// Broker's port.
@@ -73,12 +73,6 @@ pub struct Settings {
     pub inflight: u16,
     /// No acknowledgement for this long: the connection is dead.
     pub ack_timeout: Duration,
-    /// Refusals of one event before the sink is said to be stopped at it; nothing is set aside yet.
-    pub max_attempts: u32,
-    /// Whether undelivered events may make `refuse` refuse.
-    pub required: bool,
-    /// A sink added later starts at the oldest event.
-    pub from_oldest: bool,
 }
 
 /// Which MQTT.
@@ -137,7 +131,7 @@ impl Error {
 /// One uplink: the forwarding loop over the journal, to one broker.
 #[derive(Debug)]
 pub struct Uplink<L = Journal> {
-    name: SinkName,
+    terms: Terms,
     broker: link::Broker,
     log: L,
     pace: Pace,
@@ -151,11 +145,10 @@ impl<L: Log> Uplink<L> {
             base: BACKOFF_BASE,
             cap: BACKOFF_CAP,
             ack_timeout: settings.ack_timeout,
-            max_attempts: settings.max_attempts,
         };
-        let name = settings.name.clone();
+        let terms = settings.terms.clone();
         Self {
-            name,
+            terms,
             broker: link::Broker::new(settings, tls, origin, epoch),
             log,
             pace,
@@ -174,7 +167,7 @@ impl<L: Log> Uplink<L> {
     /// Cancel `stop` once nothing more is appended, and while the journal still reads; drop this future when
     /// the grace is over. It returns before `stop` only if the journal has ended.
     pub async fn run(self, stop: CancellationToken, status: watch::Sender<Status>) {
-        Forwarder::new(self.name, self.log, self.broker, self.pace, status)
+        Forwarder::new(self.terms, self.log, self.broker, self.pace, status)
             .run(stop)
             .await;
     }

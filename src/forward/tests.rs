@@ -140,12 +140,18 @@ fn entry(number: u64) -> Entry {
     }
 }
 
+pub(super) fn terms() -> Terms {
+    Terms {
+        max_attempts: 3,
+        ..Terms::new("cloud".parse().unwrap())
+    }
+}
+
 pub(super) fn pace() -> Pace {
     Pace {
         base: Duration::from_millis(2),
         cap: Duration::from_millis(20),
         ack_timeout: PATIENCE,
-        max_attempts: 3,
     }
 }
 
@@ -212,7 +218,10 @@ struct Bench {
 impl Bench {
     /// `connections`: which of the attempts succeed.
     fn new(events: u64, limit: usize, connections: &[bool], pace: Pace) -> Self {
-        let log = MemoryLog::with_events(events);
+        Self::on(MemoryLog::with_events(events), limit, connections, pace)
+    }
+
+    fn on(log: MemoryLog, limit: usize, connections: &[bool], pace: Pace) -> Self {
         let (got_in, got) = mpsc::channel(1000);
         let mut answers = Vec::new();
         let mut script = VecDeque::new();
@@ -232,7 +241,7 @@ impl Bench {
         let (sender, status) = watch::channel(Status::default());
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let forwarder = Forwarder::new("cloud".parse().unwrap(), log.clone(), sink, pace, sender);
+        let forwarder = Forwarder::new(terms(), log.clone(), sink, pace, sender);
         tasks.spawn(forwarder.run(stop.clone()));
         Self {
             log,
@@ -585,4 +594,20 @@ async fn the_pulse_goes_on_while_the_sink_is_away() {
     let mut bench = Bench::new(1, 1, &[false], slow);
     let away = bench.status(|status| status.last_error.is_some()).await;
     bench.status(|status| status.pulse > away.pulse + 2).await;
+}
+
+#[tokio::test]
+async fn a_sink_that_begins_at_the_end_is_not_behind_by_what_it_will_never_get() {
+    for (later, behind) in [(0, 0), (2, 2)] {
+        let log = MemoryLog::with_events(5);
+        // Where its chain starts: behind the events there are, and no sequence yet.
+        log.0.cursor.send_replace(Cursor {
+            position: Position(5 * 3),
+            sequence: Sequence(0),
+        });
+        log.append(later);
+        let mut bench = Bench::on(log.clone(), 1, &[false], pace());
+        let away = bench.status(|status| status.last_error.is_some()).await;
+        assert_eq!(log.last().0 - away.delivered.0, behind);
+    }
 }

@@ -27,7 +27,7 @@ pub enum Condition {
 }
 
 /// A metric, as it comes or over a window, and the test on it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Watched {
     /// What is measured.
     pub metric: Metric,
@@ -38,7 +38,7 @@ pub struct Watched {
 }
 
 /// One sub-condition.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Part {
     /// Whose metric; none: the rule's own device.
     pub device: Option<DeviceId>,
@@ -81,7 +81,7 @@ pub enum Aggregate {
 }
 
 /// What is asked of a value.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Test {
     /// `v > threshold`; ends at `v <= clear`.
     Above {

@@ -16,6 +16,7 @@ mod receivers;
 mod recorder;
 mod sdks;
 mod service;
+mod sinks;
 mod wall_clock;
 
 use std::time::Duration;

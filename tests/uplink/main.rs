@@ -18,7 +18,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use tidegate::{
     event::{Data, Draft, Epoch, Origin, Position, Sequence, Severity, cloudevents::Form},
     forward::{
-        Pace, Status,
+        Pace, Status, Terms,
         mqtt::{Settings, Tls, Uplink, Version},
     },
     journal::{self, Journal, Owner, Recovered, SinkPlan, WhenFull, storage::simulated::Simulated},
@@ -136,7 +136,10 @@ pub(crate) const INFLIGHT: u16 = 16;
 
 pub(crate) fn settings(port: u16, version: Version) -> Settings {
     Settings {
-        name: "cloud".parse().unwrap(),
+        terms: Terms {
+            max_attempts: 3,
+            ..Terms::new("cloud".parse().unwrap())
+        },
         host: "127.0.0.1".to_owned(),
         port,
         tls: false,
@@ -152,9 +155,6 @@ pub(crate) fn settings(port: u16, version: Version) -> Settings {
         key: None,
         inflight: INFLIGHT,
         ack_timeout: PATIENCE,
-        max_attempts: 3,
-        required: true,
-        from_oldest: false,
     }
 }
 
@@ -171,7 +171,6 @@ impl Running {
             base: Duration::from_millis(1),
             cap: Duration::from_millis(4),
             ack_timeout: settings.ack_timeout,
-            max_attempts: settings.max_attempts,
         };
         let tls = Tls::load(&settings).unwrap();
         let uplink = Uplink::new(settings, tls, log.journal.clone(), origin(), log.epoch);

@@ -164,7 +164,7 @@ impl Sink for Broker {
             if reason >= 0x80 && !self.birth_refused {
                 self.birth_refused = true;
                 tracing::warn!(
-                    sink = %self.settings.name, topic = presence.topic, reason = describe(reason),
+                    sink = %self.settings.terms.name, topic = presence.topic, reason = describe(reason),
                     "the broker refuses the status topic; events go on without it"
                 );
             }

@@ -10,12 +10,15 @@ use super::{
 };
 use crate::{
     event::cloudevents::Form,
-    forward::tests::{MemoryLog, PATIENCE, origin, pace},
+    forward::tests::{MemoryLog, PATIENCE, origin, pace, terms},
 };
 
 fn settings(port: u16, version: Version) -> Settings {
     Settings {
-        name: "cloud".parse().unwrap(),
+        terms: Terms {
+            required: false,
+            ..terms()
+        },
         host: "127.0.0.1".to_owned(),
         port,
         tls: false,
@@ -31,9 +34,6 @@ fn settings(port: u16, version: Version) -> Settings {
         key: None,
         inflight: 10,
         ack_timeout: PATIENCE,
-        max_attempts: 3,
-        required: false,
-        from_oldest: false,
     }
 }
 

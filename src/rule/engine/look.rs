@@ -212,10 +212,7 @@ impl Slot {
         };
         let inputs = wide.inputs.iter().zip(plan.inputs());
         let leaves = inputs.map(|(input, (_, watched))| input.leaves(watched));
-        let unless = match (&wide.unless, &plan.rule.unless) {
-            (Some(quiet), Some(unless)) => quiet.input.leaves(&unless.part.watched),
-            _ => NO_DEADLINE,
-        };
+        let unless = self.quiet_leaves(plan);
         let silence = match &plan.condition {
             Condition::Silent { after, .. } if self.awaits_silence() && wide.heard != NEVER => {
                 wide.heard.after(*after)
@@ -238,6 +235,15 @@ impl Slot {
             .chain([unless, silence])
             .min()
             .unwrap_or(NO_DEADLINE)
+    }
+
+    /// When something leaves the window of its `unless`.
+    pub(super) fn quiet_leaves(&self, plan: &Plan) -> EngineTime {
+        let quiet = self.wide.as_ref().and_then(|wide| wide.unless.as_ref());
+        match (quiet, &plan.rule.unless) {
+            (Some(quiet), Some(unless)) => quiet.input.leaves(&unless.part.watched),
+            _ => NO_DEADLINE,
+        }
     }
 
     /// Whether the beginning of a silence would tell it anything.

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     event::{EpisodeId, Reason, Transition},
     reading::DeviceId,
-    rule::{Condition, Watched, state::Outcome},
+    rule::{Condition, Watched, judge_alike, state::Outcome},
 };
 
 impl Engine {
@@ -47,10 +47,11 @@ impl Engine {
         }
         self.follow(&changed, at, out);
         for index in 0..self.slots.len() {
-            // It may have been heard of before the slot was, or may be forgotten since.
-            let slot = &mut self.slots[index];
-            slot.pass(&self.plans[slot.plan], at);
-            self.listen(index, at, out);
+            // It may have been heard of before the slot was, or may be forgotten since. What leaves its window now is
+            // a deadline like others.
+            if self.slots[index].quiet_leaves(&self.plans[self.slots[index].plan]) > at {
+                self.listen(index, at, out);
+            }
             self.schedule(index, at);
             out.may_end();
         }
@@ -77,14 +78,7 @@ impl Engine {
         }
     }
 
-    fn take_slot(&mut self, mut kept: KeptSlot, out: &mut Outcome) {
-        let rule = self.rule_numbers.get(&kept.rule).copied();
-        let rule = rule.and_then(|number| self.rules.get(number as usize));
-        // What spoke against it by another question says nothing now.
-        let asks_anew = rule.is_some_and(|rule| rule.unless != kept.saved.asked);
-        if asks_anew {
-            kept.saved.unless = None;
-        }
+    fn take_slot(&mut self, kept: KeptSlot, out: &mut Outcome) {
         let was_other_boot = kept.on_disk == OnDisk::OtherBoot;
         let taken = self.accept(&kept.rule, &kept.device, kept.saved, out);
         let Some(index) = taken.filter(|index| !self.slots[*index].is_plain(self.now)) else {
@@ -92,7 +86,7 @@ impl Engine {
             return;
         };
         self.slots[index].committed = kept.committed;
-        if asks_anew || was_other_boot {
+        if was_other_boot {
             self.save(index, out);
         }
     }
@@ -189,7 +183,10 @@ impl Engine {
         };
         let slot = &mut self.slots[index];
         let plan = &self.plans[slot.plan];
-        let edited = plan.facts.params != saved.rule.params;
+        let edited = !judge_alike(&plan.facts.params, &saved.rule.params);
+        // What spoke against it by another question says nothing now, nor after the next restart.
+        let asked = |key| plan.facts.params.get(key) != saved.rule.params.get(key);
+        let asks_anew = ["unless", "unless_after_s"].into_iter().any(asked);
         slot.latch = saved.latch;
         slot.paid = saved.paid;
         slot.entered = saved.entered;
@@ -210,7 +207,8 @@ impl Engine {
                     (Latch::Normal | Latch::Clearing(_), None) => {}
                 }
             }
-            if let (Some(quiet), Some((on, until))) = (&mut wide.unless, saved.unless) {
+            let unless = saved.unless.filter(|_| !asks_anew);
+            if let (Some(quiet), Some((on, until))) = (&mut wide.unless, unless) {
                 quiet.on = on;
                 quiet.until = until;
                 if let (true, Some(unless)) = (on, &plan.rule.unless) {
@@ -219,6 +217,9 @@ impl Engine {
                     quiet.until = until.max(known_until);
                 }
             }
+        }
+        if asks_anew {
+            self.save(index, out);
         }
         Some(index)
     }

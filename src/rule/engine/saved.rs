@@ -14,7 +14,7 @@ use super::{
 use crate::{
     event::{Epoch, RuleFacts},
     reading::{DeviceId, Metric, Value},
-    rule::{Sliding, Unless, state::StateChange},
+    rule::{Sliding, state::StateChange},
     time::{ClockQuality, EngineTime, Moment},
 };
 
@@ -48,9 +48,6 @@ pub(super) struct SavedSlot {
     pub heard: Option<EngineTime>,
     /// Whether `unless` holds, and until when it counts.
     pub unless: Option<(bool, EngineTime)>,
-    /// What `unless` was.
-    #[serde(default)]
-    pub asked: Option<Unless>,
 }
 
 /// What is known of a metric.
@@ -177,7 +174,6 @@ impl Engine {
             unless: wide
                 .and_then(|wide| wide.unless.as_ref())
                 .map(|quiet| (quiet.on, quiet.until)),
-            asked: plan.rule.unless.clone(),
         }
     }
 

@@ -4,15 +4,12 @@ use std::{path::PathBuf, time::Duration};
 
 use toml::Spanned;
 
-use super::{
-    check::{Checker, Words},
-    raw,
-};
 use crate::{
-    event::{
-        SinkName,
-        cloudevents::{Encoding, Form, Mode},
+    config::{
+        check::{Checker, Words},
+        raw,
     },
+    event::cloudevents::{Encoding, Form, Mode},
     forward::mqtt::{Settings, Version},
 };
 
@@ -23,70 +20,69 @@ pub(super) fn sinks(
     gateway: &str,
     checker: &mut Checker<'_>,
 ) -> Vec<Settings> {
-    let first = tables.first().and_then(|first| first.get_ref().name.as_ref());
-    for second in tables.iter().skip(1) {
-        let raw = second.get_ref();
-        let who = who(raw);
-        if let (Some(first), Some(name)) = (first, &raw.name)
-            && first.get_ref() == name.get_ref()
-        {
-            let line = checker.line(&first.span());
-            checker.wrong(
-                name.span(),
-                format!("{who}: the name is already taken on line {line}; write another"),
-            );
-        }
-        checker.wrong(
-            second.span(),
-            format!("{who}: a second sink is not supported yet; keep one"),
-        );
-    }
-    tables
+    let sinks: Vec<_> = tables
         .iter()
         .filter_map(|table| sink(table, gateway, checker))
-        .collect()
+        .collect();
+    shared(&sinks, tables, checker);
+    sinks
+}
+
+/// What two sinks to one broker may not share: it cuts the first client off when the second comes.
+fn shared(sinks: &[Settings], tables: &[Spanned<raw::SinkMqtt>], checker: &mut Checker<'_>) {
+    for (place, sink) in sinks.iter().enumerate() {
+        let same_broker = |other: &&Settings| {
+            other.host.eq_ignore_ascii_case(&sink.host)
+                && other.port == sink.port
+                && other.terms.name != sink.terms.name
+        };
+        let others = || sinks.iter().take(place).filter(same_broker);
+        let Some(table) = table(tables, sink) else {
+            continue;
+        };
+        let (raw, name) = (table.get_ref(), &sink.terms.name);
+        if let Some(other) = others().find(|other| other.client_id == sink.client_id) {
+            let span = raw.client_id.as_ref().map_or_else(|| table.span(), Spanned::span);
+            let why = format!(
+                "client-id = {:?} is that of sink \"{}\" at the same broker, where each would cut the other off; \
+                 write another, like client-id = \"{}-{name}\"",
+                sink.client_id, other.terms.name, sink.client_id
+            );
+            checker.wrong(span, format!("sink \"{name}\": {why}"));
+        }
+        let status = sink.status_topic.as_ref();
+        if let Some(other) = others().find(|other| status.is_some() && other.status_topic.as_ref() == status)
+        {
+            let span = raw
+                .status_topic
+                .as_ref()
+                .map_or_else(|| table.span(), Spanned::span);
+            let why = format!(
+                "status-topic is that of sink \"{}\" at the same broker: it says offline when either of them is; \
+                 write status-topic = \"off\" for one of them, or two topics",
+                other.terms.name
+            );
+            checker.warn(span, format!("sink \"{name}\": {why}"));
+        }
+    }
 }
 
 /// The table that a sink was read from.
-pub(super) fn table<'t>(
+pub(in crate::config) fn table<'t>(
     tables: &'t [Spanned<raw::SinkMqtt>],
     sink: &Settings,
 ) -> Option<&'t Spanned<raw::SinkMqtt>> {
     tables.iter().find(|table| {
         let name = table.get_ref().name.as_ref();
-        name.is_some_and(|name| *name.get_ref() == sink.name.to_string())
+        name.is_some_and(|name| *name.get_ref() == sink.terms.name.to_string())
     })
-}
-
-fn who(raw: &raw::SinkMqtt) -> String {
-    raw.name.as_ref().map_or_else(
-        || "[[sink.mqtt]]".to_owned(),
-        |name| format!("sink {:?}", name.get_ref()),
-    )
 }
 
 fn sink(table: &Spanned<raw::SinkMqtt>, gateway: &str, checker: &mut Checker<'_>) -> Option<Settings> {
     let raw = table.get_ref();
     let span = table.span();
-    let who = &who(raw);
-    let name = checker
-        .required(
-            who,
-            "name",
-            &raw.name,
-            &span,
-            "its cursor is kept under it, like \"cloud\"",
-        )
-        .and_then(|written| match written.get_ref().parse::<SinkName>() {
-            Ok(name) => Some(name),
-            Err(error) => {
-                checker.wrong(
-                    written.span(),
-                    format!("{who}: name = {:?}: {error}", written.get_ref()),
-                );
-                None
-            }
-        });
+    let who = &super::who("[[sink.mqtt]]", &raw.name);
+    let terms = super::terms(who, &raw.keys(), &span, checker);
     let url = checker.required(
         who,
         "url",
@@ -95,7 +91,6 @@ fn sink(table: &Spanned<raw::SinkMqtt>, gateway: &str, checker: &mut Checker<'_>
         URL_FORM.trim_start_matches("must be "),
     );
     let broker = url.and_then(|url| broker(who, url, checker));
-    only_one_form(who, raw, checker);
     let topic = topic(who, raw, checker);
     let status_topic = status_topic(who, raw, gateway, checker);
     let client_id = client_id(who, raw, gateway, checker);
@@ -106,35 +101,22 @@ fn sink(table: &Spanned<raw::SinkMqtt>, gateway: &str, checker: &mut Checker<'_>
         now: &[("5", Version::V5), ("3.1.1", Version::V311)],
         later: &[],
     };
-    let from = Words {
-        now: &[("end", false), ("oldest", true)],
-        later: &[],
-    };
     let patience = Duration::from_secs(1)..=Duration::from_hours(1);
-    let settings = (
-        checker
-            .word(who, "version", raw.version.as_ref(), &version)
-            .unwrap_or_default(),
-        checker
-            .whole_in(who, "inflight", raw.inflight.as_ref(), &(1..=1000))
-            .unwrap_or(16),
-        checker
-            .duration_in(who, "ack-timeout", raw.ack_timeout.as_ref(), patience)
-            .unwrap_or(Duration::from_secs(30)),
-        checker
-            .whole_in(who, "max-attempts", raw.max_attempts.as_ref(), &(1..=1_000_000))
-            .unwrap_or(10),
-        checker
-            .word(who, "from", raw.from.as_ref(), &from)
-            .unwrap_or(false),
-    );
-    let (version, inflight, ack_timeout, max_attempts, from_oldest) = settings;
+    let version = checker
+        .word(who, "version", raw.version.as_ref(), &version)
+        .unwrap_or_default();
+    let inflight = checker
+        .whole_in(who, "inflight", raw.inflight.as_ref(), &(1..=1000))
+        .unwrap_or(16);
+    let ack_timeout = checker
+        .duration_in(who, "ack-timeout", raw.ack_timeout.as_ref(), patience)
+        .unwrap_or(Duration::from_secs(30));
     let form = form(who, raw, version, checker);
-    let (name, broker) = (name?, broker?);
+    let (terms, broker) = (terms?, broker?);
     let text = |value: &raw::Text| value.as_ref().map(|value| value.get_ref().clone());
     let path = |value: &raw::Text| value.as_ref().map(|value| PathBuf::from(value.get_ref()));
     Some(Settings {
-        name,
+        terms,
         host: broker.host,
         port: broker.port,
         tls: broker.tls,
@@ -150,9 +132,6 @@ fn sink(table: &Spanned<raw::SinkMqtt>, gateway: &str, checker: &mut Checker<'_>
         key: path(&raw.key),
         inflight,
         ack_timeout,
-        max_attempts,
-        required: raw.required.unwrap_or(true),
-        from_oldest,
     })
 }
 
@@ -257,24 +236,6 @@ fn form(who: &str, raw: &raw::SinkMqtt, version: Version, checker: &mut Checker<
     Form {
         encoding: encoding.unwrap_or_default(),
         mode: mode.unwrap_or_default(),
-    }
-}
-
-/// Keys that have one value yet.
-fn only_one_form(who: &str, raw: &raw::SinkMqtt, checker: &mut Checker<'_>) {
-    let partition = Words {
-        now: &[("gateway", ())],
-        later: &["device"],
-    };
-    checker.word(who, "partition-by", raw.partition_by.as_ref(), &partition);
-    if let Some(schema) = raw.schema.as_ref().filter(|schema| *schema.get_ref() != 1) {
-        checker.wrong(
-            schema.span(),
-            format!(
-                "{who}: schema = {} is not supported yet; write 1",
-                schema.get_ref()
-            ),
-        );
     }
 }
 

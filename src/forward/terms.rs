@@ -1,0 +1,39 @@
+//! What every sink's table says alike, whatever its protocol.
+
+use crate::{event::SinkName, journal::SinkPlan};
+
+/// The keys that `[[sink.mqtt]]` and `[[sink.http]]` share.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Terms {
+    /// Unique among all sinks: the cursor is kept under it.
+    pub name: SinkName,
+    /// Refusals of one event before the sink is said to be stopped at it; nothing is set aside yet.
+    pub max_attempts: u32,
+    /// Whether undelivered events may make `refuse` refuse.
+    pub required: bool,
+    /// A sink added later starts at the oldest event.
+    pub from_oldest: bool,
+}
+
+impl Terms {
+    /// Those of a table that says nothing but its name.
+    #[must_use]
+    pub fn new(name: SinkName) -> Self {
+        Self {
+            name,
+            max_attempts: 10,
+            required: true,
+            from_oldest: false,
+        }
+    }
+
+    /// What the journal needs to know of it.
+    #[must_use]
+    pub fn plan(&self) -> SinkPlan {
+        SinkPlan {
+            name: self.name.clone(),
+            required: self.required,
+            from_oldest: self.from_oldest,
+        }
+    }
+}
