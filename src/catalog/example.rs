@@ -196,6 +196,7 @@ pub(super) fn rule(config: &Config, rule: &Rule, cleared: bool) -> Entry {
         },
         window: window(rule),
         conditions: conditions(config, rule, &device, cleared),
+        raised_as: cleared.then(|| Arc::clone(&rule.event)),
     };
     let draft = Draft {
         kind: format!("{}{name}", rule.type_prefix).into(),
