@@ -259,7 +259,10 @@ impl Described {
         }
         let mut required = vec!["data"];
         if !self.transitions.is_empty() {
-            required.extend(["transition", "correlationid"]);
+            required.push("transition");
+        }
+        if self.example.event.draft.correlation.is_some() {
+            required.push("correlationid");
         }
         serde_json::json!({
             "title": &*self.name,

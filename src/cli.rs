@@ -13,7 +13,6 @@ use serde::de::DeserializeOwned;
 use crate::{
     config::{Config, Report, units},
     control::{self, Request},
-    reading::Value,
 };
 
 mod backtest;
@@ -291,13 +290,4 @@ fn wrong(report: &Report) -> Failure {
 
 fn configuration(path: &Path) -> Result<Config, Failure> {
     Config::load(path).map_err(|report| wrong(&report))
-}
-
-/// A value as a person writes it.
-fn shown(value: &Value) -> String {
-    match value {
-        Value::Bool(flag) => flag.to_string(),
-        Value::Number(number) => number.to_string(),
-        Value::Text(text) => text.to_string(),
-    }
 }

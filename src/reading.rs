@@ -84,6 +84,37 @@ pub enum Value {
     Text(Arc<str>),
 }
 
+impl fmt::Display for Value {
+    /// As people read it: of a number what [`people`] leaves of it.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bool(on) => write!(formatter, "{on}"),
+            Self::Number(number) => formatter.write_str(&people(*number)),
+            Self::Text(text) => formatter.write_str(text),
+        }
+    }
+}
+
+/// A number as people read it: what is no more than the rounding of a computation is left off (31.2, not
+/// 31.200000000000003), and where there would be dozens of digits stands an exponent. For lines of text; data has it whole.
+#[must_use]
+pub fn people(number: f64) -> String {
+    let number = rounded(number);
+    let size = number.abs();
+    if size != 0.0 && !(1e-6..1e15).contains(&size) {
+        format!("{number:e}")
+    } else {
+        number.to_string()
+    }
+}
+
+/// To twelve digits: far more than any sensor has, and fewer than a computation gets wrong.
+#[must_use]
+pub fn rounded(number: f64) -> f64 {
+    // What cannot be read back is no number to round.
+    format!("{number:.11e}").parse().unwrap_or(number)
+}
+
 /// One value of one metric of one device at one time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reading {

@@ -1,6 +1,8 @@
 //! What a valid rule is. Pure: no clock, no I/O, no async, no logging. The meaning is docs/rules.md.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
+
+use serde_json::{Map, Value as Json};
 
 use crate::{
     event::{Labels, Severity},
@@ -16,6 +18,7 @@ pub mod condition;
 pub mod engine;
 pub mod period;
 pub mod state;
+pub mod summary;
 
 /// One watch over every matching device.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,6 +63,25 @@ pub struct Rule {
     pub overrides: Vec<Override>,
 }
 
+/// What a rule's [params](Rule::params) say of when it speaks, and not of how a value is judged.
+const MANNERS: [&str; 5] = [
+    "remind_every_s",
+    "max_raises",
+    "unless",
+    "unless_after_s",
+    "during",
+];
+
+/// Whether rules with these params judge each value alike: then an open episode is the new rule's without a word.
+pub(crate) fn judge_alike(one: &Map<String, Json>, other: &Map<String, Json>) -> bool {
+    let numbers = |params: &Map<String, Json>| {
+        let mut params = params.clone();
+        params.retain(|key, _| !MANNERS.contains(&key.as_str()));
+        params
+    };
+    one == other || numbers(one) == numbers(other)
+}
+
 /// At most `count` raises in `per`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MaxRaises {
@@ -67,6 +89,30 @@ pub struct MaxRaises {
     pub count: u32,
     /// In how long.
     pub per: Duration,
+}
+
+impl Default for MaxRaises {
+    /// `12/h`.
+    fn default() -> Self {
+        Self {
+            count: 12,
+            per: Duration::from_hours(1),
+        }
+    }
+}
+
+impl fmt::Display for MaxRaises {
+    /// As the configuration writes it: `12/h`.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = match self.per.as_secs() {
+            1 => "s",
+            60 => "m",
+            3_600 => "h",
+            86_400 => "d",
+            seconds => return write!(formatter, "{}/{seconds}s", self.count),
+        };
+        write!(formatter, "{}/{unit}", self.count)
+    }
 }
 
 /// What keeps a rule from raising: a defrost, a maintenance switch.
@@ -133,6 +179,42 @@ impl Rule {
     #[must_use]
     pub fn metric(&self) -> Option<&Metric> {
         self.condition.metric()
+    }
+
+    /// Its numbers as its events quote them, under `snake_case` names; of some devices an override has given the first
+    /// four. What is as it would be if nobody had written it is left out.
+    #[must_use]
+    pub fn params(
+        &self,
+        condition: &Condition,
+        hold: Duration,
+        clear_hold: Duration,
+        remind_every: Option<Duration>,
+    ) -> Map<String, Json> {
+        let mut params = condition.params();
+        let unless_after = self.unless.as_ref().map(|unless| unless.after);
+        let lengths = [
+            ("hold_s", Some(hold)),
+            ("clear_hold_s", Some(clear_hold)),
+            ("remind_every_s", remind_every),
+            ("unless_after_s", unless_after),
+        ];
+        for (key, length) in lengths {
+            if let Some(length) = length.filter(|length| !length.is_zero()) {
+                params.insert(key.to_owned(), condition::seconds(length));
+            }
+        }
+        if self.max_raises != MaxRaises::default() {
+            params.insert("max_raises".to_owned(), self.max_raises.to_string().into());
+        }
+        if let Some(unless) = &self.unless {
+            params.insert("unless".to_owned(), unless.part.params().into());
+        }
+        if !self.during.is_empty() {
+            let periods: Vec<&str> = self.during.iter().map(|period| &*period.name).collect();
+            params.insert("during".to_owned(), periods.into());
+        }
+        params
     }
 
     /// Whether it watches a device of this name and with these labels.

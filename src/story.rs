@@ -10,7 +10,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use crate::{
     config::units,
     event::Draft,
-    reading::{DeviceId, Metric, Value},
+    reading::{DeviceId, Metric, Value, people},
     rule::engine::MuteTarget,
     time::{ClockQuality, Timestamp},
 };
@@ -134,18 +134,30 @@ struct Expected {
 }
 
 /// One thing that an event says, as a story writes it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 enum Fact {
     Flag(bool),
     Number(f64),
     Text(String),
 }
 
+impl PartialEq for Fact {
+    /// Numbers as people read them: who expects a mean of 31.2 means 31.200000000000003, too.
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Flag(one), Self::Flag(other)) => one == other,
+            (Self::Number(one), Self::Number(other)) => people(*one) == people(*other),
+            (Self::Text(one), Self::Text(other)) => one == other,
+            _ => false,
+        }
+    }
+}
+
 impl fmt::Display for Fact {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Flag(flag) => write!(formatter, "{flag}"),
-            Self::Number(number) => write!(formatter, "{number}"),
+            Self::Number(number) => formatter.write_str(&people(*number)),
             Self::Text(text) if text.contains(' ') || text.is_empty() => write!(formatter, "{text:?}"),
             Self::Text(text) => formatter.write_str(text),
         }

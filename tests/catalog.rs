@@ -136,6 +136,20 @@ event = "StateUnknown"
 metric = "contact"
 not-equals = "closed"
 
+[[rule]]
+event = "TooWarmAtNight"
+metric = "temperature"
+above = 22.0
+margin = 1.0
+unless = { device = "boiler", metric = "pressure", below = 0.5 }
+unless-after = "10m"
+during = ["night"]
+max-raises = "20/d"
+remind-every = "6h"
+
+[period.night]
+between = ["22:00", "06:00"]
+
 [[sink.mqtt]]
 name = "cloud"
 url = "mqtts://broker.example.com"
@@ -219,6 +233,7 @@ fn expected() -> BTreeSet<String> {
         "PressureOutside",
         "PressureInside",
         "StateUnknown",
+        "TooWarmAtNight",
     ];
     let mut names: BTreeSet<String> = rules
         .iter()
@@ -344,6 +359,56 @@ fn the_schema_takes_what_is_added_later_and_no_event_that_is_not_in_it() {
     assert!(whole.is_valid(&event));
     event["type"] = json!("com.example.site.Other");
     assert!(!whole.is_valid(&event));
+}
+
+#[test]
+fn an_example_quotes_every_number_of_its_rule() {
+    let site = Site::new();
+    let schema = site.json(SITE, "json-schema");
+    for name in ["TooWarmAtNight", "TooWarmAtNightCleared"] {
+        assert_eq!(
+            schema["definitions"][name]["examples"][0]["data"]["rule"]["params"],
+            json!({
+                "above": 22.0, "clear": 21.0,
+                "unless": { "device": "boiler", "metric": "pressure", "below": 0.5, "clear": 0.5 },
+                "unless_after_s": 600, "during": ["night"], "max_raises": "20/d", "remind_every_s": 21600,
+            })
+        );
+    }
+    let meaning = schema["definitions"]["TooWarmAtNight"]["description"].as_str();
+    let meaning = meaning.expect("text");
+    assert!(meaning.contains("max_raises = \"20/d\""), "{meaning}");
+}
+
+#[test]
+fn an_example_is_said_in_the_words_of_the_gateway() {
+    let site = Site::new();
+    let schema = site.json(SITE, "json-schema");
+    for (name, summary) in [
+        ("SensorSilent", "boiler: no temperature for 10m"),
+        (
+            "MeanTooHigh",
+            "boiler: mean of temperature over 1h is 26 Cel, above 25",
+        ),
+        (
+            "RisingFast",
+            "boiler: rise of temperature within 10m is 5 Cel, at least 5",
+        ),
+        (
+            "HeatingIneffective",
+            "door-3: heating-ineffective: temperature is 17 Cel, below 18, and boiler pressure is 2 bar, above 1",
+        ),
+        ("StateUnknown", "door-3: contact is other, not closed"),
+        (
+            "HighTemperatureCleared",
+            "door-3: temperature is back to normal: 28 Cel",
+        ),
+    ] {
+        let data = &schema["definitions"][name]["examples"][0]["data"];
+        let said = data["summary"].as_str().expect("text");
+        let told = said.split_once(": ").expect("whose").1;
+        assert_eq!(told, summary.split_once(": ").expect("whose").1, "{name}");
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::{
         gateway::{self, At, Fact, Field, Shape},
     },
     reading::{DeviceId, Metric, Value},
-    rule::{Condition, Rule},
+    rule::{Condition, Rule, summary::Summary},
     time::{BootId, ClockQuality, EngineTime, Moment, Timestamp},
 };
 
@@ -59,14 +59,26 @@ pub(super) fn gateway(config: &Config, fact: &Fact, subject: Option<&str>) -> En
         kind: format!("{}{}", gateway::PREFIX, fact.name).into(),
         name: fact.name.into(),
         subject: Arc::clone(&about),
-        about,
+        about: Arc::clone(&about),
         severity: fact.severity,
         at: HAPPENED,
         transition: None,
-        correlation: None,
+        correlation: gateway::PAIRED
+            .contains(&fact.name)
+            .then(|| correlation(fact.name, &about)),
         data: Data::Gateway(data),
     };
     entry(config, draft)
+}
+
+/// As the gateway calls what belongs together.
+fn correlation(name: &str, about: &str) -> Arc<str> {
+    match name {
+        "ClockSynchronised" | "ClockLost" => format!("clock-{:032x}", RECORDED.boot_id.0),
+        "AlarmMuted" | "AlarmUnmuted" => format!("{EPOCH}-m3"),
+        _ => format!("{EPOCH}-{about}-{}", HAPPENED.0),
+    }
+    .into()
 }
 
 fn members(config: &Config, fields: &[Field]) -> Map<String, Json> {
@@ -166,10 +178,24 @@ pub(super) fn rule(config: &Config, rule: &Rule, cleared: bool) -> Entry {
         Some(Value::Number(number)) => Some(number),
         _ => None,
     };
+    let id = DeviceId::new(&device).unwrap_or_else(|_| unreachable!("a device's id, or a pattern without *"));
+    let reason = cleared.then_some(Reason::BackToNormal);
+    let conditions = conditions(config, rule, &device, cleared);
+    let summary = Summary {
+        device: &id,
+        rule: &rule.name,
+        condition: Some(&rule.condition),
+        template: rule.summary.as_deref(),
+        metric,
+        unit: unit.as_deref(),
+        value: value.as_ref(),
+        transition,
+        reason,
+        conditions: &conditions,
+    };
     let data = RuleData {
-        summary: summary(rule, &device, value.as_ref(), unit.as_deref(), cleared),
-        device: DeviceId::new(&device)
-            .unwrap_or_else(|_| unreachable!("a device's id, or a pattern without *")),
+        summary: summary.text(),
+        device: id.clone(),
         device_name: known.clone().find_map(|facts| facts.name.clone()),
         device_labels: Arc::new(known.flat_map(|facts| facts.labels.clone()).collect::<Labels>()),
         metric: metric.cloned(),
@@ -192,10 +218,10 @@ pub(super) fn rule(config: &Config, rule: &Rule, cleared: bool) -> Entry {
             readings: 3,
             reminder: 0,
             flaps: 0,
-            reason: cleared.then_some(Reason::BackToNormal),
+            reason,
         },
         window: window(rule),
-        conditions: conditions(config, rule, &device, cleared),
+        conditions,
         raised_as: cleared.then(|| Arc::clone(&rule.event)),
     };
     let draft = Draft {
@@ -251,22 +277,7 @@ fn conditions(config: &Config, rule: &Rule, device: &str, cleared: bool) -> Vec<
 
 /// The rule's numbers as its events quote them.
 pub(super) fn params(rule: &Rule) -> Map<String, Json> {
-    let mut params = rule.condition.params();
-    for (key, length) in [("hold_s", rule.hold), ("clear_hold_s", rule.clear_hold)] {
-        if !length.is_zero() {
-            params.insert(key.to_owned(), seconds(length));
-        }
-    }
-    params
-}
-
-/// Whole seconds as an integer, others as a fraction.
-fn seconds(length: Duration) -> Json {
-    if length.subsec_nanos() == 0 {
-        json!(length.as_secs())
-    } else {
-        json!(length.as_secs_f64())
-    }
+    rule.params(&rule.condition, rule.hold, rule.clear_hold, rule.remind_every)
 }
 
 /// One that the rule's numbers judge so; none where readings alone do not say it.
@@ -307,26 +318,6 @@ fn value_of(params: &Map<String, Json>, cleared: bool) -> Option<Value> {
             _ => Value::Text("other".into()),
         })
     })
-}
-
-/// Like the engine's own, in short.
-fn summary(rule: &Rule, device: &str, value: Option<&Value>, unit: Option<&str>, cleared: bool) -> String {
-    let what = rule.metric().map_or(&*rule.name, Metric::as_str);
-    let measured = match value {
-        Some(Value::Number(number)) => number.to_string(),
-        Some(Value::Bool(on)) => on.to_string(),
-        Some(Value::Text(text)) => text.to_string(),
-        None => String::new(),
-    };
-    let measured = match unit {
-        Some(unit) if value.is_some() => format!("{measured} {unit}"),
-        _ => measured,
-    };
-    if cleared {
-        format!("{device}: {what} is back to normal: {measured}")
-    } else {
-        format!("{device}: {what} is {measured}")
-    }
 }
 
 /// A device that the rule watches: one that is configured, else one that its pattern would match.

@@ -199,7 +199,7 @@ impl Event {
         if let Data::Rule(data) = &draft.data
             && let Some(value) = &data.value
         {
-            text = format!("{text}  value {}", super::shown(value));
+            text = format!("{text}  value {value}");
         }
         match draft.transition {
             Some(Transition::Reminded) => text.push_str("  reminded"),

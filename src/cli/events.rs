@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::{Failure, asked, printed};
-use crate::control::{Active, Alarm, Request};
+use crate::{
+    control::{Active, Alarm, Request},
+    reading::people,
+};
 
 pub(super) fn active(socket: &Path, json: bool) -> Result<(), Failure> {
     let active: Active = asked(socket, &Request::Active)?;
@@ -70,6 +73,9 @@ fn row(alarm: &Alarm) -> [String; 8] {
         match &alarm.value {
             None => "-".to_owned(),
             Some(serde_json::Value::String(text)) => text.clone(),
+            Some(serde_json::Value::Number(number)) => {
+                number.as_f64().map_or_else(|| number.to_string(), people)
+            }
             Some(value) => value.to_string(),
         },
         alarm.since.clone(),
@@ -96,7 +102,10 @@ mod tests {
             value,
         };
         let mut active = Active {
-            alarms: vec![alarm("boiler-in-the-cellar", Some(31.5.into())), alarm("b", None)],
+            alarms: vec![
+                alarm("boiler-in-the-cellar", Some(31.500_000_000_000_004.into())),
+                alarm("b", None),
+            ],
             mutes: vec![Mute {
                 target: "rule:too-cold".to_owned(),
                 until: "2026-11-21T12:00:00.000Z".to_owned(),

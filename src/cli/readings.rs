@@ -105,10 +105,9 @@ impl Readings {
 
 fn table(out: &mut impl Write, reading: &Reading, wall: Timestamp) -> io::Result<()> {
     let unit = reading.unit.as_deref().unwrap_or_default();
-    let value = super::shown(&reading.value);
     let line = format!(
-        "{wall}  {:<24}  {:<20}  {value} {unit}",
-        reading.device, reading.metric
+        "{wall}  {:<24}  {:<20}  {} {unit}",
+        reading.device, reading.metric, reading.value
     );
     writeln!(out, "{}", line.trim_end())
 }
@@ -118,7 +117,10 @@ fn csv(out: &mut impl Write, reading: &Reading, wall: Timestamp, quality: ClockQ
         wall.to_string(),
         reading.device.to_string(),
         reading.metric.to_string(),
-        super::shown(&reading.value),
+        match &reading.value {
+            Value::Number(number) => number.to_string(),
+            value => value.to_string(),
+        },
         reading.unit.as_deref().unwrap_or_default().to_owned(),
         reading.stamped.to_string(),
         word(quality),

@@ -110,10 +110,7 @@ fn rule(
         severity: checker
             .word(&who, "severity", raw.severity.as_ref(), &SEVERITIES)
             .unwrap_or_default(),
-        max_raises: max_raises(&who, raw, checker).unwrap_or(MaxRaises {
-            count: 12,
-            per: Duration::from_hours(1),
-        }),
+        max_raises: max_raises(&who, raw, checker).unwrap_or_default(),
         remind_every: remind_every(&who, &raw.remind_every, checker),
         unless: unless(&who, raw, &mut seen, checker),
         during: periods.named(&who, &raw.during, checker),

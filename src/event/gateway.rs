@@ -10,6 +10,22 @@ use crate::time::EngineTime;
 /// What stands before the name in the type.
 pub const PREFIX: &str = "io.tidegate.gateway.";
 
+/// Those that come in pairs, or belong together: they have a `correlationid`, and no others do.
+pub const PAIRED: [&str; 12] = [
+    "DeviceConnected",
+    "DeviceDisconnected",
+    "SourceFailed",
+    "SourceRecovered",
+    "JournalFilling",
+    "JournalDrained",
+    "UplinkLost",
+    "UplinkRestored",
+    "ClockSynchronised",
+    "ClockLost",
+    "AlarmMuted",
+    "AlarmUnmuted",
+];
+
 /// One kind of gateway event, for the catalog.
 #[derive(Clone, Copy, Debug)]
 pub struct Fact {

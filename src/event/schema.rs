@@ -176,8 +176,8 @@ pub fn rule_data() -> Json {
                 ),
                 (
                     "params",
-                    json!({ "type": "object" }),
-                    "Its numbers as they were; durations in seconds: `hold_s`.",
+                    params(),
+                    "Its numbers as they were; durations in seconds: `hold_s`. What has its default is not there.",
                 ),
                 ("labels", labels(), "Its labels."),
                 ("runbook", or_null("string"), "Where to read what to do."),
@@ -222,6 +222,93 @@ pub fn rule_data() -> Json {
         schema.insert("oneOf".to_owned(), one_value());
     }
     schema
+}
+
+fn params() -> Json {
+    let mut members = tested();
+    let mut part = tested();
+    part.extend([
+        ("metric", name(), "What is watched."),
+        (
+            "device?",
+            name(),
+            "Whose metric; not there: the rule's own device's.",
+        ),
+    ]);
+    let part = object(&part);
+    let parts = json!({ "type": "array", "items": part.clone() });
+    members.extend([
+        ("silent_for_s?", length(), "No reading for so long."),
+        ("all?", parts.clone(), "Every one of these."),
+        ("any?", parts, "Some of these."),
+        ("hold_s?", length(), "How long it must hold before it is raised."),
+        (
+            "clear_hold_s?",
+            length(),
+            "How long it must be over before it ends.",
+        ),
+        (
+            "remind_every_s?",
+            length(),
+            "How often an open episode says that it goes on.",
+        ),
+        (
+            "max_raises?",
+            name(),
+            "Raises of one device, as the configuration writes it: `20/h`. Not there: `12/h`.",
+        ),
+        ("unless?", part, "While this holds it does not raise."),
+        ("unless_after_s?", length(), "And so much longer."),
+        (
+            "during?",
+            json!({ "type": "array", "items": name() }),
+            "The periods in which it applies.",
+        ),
+    ]);
+    object(&members)
+}
+
+/// What a value is held against.
+fn tested() -> Vec<(&'static str, Json, &'static str)> {
+    let number = || json!({ "type": "number" });
+    let ends = || json!({ "type": "array", "items": { "type": "number" }, "minItems": 2, "maxItems": 2 });
+    let value = || json!({ "type": ["number", "boolean", "string"] });
+    vec![
+        ("above?", number(), "More than this."),
+        ("below?", number(), "Less than this."),
+        ("outside?", ends(), "Less than the one or more than the other."),
+        ("inside?", ends(), "From the one to the other."),
+        ("equals?", value(), "This very value."),
+        ("not_equals?", value(), "Any other value."),
+        (
+            "rises_by?",
+            number(),
+            "So much more than the smallest value of `within_s`.",
+        ),
+        (
+            "falls_by?",
+            number(),
+            "So much less than the largest value of `within_s`.",
+        ),
+        ("clear?", number(), "Where it ends."),
+        ("margin?", number(), "How far beyond the range it ends."),
+        ("within_s?", length(), "In how long it rises or falls."),
+        (
+            "of?",
+            name(),
+            "What is computed of a window: `mean`, `min`, `max`, `sum`, `count`, `delta`.",
+        ),
+        ("over_s?", length(), "How long that window is."),
+        (
+            "window_min?",
+            whole(),
+            "The fewest readings in it that say anything.",
+        ),
+    ]
+}
+
+fn length() -> Json {
+    json!({ "type": "number", "minimum": 0 })
 }
 
 fn episode() -> Json {

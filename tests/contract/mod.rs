@@ -19,7 +19,7 @@ use tidegate::{
     event::{
         Draft, Entry, Epoch, Event, Labels, Origin, Position, Sequence,
         cloudevents::{self, GATEWAY_SCHEMA, RULE_SCHEMA},
-        gateway::FACTS,
+        gateway::{FACTS, PAIRED},
         schema,
     },
     time::{BootId, ClockQuality, Moment, Timestamp},
@@ -55,6 +55,11 @@ pub(crate) fn check(event: &Value) {
             let schema = GATEWAY_DATA.get(name);
             let schema = schema.unwrap_or_else(|| panic!("{name} is not in event/gateway.rs: {event}"));
             assert_valid(schema, &data, event);
+            assert_eq!(
+                event["correlationid"].is_string(),
+                PAIRED.contains(&name),
+                "{event:#}"
+            );
             let about = ["device", "source", "sink", "rule"].map(|name| data[name].as_str());
             let about = about.into_iter().flatten().next();
             assert_eq!(text("subject"), about.unwrap_or(text("gateway")), "{event:#}");

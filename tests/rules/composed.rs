@@ -57,7 +57,10 @@ fn all_holds_when_every_part_does_and_ends_when_one_clears() {
             ("a", "open", Some(Value::Bool(true)), Some(true)),
         ]
     );
-    assert_eq!(data.summary, "a: high-temperature is temperature 31, open true");
+    assert_eq!(
+        data.summary,
+        "a: high-temperature: temperature is 31, above 30, and open is true"
+    );
     // Each part has its own clear point.
     story.hear(3.0, "a/temperature", 29.0);
     assert_eq!(story.told(), "raised@2 e1");

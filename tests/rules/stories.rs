@@ -73,9 +73,11 @@ fn stories() -> Vec<(PathBuf, Story)> {
     all
 }
 
-/// What must be the same: everything that a receiver sees.
+/// What must be the same: everything that a receiver sees, to the last digit.
 fn seen(said: &[Said]) -> Vec<String> {
-    said.iter().map(ToString::to_string).collect()
+    said.iter()
+        .map(|said| format!("{said}  {:?}", said.draft))
+        .collect()
 }
 
 /// The same, but for what may lag behind after a crash: statistics.

@@ -6,7 +6,7 @@ use super::latch::Names;
 use crate::{
     event::{Labels, RuleFacts},
     reading::DeviceId,
-    rule::{Condition, DeviceFacts, Rule, Watched, condition::seconds},
+    rule::{Condition, DeviceFacts, Rule, Watched},
 };
 
 /// A rule with the overrides of one device. Shared by all devices with the same overrides.
@@ -49,12 +49,7 @@ impl Plan {
             severity = over.severity.unwrap_or(severity);
             remind_every = over.remind_every.or(remind_every);
         }
-        let mut params = condition.params();
-        for (key, duration) in [("hold_s", hold), ("clear_hold_s", clear_hold)] {
-            if !duration.is_zero() {
-                params.insert(key.to_owned(), seconds(duration));
-            }
-        }
+        let params = rule.params(condition, hold, clear_hold, remind_every);
         let facts = RuleFacts {
             name: Arc::clone(&rule.name),
             kind: condition.kind().into(),

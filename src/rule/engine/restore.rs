@@ -23,7 +23,7 @@ use crate::{
     event::{EpisodeId, Position, Reason, Transition},
     reading::DeviceId,
     rule::{
-        Condition, Watched,
+        Condition, Watched, judge_alike,
         state::{Outcome, StateChange},
     },
     time::Moment,
@@ -268,7 +268,7 @@ impl Engine {
         };
         let slot = &mut self.slots[index];
         let plan = &self.plans[slot.plan];
-        let edited = plan.facts.params != saved.rule.params;
+        let edited = !judge_alike(&plan.facts.params, &saved.rule.params);
         slot.latch = saved.latch;
         slot.paid = saved.paid;
         slot.entered = saved.entered;
