@@ -21,7 +21,12 @@ use toml::de::{DeTable, Deserializer};
 
 use self::{check::Checker, error::Problem, include::Wrong, syntax::syntax, texts::Texts};
 pub use self::{
-    error::Report, machine::Machine, ruleset::RuleSet, shape::closest, sinks::Sinks, texts::FileText,
+    error::Report,
+    machine::{Machine, state_directory},
+    ruleset::RuleSet,
+    shape::closest,
+    sinks::Sinks,
+    texts::FileText,
 };
 use crate::{event::Labels, journal, rule, source};
 

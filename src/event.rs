@@ -60,6 +60,28 @@ impl fmt::Display for Epoch {
     }
 }
 
+impl FromStr for Epoch {
+    type Err = EpochError;
+
+    /// As it is displayed.
+    fn from_str(text: &str) -> Result<Self, EpochError> {
+        let digit = |byte| CROCKFORD.iter().position(|digit| *digit == byte);
+        if text.len() != 13 {
+            return Err(EpochError);
+        }
+        let mut number = 0_u128;
+        for byte in text.bytes() {
+            number = number << 5 | digit(byte).ok_or(EpochError)? as u128;
+        }
+        u64::try_from(number).map(Self).map_err(|_| EpochError)
+    }
+}
+
+/// Not an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an epoch has 13 digits, like 7q3k9x2m4t8vw")]
+pub struct EpochError;
+
 /// How bad it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

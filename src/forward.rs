@@ -273,6 +273,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
                 return;
             }
             tokio::select! {
+                biased;
                 () = pulsing(&self.status, tokio::time::sleep(wait)) => {}
                 () = stop.cancelled() => {}
             }
@@ -372,8 +373,15 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
                 // What the sink refuses stays in the journal for the next start.
                 return End::Drained;
             }
-            // All of these are cancel-safe: a watch, a token, timers, and `next` by its promise.
+            // All of these are cancel-safe: a watch, a token, timers, and `next` by its promise. In this order, so that
+            // a run can be told again: answers that never end keep neither the stop nor the pulse waiting.
             tokio::select! {
+                biased;
+                () = stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    flow.more = true;
+                }
+                _ = tick.tick() => pulse(&self.status),
                 verdict = link.next() => {
                     flow.ack_due = Instant::now() + self.pace.ack_timeout;
                     match verdict {
@@ -391,16 +399,11 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
                     // The journal has ended: what it still reads goes out, then so do we.
                     stopping = changed.is_err();
                 }
-                () = stop.cancelled(), if !stopping => {
-                    stopping = true;
-                    flow.more = true;
-                }
                 () = sleep_until(flow.retry_at), if retry_due => {}
                 () = std::future::ready(()), if goes_on => {}
                 () = sleep_until(flow.ack_due), if flow.window.awaits() => {
                     return End::Lost(format!("no acknowledgement for {:?}", self.pace.ack_timeout));
                 }
-                _ = tick.tick() => pulse(&self.status),
             }
         }
     }
@@ -632,6 +635,7 @@ async fn pulsing<F: Future>(status: &watch::Sender<Status>, work: F) -> F::Outpu
     let mut tick = interval(PULSE_EVERY);
     loop {
         tokio::select! {
+            biased;
             done = &mut work => return done,
             _ = tick.tick() => pulse(status),
         }

@@ -44,6 +44,7 @@ use self::{boots::Boots, read::Catalog, room::Room, storage::Storage};
 mod boots;
 mod frame;
 mod identity;
+pub mod inspect;
 mod opening;
 mod peek;
 mod read;
@@ -58,6 +59,8 @@ mod thread;
 mod writer;
 
 pub use peek::peek;
+#[doc(hidden)]
+pub use thread::Stepped;
 
 /// What `[journal]` says.
 #[derive(Clone, Debug, PartialEq)]
@@ -273,10 +276,49 @@ impl Journal {
         owner: Owner,
         clock: Clock,
     ) -> Result<(Self, Recovered, Running), Error> {
+        // Not by a clock: a card that is put back again and again draws another one each time.
+        let draw = || getrandom::u64().map_err(|error| io::Error::other(error.to_string()));
+        let (journal, recovered, turns) = Self::recover(storage, settings, owner, clock, draw)?;
+        let (ended_sender, ended) = oneshot::channel();
+        let started = std::thread::Builder::new()
+            .name("journal".to_owned())
+            .spawn(move || {
+                let end = thread::run(turns);
+                // Nobody may be left who wants to know.
+                drop(ended_sender.send(end));
+            });
+        started.map_err(recovery::at("start the thread of", &settings.dir))?;
+        Ok((journal, recovered, Running { ended }))
+    }
+
+    /// Opens a journal without a thread, and draws an epoch as all else is drawn: for a simulation.
+    ///
+    /// # Errors
+    ///
+    /// As [`Journal::open`].
+    #[doc(hidden)]
+    pub fn open_stepped(
+        storage: Arc<dyn Storage>,
+        settings: &Settings,
+        owner: Owner,
+        clock: Clock,
+    ) -> Result<(Self, Recovered, Stepped), Error> {
+        let draw = || Ok(fastrand::u64(..));
+        let (journal, recovered, turns) = Self::recover(storage, settings, owner, clock, draw)?;
+        Ok((journal, recovered, Stepped::new(turns)))
+    }
+
+    fn recover(
+        storage: Arc<dyn Storage>,
+        settings: &Settings,
+        owner: Owner,
+        clock: Clock,
+        draw: opening::Draw,
+    ) -> Result<(Self, Recovered, thread::Turns), Error> {
         let dir = &settings.dir;
         make(&*storage, dir).map_err(recovery::at("make", dir))?;
         let lock = lock(&*storage, settings)?;
-        let (mut writer, recovered) = opening::open(storage, settings, owner, clock)?;
+        let (mut writer, recovered) = opening::open(storage, settings, owner, clock, draw)?;
         writer.lock = Some(writer::Lock::new(lock));
         let (health_sender, health) = watch::channel(writer.health(0, false));
         let handle = Handle {
@@ -286,16 +328,8 @@ impl Journal {
             durable: writer.durable.subscribe(),
             health,
         };
-        let (ended_sender, ended) = oneshot::channel();
-        let started = std::thread::Builder::new()
-            .name("journal".to_owned())
-            .spawn(move || {
-                let end = thread::run(writer, &health_sender);
-                // Nobody may be left who wants to know.
-                drop(ended_sender.send(end));
-            });
-        started.map_err(recovery::at("start the thread of", dir))?;
-        Ok((Self(Arc::new(handle)), recovered, Running { ended }))
+        let turns = thread::Turns::new(writer, health_sender);
+        Ok((Self(Arc::new(handle)), recovered, turns))
     }
 
     /// Hands over one commit, all or nothing; returns its position at once. Never blocks, never fails for lack

@@ -80,14 +80,22 @@ impl Plan {
         self.rule.max_raises.per / self.rule.max_raises.count.max(1)
     }
 
+    /// Whether the last value of its one metric is all that its condition looks at.
+    pub(super) fn is_plain(&self) -> bool {
+        matches!(&self.condition, Condition::Value(watched) if watched.window.is_none())
+    }
+
     /// What its condition looks at, with the device it names, in order; nothing for `silent-for`.
     pub(super) fn inputs(&self) -> impl Iterator<Item = (Option<&DeviceId>, &Watched)> {
-        let (own, parts) = match &self.condition {
-            Condition::Value(watched) => (Some((None, watched)), [].as_slice()),
-            Condition::Silent { .. } => (None, [].as_slice()),
-            Condition::All(parts) | Condition::Any(parts) => (None, parts.as_slice()),
+        let own = match &self.condition {
+            Condition::Value(watched) => Some((None, watched)),
+            Condition::Silent { .. } | Condition::All(_) | Condition::Any(_) => None,
         };
-        let parts = parts.iter().map(|part| (part.device.as_ref(), &part.watched));
+        let parts = self
+            .condition
+            .parts()
+            .iter()
+            .map(|part| (part.device.as_ref(), &part.watched));
         own.into_iter().chain(parts)
     }
 

@@ -22,6 +22,9 @@ use crate::{
 pub(super) const COUNTER: &[u8] = b"engine";
 /// Holds the number of the last mute.
 pub(super) const MUTE_COUNTER: &[u8] = b"engine/mute";
+/// Holds how far the boot clock is known to have come, so that across a reboot the time that passed in a boot counts
+/// whoever was saved when.
+pub(super) const MOMENT: &[u8] = b"engine/moment";
 /// Holds the moment of a clean stop; gone once the engine runs again.
 pub(super) const STOPPED: &[u8] = b"engine/stopped";
 /// What the journal takes at most, with room to spare.
@@ -80,13 +83,17 @@ pub(super) struct SavedRun {
     pub extract: Extract,
 }
 
-/// What a window was asked.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
+/// What a window was asked, by which kind of rule about what.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Question {
     /// None: the rule's own.
     device: Option<DeviceId>,
     metric: Metric,
-    window: Option<Sliding>,
+    pub window: Option<Sliding>,
+    #[serde(default)]
+    kind: String,
+    #[serde(default)]
+    subject: Option<Metric>,
 }
 
 impl Question {
@@ -94,18 +101,36 @@ impl Question {
     pub(super) fn of(plan: &Plan, place: usize) -> Option<Self> {
         let unless = plan.rule.unless.iter().map(|unless| &unless.part);
         let unless = unless.map(|part| (part.device.as_ref(), &part.watched));
-        let (device, watched) = plan.inputs().chain(unless).nth(place)?;
+        let own = plan.inputs().filter(|_| !plan.is_plain());
+        let (device, watched) = own.chain(unless).nth(place)?;
         Some(Self {
             device: device.cloned(),
             metric: watched.metric.clone(),
             window: watched.window,
+            kind: plan.condition.kind().to_owned(),
+            subject: plan.condition.metric().cloned(),
         })
     }
 
     /// Whether what was kept for it answers `new`. Readings do for any; summaries are made for one length and one
     /// aggregate.
     pub(super) fn fits(&self, new: &Self, is_summed: bool) -> bool {
-        self.device == new.device && self.metric == new.metric && (!is_summed || self.window == new.window)
+        let is_same = (&self.device, &self.metric, &self.kind, &self.subject)
+            == (&new.device, &new.metric, &new.kind, &new.subject);
+        is_same && (!is_summed || self.window == new.window)
+    }
+
+    /// Whose metric, if not the rule's own device's.
+    pub(super) fn device(&self) -> Option<&DeviceId> {
+        self.device.as_ref()
+    }
+
+    pub(super) fn metric(&self) -> &Metric {
+        &self.metric
+    }
+
+    pub(super) fn is_about(&self, device: &DeviceId) -> bool {
+        self.device.as_ref() == Some(device)
     }
 }
 
@@ -192,9 +217,9 @@ impl SavedSlot {
         encode(&self)
     }
 
-    /// Moves all times onto the boot clock of `now`.
-    pub(super) fn rebased(mut self, now: &Moment) -> Self {
-        let by = shift(&self.at, now);
+    /// Moves all times onto the boot clock of `now`; its boot is known up to `end`.
+    pub(super) fn rebased(mut self, end: &Moment, now: &Moment) -> Self {
+        let by = shift(end, now);
         match &mut self.latch {
             Latch::Normal => {}
             Latch::Pending(run) => move_by(&mut run.since, by),
@@ -215,7 +240,7 @@ impl SavedSlot {
             move_by(until, by);
         }
         if let Some(watch) = &mut self.watch {
-            watch.rebase(&self.at, now);
+            watch.rebase(end, now);
         }
         self
     }
@@ -232,9 +257,9 @@ impl WatchState {
 }
 
 impl SavedRun {
-    /// Moves all times onto the boot clock of `now`.
-    pub(super) fn rebased(mut self, now: &Moment) -> Extract {
-        let by = shift(&self.at, now);
+    /// Moves all times onto the boot clock of `now`; its boot is known up to `end`.
+    pub(super) fn rebased(mut self, end: &Moment, now: &Moment) -> Extract {
+        let by = shift(end, now);
         let times = self.extract.samples.iter_mut().chain(&mut self.extract.steps);
         times.for_each(|(at, _)| move_by(at, by));
         self.extract
@@ -253,15 +278,6 @@ impl SavedRun {
 pub(super) fn move_by(time: &mut EngineTime, by: i64) {
     if *time != NEVER {
         *time = time.shifted(by);
-    }
-}
-
-/// What the times of a saved state are relative to: when it was saved, or the clean stop of the same boot, up to which
-/// it is known how much time passed.
-pub(super) fn relative_to(saved: Moment, stopped: Option<&Moment>) -> Moment {
-    match stopped {
-        Some(stopped) if stopped.boot_id == saved.boot_id => *stopped,
-        _ => saved,
     }
 }
 
