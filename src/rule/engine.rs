@@ -201,7 +201,7 @@ impl Engine {
     pub fn observe(&mut self, reading: &Reading, out: &mut Outcome) -> Result<(), Skipped> {
         let (device, watch) = self.admit(reading)?;
         out.depends_on = out.depends_on.max(self.rests_on);
-        for slot in self.watches[watch].slots().iter() {
+        for slot in self.watches[watch].slots() {
             out.depends_on = out.depends_on.max(self.slots[*slot].committed);
         }
         let at = self.place(device, watch, reading)?;
