@@ -25,6 +25,7 @@ impl Replay {
             name: String::new(),
             line: 0,
             rules: std::sync::Arc::new(rules),
+            only: Vec::new(),
             start,
             quality: ClockQuality::Synchronised,
             checkpoint: At(60_000_000),
