@@ -23,11 +23,16 @@ use crate::{
 };
 
 pub mod backoff;
+mod error;
+pub mod http;
 pub mod mqtt;
 mod terms;
+mod tls;
 pub mod window;
 
+pub use error::Error;
 pub use terms::Terms;
+pub use tls::{Files, Tls};
 
 use backoff::Backoff;
 use window::Window;
