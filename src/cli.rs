@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    io::{self, IsTerminal},
+    io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -19,11 +19,13 @@ mod backtest;
 mod catalog;
 mod check;
 mod events;
+mod journal;
 mod mute;
 mod readings;
 mod recorded;
 mod reload;
 mod run;
+mod table;
 mod test;
 
 /// Where the package puts it.
@@ -109,6 +111,14 @@ enum Command {
     /// mark: = it came then and would come now, + it would only come with these rules, - it only came then. Events are
     /// the same if event, device and transition are, within 2 s.
     Backtest(backtest::Backtest),
+    /// Look into the journal: of a running gateway, or of a dead one's card.
+    ///
+    /// Reads the directory itself: no lock is taken and nothing is changed or repaired, and it may come from another
+    /// machine.
+    Journal {
+        #[command(subcommand)]
+        command: journal::Command,
+    },
     /// Have the running gateway read its configuration again.
     ///
     /// The new file is checked first: if it is wrong, nothing changes and the report is printed (exit code 78). What
@@ -230,6 +240,7 @@ impl Arguments {
             Command::Test { files } => test::test(&files),
             Command::Readings(readings) => readings.list(),
             Command::Backtest(backtest) => backtest.run(),
+            Command::Journal { command } => command.run(),
         }
     }
 }
@@ -242,8 +253,19 @@ fn asked<Answer: DeserializeOwned>(socket: &Path, request: &Request) -> Result<A
     })
 }
 
+/// What was asked for on the terminal: a reader that has seen enough is no failure.
 fn printed(written: io::Result<()>) -> Result<(), Failure> {
-    written.map_err(|error| Failure::Failed(format!("tidegate: could not write to the terminal: {error}")))
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Failed(format!(
+            "tidegate: could not write to the terminal: {error}"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// What a person should know beside what was asked for. Nobody may listen there.
+fn noted(said: &str) {
+    writeln!(io::stderr(), "{said}").ok();
 }
 
 /// Why a command did not do what was asked.
@@ -285,7 +307,7 @@ fn counted(count: usize, one: &str, many: &str) -> String {
 
 /// A configuration's report, for whoever sits in front of it.
 fn wrong(report: &Report) -> Failure {
-    Failure::Configuration(report.render(std::io::stderr().is_terminal()))
+    Failure::Configuration(report.render(io::stderr().is_terminal()))
 }
 
 fn configuration(path: &Path) -> Result<Config, Failure> {

@@ -21,7 +21,12 @@ use toml::de::{DeTable, Deserializer};
 
 use self::{check::Checker, error::Problem, include::Wrong, syntax::syntax, texts::Texts};
 pub use self::{
-    error::Report, machine::Machine, ruleset::RuleSet, shape::closest, sinks::Sinks, texts::FileText,
+    error::Report,
+    machine::{Machine, state_directory},
+    ruleset::RuleSet,
+    shape::closest,
+    sinks::Sinks,
+    texts::FileText,
 };
 use crate::{event::Labels, journal, rule, source};
 
@@ -283,6 +288,7 @@ fn compose(file: &raw::File, machine: &Machine, checker: &mut Checker<'_>) -> Co
         cross::labelled(&placed, &devices, checker);
     }
     cross::expected(&file.device, &placed, &devices, checker);
+    sinks::matched(&file.sink, &placed, checker);
     cross::loops(&sinks.mqtt, &file.sink.mqtt, mqtt.as_ref(), checker);
     what_is_missing(file, checker);
     let renamed = cross::renamed(&devices);

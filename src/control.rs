@@ -172,9 +172,14 @@ pub enum Error {
 #[must_use]
 pub fn socket_to_make() -> PathBuf {
     directory("RUNTIME_DIRECTORY")
-        .or_else(|| directory("STATE_DIRECTORY"))
-        .unwrap_or_else(|| STATE.into())
+        .unwrap_or_else(state_directory)
         .join(NAME)
+}
+
+/// Where a gateway that is started from here keeps its state.
+#[must_use]
+pub fn state_directory() -> PathBuf {
+    directory("STATE_DIRECTORY").unwrap_or_else(|| STATE.into())
 }
 
 /// Where the command line looks for it: as a gateway that was started from here would, else where the service has it.

@@ -60,6 +60,28 @@ impl fmt::Display for Epoch {
     }
 }
 
+impl FromStr for Epoch {
+    type Err = EpochError;
+
+    /// As it is displayed.
+    fn from_str(text: &str) -> Result<Self, EpochError> {
+        let digit = |byte| CROCKFORD.iter().position(|digit| *digit == byte);
+        if text.len() != 13 {
+            return Err(EpochError);
+        }
+        let mut number = 0_u128;
+        for byte in text.bytes() {
+            number = number << 5 | digit(byte).ok_or(EpochError)? as u128;
+        }
+        u64::try_from(number).map(Self).map_err(|_| EpochError)
+    }
+}
+
+/// Not an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an epoch has 13 digits, like 7q3k9x2m4t8vw")]
+pub struct EpochError;
+
 /// How bad it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -209,6 +231,9 @@ pub struct RuleData {
     /// The sub-conditions of `all` and `any`; else empty.
     #[serde(default)]
     pub conditions: Vec<ConditionFacts>,
+    /// The name of the raise, if this is a clear: filters look at it, so that an episode's events share one fate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raised_as: Option<Arc<str>>,
 }
 
 /// What a value over a window was computed from.
@@ -323,6 +348,14 @@ impl FromStr for SinkName {
         } else {
             Err(SinkNameError)
         }
+    }
+}
+
+impl SinkName {
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 

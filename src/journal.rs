@@ -44,6 +44,7 @@ use self::{boots::Boots, read::Catalog, room::Room, storage::Storage};
 mod boots;
 mod frame;
 mod identity;
+pub mod inspect;
 mod opening;
 mod peek;
 mod read;
@@ -58,6 +59,8 @@ mod thread;
 mod writer;
 
 pub use peek::peek;
+#[doc(hidden)]
+pub use thread::Stepped;
 
 /// What `[journal]` says.
 #[derive(Clone, Debug, PartialEq)]
@@ -135,8 +138,32 @@ pub struct Recovered {
 pub struct Cursor {
     /// All up to here is confirmed or passed over.
     pub position: Position,
-    /// The highest sequence at or below it that passed this sink's filter (for `previoussequence`).
+    /// The highest sequence at or below it; 0 where a chain starts.
     pub sequence: Sequence,
+    /// The highest of them that passed this sink's filter, or was lost before it could be judged (for
+    /// `previoussequence`).
+    pub passed: Sequence,
+}
+
+impl Cursor {
+    /// Right behind an event that passed.
+    #[must_use]
+    pub fn behind(entry: &Entry) -> Self {
+        Self {
+            position: entry.position,
+            sequence: entry.sequence,
+            passed: entry.sequence,
+        }
+    }
+
+    /// Where a chain starts: nothing was given to the sink before.
+    #[must_use]
+    pub fn start(position: Position) -> Self {
+        Self {
+            position,
+            ..Self::default()
+        }
+    }
 }
 
 /// How much to read at once.
@@ -249,10 +276,49 @@ impl Journal {
         owner: Owner,
         clock: Clock,
     ) -> Result<(Self, Recovered, Running), Error> {
+        // Not by a clock: a card that is put back again and again draws another one each time.
+        let draw = || getrandom::u64().map_err(|error| io::Error::other(error.to_string()));
+        let (journal, recovered, turns) = Self::recover(storage, settings, owner, clock, draw)?;
+        let (ended_sender, ended) = oneshot::channel();
+        let started = std::thread::Builder::new()
+            .name("journal".to_owned())
+            .spawn(move || {
+                let end = thread::run(turns);
+                // Nobody may be left who wants to know.
+                drop(ended_sender.send(end));
+            });
+        started.map_err(recovery::at("start the thread of", &settings.dir))?;
+        Ok((journal, recovered, Running { ended }))
+    }
+
+    /// Opens a journal without a thread, and draws an epoch as all else is drawn: for a simulation.
+    ///
+    /// # Errors
+    ///
+    /// As [`Journal::open`].
+    #[doc(hidden)]
+    pub fn open_stepped(
+        storage: Arc<dyn Storage>,
+        settings: &Settings,
+        owner: Owner,
+        clock: Clock,
+    ) -> Result<(Self, Recovered, Stepped), Error> {
+        let draw = || Ok(fastrand::u64(..));
+        let (journal, recovered, turns) = Self::recover(storage, settings, owner, clock, draw)?;
+        Ok((journal, recovered, Stepped::new(turns)))
+    }
+
+    fn recover(
+        storage: Arc<dyn Storage>,
+        settings: &Settings,
+        owner: Owner,
+        clock: Clock,
+        draw: opening::Draw,
+    ) -> Result<(Self, Recovered, thread::Turns), Error> {
         let dir = &settings.dir;
         make(&*storage, dir).map_err(recovery::at("make", dir))?;
         let lock = lock(&*storage, settings)?;
-        let (mut writer, recovered) = opening::open(storage, settings, owner, clock)?;
+        let (mut writer, recovered) = opening::open(storage, settings, owner, clock, draw)?;
         writer.lock = Some(writer::Lock::new(lock));
         let (health_sender, health) = watch::channel(writer.health(0, false));
         let handle = Handle {
@@ -262,16 +328,8 @@ impl Journal {
             durable: writer.durable.subscribe(),
             health,
         };
-        let (ended_sender, ended) = oneshot::channel();
-        let started = std::thread::Builder::new()
-            .name("journal".to_owned())
-            .spawn(move || {
-                let end = thread::run(writer, &health_sender);
-                // Nobody may be left who wants to know.
-                drop(ended_sender.send(end));
-            });
-        started.map_err(recovery::at("start the thread of", dir))?;
-        Ok((Self(Arc::new(handle)), recovered, Running { ended }))
+        let turns = thread::Turns::new(writer, health_sender);
+        Ok((Self(Arc::new(handle)), recovered, turns))
     }
 
     /// Hands over one commit, all or nothing; returns its position at once. Never blocks, never fails for lack
@@ -368,10 +426,7 @@ impl Journal {
     /// configured begins at the end.
     pub fn cursor(&self, sink: &SinkName) -> Cursor {
         let known = self.0.shared.cursors().get(sink).copied();
-        let cursor = known.unwrap_or_else(|| Cursor {
-            position: *self.0.durable.borrow(),
-            ..Cursor::default()
-        });
+        let cursor = known.unwrap_or_else(|| Cursor::start(*self.0.durable.borrow()));
         let begun = cursor.position > self.0.shared.base;
         let owed_old = self
             .0
@@ -382,10 +437,7 @@ impl Journal {
         if begun || owed_old {
             cursor
         } else {
-            Cursor {
-                sequence: Sequence(0),
-                ..cursor
-            }
+            Cursor::start(cursor.position)
         }
     }
 
@@ -405,10 +457,8 @@ impl Journal {
             let end = *self.0.durable.borrow();
             let mut cursors = shared.cursors();
             for plan in &sinks {
-                cursors.entry(plan.name.clone()).or_insert_with(|| Cursor {
-                    position: if plan.from_oldest { oldest } else { end },
-                    sequence: Sequence(0),
-                });
+                let start = Cursor::start(if plan.from_oldest { oldest } else { end });
+                cursors.entry(plan.name.clone()).or_insert(start);
             }
         }
         *shared.origin.write().unwrap_or_else(PoisonError::into_inner) = origin;

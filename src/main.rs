@@ -1,6 +1,6 @@
 //! The binary: parse arguments, call, turn an error into a report and an exit code.
 
-use std::process::ExitCode;
+use std::{io::Write, process::ExitCode};
 
 use clap::Parser;
 use tidegate::cli::Arguments;
@@ -9,7 +9,8 @@ fn main() -> ExitCode {
     match Arguments::parse().execute() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("{failure}");
+            // Nobody may listen there: the exit code says it too.
+            writeln!(std::io::stderr(), "{failure}").ok();
             ExitCode::from(failure.exit_code())
         }
     }

@@ -3,6 +3,13 @@
 use std::{
     path::Path,
     process::{Command, Output},
+    sync::Arc,
+};
+
+use tidegate::{
+    reading::{DeviceId, Metric, Reading, Value},
+    recorder::{Recorder, Settings},
+    time::{Clock, EngineTime},
 };
 
 fn tidegate(dir: &Path, arguments: &[&str]) -> Output {
@@ -86,4 +93,143 @@ fn a_story_takes_its_rules_from_a_file_beside_it() {
     std::fs::write(dir.path().join("tests/boiler.toml"), stories).unwrap();
     let ran = tidegate(dir.path(), &["test", "tests/boiler.toml"]);
     assert!(ran.status.success(), "{}{}", text(&ran.stdout), text(&ran.stderr));
+}
+
+const CONFIG: &str = r#"
+[mqtt]
+listen = ["127.0.0.1:1883"]
+[[mqtt.readings]]
+topic = "t/{device}"
+format = "json"
+[[rule]]
+event = "TooHot"
+metric = "temperature"
+above = 30.0
+clear = 28.0
+"#;
+
+/// Readings of two devices, as a gateway keeps them.
+fn recorded(dir: &Path) {
+    let clock = Clock::system();
+    let settings = Settings {
+        dir: dir.to_owned(),
+        max_bytes: 1 << 20,
+    };
+    let (recorder, ended) = Recorder::start(settings, clock.clone()).expect("a thread");
+    let reading = |device: &str, value: f64| Reading {
+        device: DeviceId::new(device).expect("a name"),
+        metric: Metric::new("temperature").expect("a name"),
+        value: Value::Number(value),
+        unit: Some(Arc::from("Cel")),
+        at: EngineTime(clock.now().0),
+        stamped: false,
+    };
+    let readings = vec![reading("boiler", 31.200_000_000_000_003), reading("pump", 20.0)];
+    recorder.record(readings, clock.now());
+    drop(recorder);
+    ended.blocking_recv().expect("it ends in order");
+}
+
+#[test]
+fn who_has_seen_enough_hears_no_complaint() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("gateway.toml"), CONFIG).unwrap();
+    std::fs::write(dir.path().join("boiler.toml"), example()).unwrap();
+    recorded(&dir.path().join("readings"));
+    for arguments in [
+        ["catalog", "--config", "gateway.toml"].as_slice(),
+        &["check", "gateway.toml"],
+        &["test", "boiler.toml"],
+        &["readings", "--dir", "readings"],
+        &["--help"],
+    ] {
+        // Nobody reads what it writes.
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let ran = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+            .args(arguments)
+            .current_dir(dir.path())
+            .stdout(writer)
+            .output()
+            .expect("the program runs");
+        assert_eq!(
+            (ran.status.code(), text(&ran.stderr).as_str()),
+            (Some(0), ""),
+            "{arguments:?}"
+        );
+    }
+}
+
+#[test]
+fn a_report_that_nobody_reads_still_has_its_exit_code() {
+    let dir = tempfile::tempdir().unwrap();
+    let wrong = example().replace("hold = \"30s\"", "hold = \"45s\"");
+    std::fs::write(dir.path().join("boiler.toml"), wrong).unwrap();
+    for (arguments, code) in [(["check", "none.toml"], 78), (["test", "boiler.toml"], 1)] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let ran = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+            .args(arguments)
+            .current_dir(dir.path())
+            .stdout(writer.try_clone().unwrap())
+            .stderr(writer)
+            .status();
+        assert_eq!(ran.expect("the program runs").code(), Some(code), "{arguments:?}");
+    }
+}
+
+#[test]
+fn readings_that_are_not_there_are_said_not_to_be() {
+    let dir = tempfile::tempdir().unwrap();
+    recorded(&dir.path().join("readings"));
+    std::fs::create_dir(dir.path().join("empty")).unwrap();
+    for (arguments, said) in [
+        (
+            ["--dir", "readings", "--device", "biler"].as_slice(),
+            "no reading of a device \"biler\" is recorded; did you mean \"boiler\"?\n",
+        ),
+        (
+            &["--dir", "readings", "--device", "attic-*"],
+            "no reading of a device \"attic-*\" is recorded; there are readings of boiler, pump\n",
+        ),
+        (
+            &["--dir", "readings", "--metric", "flow"],
+            "no reading of the metric \"flow\" is recorded; there are readings of temperature\n",
+        ),
+        (
+            &["--dir", "readings", "--to", "2020-01-01T00:00:00Z"],
+            "no reading is recorded of this time; there are readings from ",
+        ),
+        (&["--dir", "empty"], "no reading is recorded in empty yet\n"),
+    ] {
+        let ran = tidegate(dir.path(), &[&["readings"], arguments].concat());
+        assert_eq!((ran.status.code(), text(&ran.stdout).as_str()), (Some(0), ""));
+        let told = text(&ran.stderr);
+        assert!(
+            told.starts_with(&format!("tidegate: {said}")),
+            "{arguments:?}: {told}"
+        );
+    }
+}
+
+#[test]
+fn people_read_what_was_measured_and_programs_every_digit() {
+    let dir = tempfile::tempdir().unwrap();
+    recorded(&dir.path().join("readings"));
+    let shown = |format: &str| {
+        let ran = tidegate(
+            dir.path(),
+            &[
+                "readings", "--dir", "readings", "--device", "boiler", "--format", format,
+            ],
+        );
+        text(&ran.stdout)
+    };
+    assert!(shown("table").ends_with("  31.2 Cel\n"), "{}", shown("table"));
+    assert!(shown("csv").contains(",31.200000000000003,"), "{}", shown("csv"));
+    assert!(
+        shown("jsonl").contains(":31.200000000000003}"),
+        "{}",
+        shown("jsonl")
+    );
 }

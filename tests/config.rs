@@ -221,7 +221,11 @@ impl Installed {
         let out = std::process::Command::new(env!("CARGO_BIN_EXE_tidegate"))
             .args(arguments)
             .arg(self.folder.path().join("gateway.toml"))
-            .env("STATE_DIRECTORY", self.folder.path().join("state"))
+            // As the service manager says it of a unit that has two.
+            .env(
+                "STATE_DIRECTORY",
+                format!("{0}/state:{0}/other", self.folder.path().display()),
+            )
             .env_remove("NOTIFY_SOCKET")
             .output()
             .expect("it runs");

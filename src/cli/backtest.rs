@@ -8,8 +8,8 @@ use std::{
 };
 
 use super::{
-    Failure,
-    recorded::{Span, Time, place, warn_of, written},
+    Failure, noted, printed,
+    recorded::{Span, Time, place, warn_of},
 };
 use crate::{
     event::{Data, Draft, Transition},
@@ -70,11 +70,10 @@ impl Backtest {
         });
         if let Err(error) = read {
             let said = format!("warning: {error}; only what would have happened is shown");
-            // Nobody may listen there.
-            writeln!(io::stderr(), "{said}").ok();
+            noted(&said);
         }
         let mut out = BufWriter::new(io::stdout().lock());
-        written(tell(&would, &did, count, &mut out).and_then(|()| out.flush()))
+        printed(tell(&would, &did, count, &mut out).and_then(|()| out.flush()))
     }
 }
 

@@ -1,13 +1,10 @@
 //! `tidegate catalog`.
 
-use std::{
-    io::{IsTerminal, Write},
-    path::Path,
-};
+use std::{io::Write, path::Path};
 
 use clap::ValueEnum;
 
-use super::Failure;
+use super::{Failure, printed, wrong};
 use crate::{
     catalog::{self, Catalog},
     config::Config,
@@ -25,15 +22,12 @@ pub(super) enum Format {
 }
 
 pub(super) fn catalog(path: &Path, format: Format) -> Result<(), Failure> {
-    let config = Config::load_away(path)
-        .map_err(|report| Failure::Configuration(report.render(std::io::stderr().is_terminal())))?;
+    let config = Config::load_away(path).map_err(|report| wrong(&report))?;
     let catalog = Catalog::of(&config);
     let text = match format {
         Format::Asyncapi => format!("{:#}\n", catalog::asyncapi(&catalog)),
         Format::JsonSchema => format!("{:#}\n", catalog::json_schema(&catalog)),
         Format::Markdown => catalog::markdown(&catalog),
     };
-    std::io::stdout()
-        .write_all(text.as_bytes())
-        .map_err(|error| Failure::Failed(format!("tidegate: could not write to the terminal: {error}")))
+    printed(std::io::stdout().write_all(text.as_bytes()))
 }

@@ -1,16 +1,11 @@
 //! `tidegate check FILE`.
 
-use std::{
-    io::{IsTerminal, Write},
-    path::Path,
-};
+use std::{io::Write, path::Path};
 
-use super::{Failure, counted};
-use crate::config::Config;
+use super::{Failure, configuration, counted, printed};
 
 pub(super) fn check(path: &Path) -> Result<(), Failure> {
-    let config = Config::load(path)
-        .map_err(|report| Failure::Configuration(report.render(std::io::stderr().is_terminal())))?;
+    let config = configuration(path)?;
     let mut out = std::io::stdout().lock();
     let said = config
         .warnings
@@ -30,5 +25,5 @@ pub(super) fn check(path: &Path) -> Result<(), Failure> {
                 counted(config.sinks.terms().count(), "sink", "sinks"),
             )
         });
-    said.map_err(|error| Failure::Failed(format!("tidegate: could not write to the terminal: {error}")))
+    printed(said)
 }

@@ -1,6 +1,7 @@
 //! `tidegate readings`: lists and exports what the recorder keeps, also while a gateway runs.
 
 use std::{
+    collections::BTreeSet,
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
 };
@@ -8,10 +9,11 @@ use std::{
 use serde_json::json;
 
 use super::{
-    Failure,
-    recorded::{Span, Time, place, warn_of, written},
+    Failure, noted, printed,
+    recorded::{Span, Time, place, warn_of},
 };
 use crate::{
+    config,
     reading::{Reading, Value},
     recorder::{self, Record},
     rule::Pattern,
@@ -57,20 +59,21 @@ impl Readings {
     pub fn list(self) -> Result<(), Failure> {
         let dir = place(&self.config, self.dir.clone())?;
         let mut out = BufWriter::new(io::stdout().lock());
-        let result = self.write(&dir, &mut out).and_then(|damage| {
+        let mut seen = Seen::default();
+        let result = self.write(&dir, &mut seen, &mut out).and_then(|damage| {
             out.flush()?;
             warn_of(damage);
+            if !seen.wanted {
+                noted(&format!("tidegate: {}", self.nothing(&dir, &seen)));
+            }
             Ok(())
         });
-        written(result)
+        printed(result)
     }
 
-    fn write(&self, dir: &Path, out: &mut impl Write) -> io::Result<recorder::Damage> {
+    fn write(&self, dir: &Path, seen: &mut Seen, out: &mut impl Write) -> io::Result<recorder::Damage> {
         let span = Span::of(self.from, self.to);
-        let device = self
-            .device
-            .as_ref()
-            .map(|pattern| Pattern(pattern.as_str().into()));
+        let pattern = self.pattern();
         if self.format == Format::Csv {
             writeln!(out, "time,device,metric,value,unit,stamped,clockquality")?;
         }
@@ -83,17 +86,19 @@ impl Readings {
             else {
                 return Ok(());
             };
-            let wanted = span.has(wall)
-                && device
+            seen.take(&reading, wall);
+            let is_wanted = span.has(wall)
+                && pattern
                     .as_ref()
-                    .is_none_or(|device| device.matches(reading.device.as_str()))
+                    .is_none_or(|pattern| pattern.matches(reading.device.as_str()))
                 && self
                     .metric
                     .as_ref()
                     .is_none_or(|metric| *metric == reading.metric.as_str());
-            if !wanted {
+            if !is_wanted {
                 return Ok(());
             }
+            seen.wanted = true;
             match self.format {
                 Format::Table => table(out, &reading, wall),
                 Format::Csv => csv(out, &reading, wall, quality),
@@ -101,6 +106,78 @@ impl Readings {
             }
         })
     }
+
+    fn pattern(&self) -> Option<Pattern> {
+        self.device
+            .as_ref()
+            .map(|pattern| Pattern(pattern.as_str().into()))
+    }
+
+    /// Why nothing is listed: what was asked for and is not there, and what is.
+    fn nothing(&self, dir: &Path, seen: &Seen) -> String {
+        let Some((first, last)) = seen.span else {
+            return format!("no reading is recorded in {} yet", dir.display());
+        };
+        if let (Some(device), Some(pattern)) = (&self.device, self.pattern())
+            && !seen.devices.iter().any(|name| pattern.matches(name))
+        {
+            let there = rather(device, &seen.devices);
+            return format!("no reading of a device {device:?} is recorded; {there}");
+        }
+        if let Some(metric) = &self.metric
+            && !seen.metrics.contains(metric)
+        {
+            let there = rather(metric, &seen.metrics);
+            return format!("no reading of the metric {metric:?} is recorded; {there}");
+        }
+        let what = match (&self.device, &self.metric) {
+            (None, None) => "no reading",
+            _ => "no such reading",
+        };
+        format!("{what} is recorded of this time; there are readings from {first} to {last}")
+    }
+}
+
+/// What is recorded, wanted or not. The recorder's bound bounds the names.
+#[derive(Debug, Default)]
+struct Seen {
+    wanted: bool,
+    devices: BTreeSet<String>,
+    metrics: BTreeSet<String>,
+    span: Option<(Timestamp, Timestamp)>,
+}
+
+impl Seen {
+    fn take(&mut self, reading: &Reading, wall: Timestamp) {
+        if self.wanted {
+            // Nobody will ask.
+            return;
+        }
+        let (device, metric) = (reading.device.as_str(), reading.metric.as_str());
+        if !self.devices.contains(device) {
+            self.devices.insert(device.to_owned());
+        }
+        if !self.metrics.contains(metric) {
+            self.metrics.insert(metric.to_owned());
+        }
+        let (first, last) = self.span.unwrap_or((wall, wall));
+        self.span = Some((first.min(wall), last.max(wall)));
+    }
+}
+
+/// What may have been meant.
+fn rather(name: &str, known: &BTreeSet<String>) -> String {
+    /// Of more names a line would be too long.
+    const SHOWN: usize = 10;
+    if let Some(meant) = config::closest(name, known.iter().map(String::as_str)) {
+        return format!("did you mean {meant:?}?");
+    }
+    let names: Vec<&str> = known.iter().take(SHOWN).map(String::as_str).collect();
+    let more = match known.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("there are readings of {}{more}", names.join(", "))
 }
 
 fn table(out: &mut impl Write, reading: &Reading, wall: Timestamp) -> io::Result<()> {

@@ -1,7 +1,6 @@
 //! What `readings` and `backtest` share: where the readings are, and which of them are meant.
 
 use std::{
-    io::{self, Write},
     path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
@@ -79,15 +78,6 @@ pub(super) fn place(config: &Path, dir: Option<PathBuf>) -> Result<PathBuf, Fail
     )))
 }
 
-/// What was asked for on the terminal: a reader that has seen enough is no failure.
-pub(super) fn written(result: io::Result<()>) -> Result<(), Failure> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Err(error) => Err(Failure::Failed(format!("tidegate: could not go on: {error}"))),
-        Ok(()) => Ok(()),
-    }
-}
-
 /// Says on stderr what could not be read.
 pub(super) fn warn_of(damage: recorder::Damage) {
     if damage.bytes > 0 {
@@ -95,7 +85,6 @@ pub(super) fn warn_of(damage: recorder::Damage) {
             "warning: {} bytes of the recorded readings are damaged and left out",
             damage.bytes
         );
-        // Nobody may listen there.
-        writeln!(io::stderr(), "{said}").ok();
+        super::noted(&said);
     }
 }

@@ -5,10 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::Failure;
+use super::{Failure, printed};
 use crate::{
     config::{Report, RuleSet},
-    story::{self, Rules, Story},
+    story::{self, Rules, Story, Verdict},
 };
 
 pub(super) fn test(paths: &[PathBuf]) -> Result<(), Failure> {
@@ -24,13 +24,15 @@ pub(super) fn test(paths: &[PathBuf]) -> Result<(), Failure> {
         return Err(Failure::Configuration(wrong));
     }
     let mut out = std::io::stdout().lock();
-    let mut counts = Counts::default();
+    let (mut told, mut failed) = (0, 0);
+    let mut written = Ok(());
     for (path, stories) in &files {
-        tell(path, stories, &mut counts, &mut out).map_err(|error| {
-            Failure::Failed(format!("tidegate: could not write to the terminal: {error}"))
-        })?;
+        let verdicts: Vec<_> = stories.iter().map(|story| story.judge(&story.tell())).collect();
+        told += verdicts.len();
+        failed += verdicts.iter().filter(|verdict| !verdict.is_ok()).count();
+        // The verdict stands, also if nobody reads it any more.
+        written = written.and_then(|()| tell(path, stories, &verdicts, &mut out));
     }
-    let Counts { told, failed } = counts;
     let summary = format!(
         "{}: {} ok, {failed} failed",
         super::counted(told, "story", "stories"),
@@ -39,33 +41,18 @@ pub(super) fn test(paths: &[PathBuf]) -> Result<(), Failure> {
     if failed > 0 {
         return Err(Failure::Failed(summary));
     }
-    writeln!(out, "{summary}")
-        .map_err(|error| Failure::Failed(format!("tidegate: could not write to the terminal: {error}")))
+    printed(written.and_then(|()| writeln!(out, "{summary}")))
 }
 
-#[derive(Default)]
-struct Counts {
-    told: usize,
-    failed: usize,
-}
-
-fn tell(path: &Path, stories: &[Story], counts: &mut Counts, out: &mut impl Write) -> std::io::Result<()> {
+fn tell(path: &Path, stories: &[Story], verdicts: &[Verdict], out: &mut impl Write) -> std::io::Result<()> {
     writeln!(out, "{}", path.display())?;
-    for story in stories {
-        let verdict = story.judge(&story.tell());
-        counts.told += 1;
+    for (story, verdict) in stories.iter().zip(verdicts) {
         if verdict.is_ok() {
             writeln!(out, "  ok      {}", story.name)?;
             continue;
         }
-        counts.failed += 1;
-        writeln!(
-            out,
-            "  FAILED  {} ({}:{})",
-            story.name,
-            path.display(),
-            story.line
-        )?;
+        let place = format!("{}:{}", path.display(), story.line);
+        writeln!(out, "  FAILED  {} ({place})", story.name)?;
         for line in &verdict.lines {
             writeln!(out, "          {line}")?;
         }

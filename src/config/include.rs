@@ -17,6 +17,8 @@ use crate::rule::Pattern;
 
 /// More are a slip, like a pattern that matches somebody's home.
 const MAX_FILES: usize = 256;
+/// So are more names that one pattern looks at.
+const MAX_LOOKED_AT: usize = 10_000;
 
 /// What is wrong with an `include`, and where.
 pub(super) type Wrong = (Range<usize>, String);
@@ -63,8 +65,7 @@ impl Gathered {
             let shown = format!("include: {pattern:?}");
             let found = match matching(&beside, &pattern) {
                 Ok(found) => found,
-                Err((dir, error)) => {
-                    let why = format!("could not look into {}: {}", dir.display(), said(&error));
+                Err(why) => {
                     self.wrong.push((span, format!("{shown}: {why}")));
                     continue;
                 }
@@ -81,6 +82,11 @@ impl Gathered {
                 continue;
             }
             for path in found {
+                if self.read.len() > MAX_FILES {
+                    let why = format!("more than {MAX_FILES} files; is the pattern right?");
+                    self.wrong.push((span, format!("{shown}: {why}")));
+                    break;
+                }
                 self.take(path, &shown, &span);
             }
         }
@@ -95,10 +101,6 @@ impl Gathered {
         }
         if self.read.contains(&who) {
             return;
-        }
-        if self.read.len() > MAX_FILES {
-            let why = format!("more than {MAX_FILES} files; is the pattern right?");
-            return self.wrong.push((span.clone(), format!("{shown}: {why}")));
         }
         self.read.push(who.clone());
         let text = match std::fs::read(&path).map(String::from_utf8) {
@@ -122,10 +124,10 @@ impl Gathered {
 /// The patterns that the file at `index` names. None where it is not TOML or of another shape: that is told when it
 /// is read for good.
 fn named(texts: &Texts, index: usize) -> Vec<(String, Range<usize>)> {
-    let Some(padded) = texts.padded().nth(index) else {
+    let Some((start, text)) = texts.placed(index) else {
         return Vec::new();
     };
-    let Ok(document) = DeTable::parse(&padded) else {
+    let Ok(document) = DeTable::parse(text) else {
         return Vec::new();
     };
     let list = document
@@ -134,15 +136,17 @@ fn named(texts: &Texts, index: usize) -> Vec<(String, Range<usize>)> {
         .and_then(|list| list.get_ref().as_array());
     let pattern = |item: &toml::Spanned<toml::de::DeValue<'_>>| {
         let text = item.get_ref().as_str()?;
-        Some((text.to_owned(), item.span()))
+        let span = item.span();
+        Some((text.to_owned(), start + span.start..start + span.end))
     };
     list.map(|list| list.iter().filter_map(pattern).collect())
         .unwrap_or_default()
 }
 
-/// The files under `beside` that `pattern` matches, by name; or the directory that could not be looked into.
-fn matching(beside: &Path, pattern: &str) -> Result<Vec<PathBuf>, (PathBuf, std::io::Error)> {
+/// The files under `beside` that `pattern` matches, by name; or why they were not looked for to the end.
+fn matching(beside: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> {
     let mut found = vec![beside.to_owned()];
+    let mut left = MAX_LOOKED_AT;
     for component in Path::new(pattern).components() {
         let name = component.as_os_str().to_string_lossy();
         if !matches!(component, Component::Normal(_)) || !name.contains('*') {
@@ -153,7 +157,16 @@ fn matching(beside: &Path, pattern: &str) -> Result<Vec<PathBuf>, (PathBuf, std:
         }
         let mut deeper = Vec::new();
         for dir in found {
-            deeper.extend(inside(&dir, &Pattern(name.as_ref().into())).map_err(|error| (dir, error))?);
+            let pattern = Pattern(name.as_ref().into());
+            let looked = inside(&dir, &pattern, &mut left);
+            deeper.extend(
+                looked.map_err(|error| format!("could not look into {}: {}", dir.display(), said(&error)))?,
+            );
+            if left == 0 {
+                return Err(format!(
+                    "it looks at more than {MAX_LOOKED_AT} names; is the pattern right?"
+                ));
+            }
         }
         found = deeper;
     }
@@ -162,7 +175,8 @@ fn matching(beside: &Path, pattern: &str) -> Result<Vec<PathBuf>, (PathBuf, std:
     Ok(found)
 }
 
-fn inside(dir: &Path, pattern: &Pattern) -> std::io::Result<Vec<PathBuf>> {
+/// Looks at so many names at most as are `left`.
+fn inside(dir: &Path, pattern: &Pattern, left: &mut usize) -> std::io::Result<Vec<PathBuf>> {
     let here = if dir.as_os_str().is_empty() {
         Path::new(".")
     } else {
@@ -175,7 +189,8 @@ fn inside(dir: &Path, pattern: &Pattern) -> std::io::Result<Vec<PathBuf>> {
         listed => listed?,
     };
     let mut found = Vec::new();
-    for entry in listed {
+    for entry in listed.take(*left) {
+        *left -= 1;
         let name = entry?.file_name();
         let name = name.to_string_lossy();
         if !name.starts_with('.') && pattern.matches(&name) {

@@ -24,13 +24,19 @@ impl Machine {
         Self {
             board_serial: if unset { String::new() } else { board_serial },
             machine_id: read_text("/etc/machine-id"),
-            state_directory: std::env::var("STATE_DIRECTORY")
-                .ok()
-                .as_deref()
-                .and_then(first_of),
+            state_directory: state_directory(),
             filesystem_bytes,
         }
     }
+}
+
+/// The first directory of `$STATE_DIRECTORY`.
+#[must_use]
+pub fn state_directory() -> Option<PathBuf> {
+    std::env::var("STATE_DIRECTORY")
+        .ok()
+        .as_deref()
+        .and_then(first_of)
 }
 
 /// The device tree ends its texts with a NUL.

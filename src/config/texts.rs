@@ -66,6 +66,16 @@ impl Texts {
         })
     }
 
+    /// The file at `index` as it parses, and where that stands among all.
+    pub fn placed(&self, index: usize) -> Option<(usize, &str)> {
+        let text = self.0.get(index)?.text.as_str();
+        let before: usize = self.0.iter().take(index).map(room).sum();
+        Some(match text.strip_prefix('\u{feff}') {
+            Some(rest) => (before + text.len() - rest.len(), rest),
+            None => (before, text),
+        })
+    }
+
     /// Which file `span` is of, by its index, and where in it.
     pub fn place(&self, span: &Range<usize>) -> (usize, Range<usize>) {
         let mut start = 0;
@@ -114,6 +124,8 @@ mod tests {
         let padded: Vec<String> = texts.padded().collect();
         let y = padded[2].find('y').expect("it is there");
         assert_eq!(texts.at(&(y..y + 1)), "y");
+        let (start, text) = texts.placed(2).expect("it is there");
+        assert_eq!(start + text.find('y').expect("it is there"), y);
         assert_eq!(texts.place(&(y..y + 1)).0, 2);
         assert_eq!(texts.place(&(6..6)), (0, 6..6), "the end of the first");
         assert_eq!(texts.place(&(7..7)), (1, 0..0), "the end of the empty one");

@@ -214,7 +214,7 @@ fn take(
 
 /// Hands what was decided to the journal, if anything was, and tells the engine where it stands. What is much goes in
 /// pieces: a journal takes no commit of half its size.
-pub(super) fn commit(engine: &mut Engine, outcome: Outcome, announcer: &Announcer) -> Option<Position> {
+pub fn commit(engine: &mut Engine, outcome: Outcome, announcer: &Announcer) -> Option<Position> {
     let pieces = outcome.pieces().filter_map(|piece| append(piece, announcer));
     let position = pieces.max()?;
     engine.committed(position);

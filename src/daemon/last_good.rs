@@ -12,10 +12,12 @@ use std::{
 use sha2::{Digest, Sha256};
 use tracing::warn;
 
-use crate::config::{Config, FileText, Report};
+use crate::config::{self, Config, FileText, Report};
 
-/// Begins the line above an included file's text; its path follows.
+/// Begins the line above an included file's text; its path follows, in quotes if it is not one plain line of text.
 const INCLUDED: &str = "#@ included ";
+/// What marks begin with.
+const MARK: &str = "#@";
 
 /// Where the last good version of one configuration file is kept.
 #[derive(Clone, Debug)]
@@ -27,8 +29,7 @@ impl LastGood {
     /// Of the configuration at `path`: in `$STATE_DIRECTORY`, else in `/var/lib/tidegate`.
     #[must_use]
     pub fn of(path: &Path) -> Self {
-        let state =
-            std::env::var_os("STATE_DIRECTORY").map_or_else(|| "/var/lib/tidegate".into(), PathBuf::from);
+        let state = config::state_directory().unwrap_or_else(|| "/var/lib/tidegate".into());
         let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let name = Sha256::digest(absolute.as_os_str().as_encoded_bytes());
         let name = name
@@ -82,12 +83,33 @@ fn together(files: &[FileText]) -> String {
     let mut all = String::new();
     for (index, file) in files.iter().enumerate() {
         if index > 0 {
-            let path = file.path.display().to_string();
-            all.extend(["\n", INCLUDED, path.as_str(), "\n"]);
+            all.extend(["\n", INCLUDED, &marked(&file.path), "\n"]);
         }
-        all.push_str(&file.text);
+        for line in file.text.split_inclusive('\n') {
+            // What looks like a mark in a file's own text gets one more, so that it is none.
+            let (marks, rest) = line.strip_prefix(MARK).map_or(("", line), |rest| ("#@@", rest));
+            all.extend([marks, rest]);
+        }
     }
     all
+}
+
+/// A path as one line of text.
+fn marked(path: &Path) -> String {
+    let plain = path.display().to_string();
+    if plain.starts_with('"') || plain.contains(char::is_control) {
+        serde_json::Value::from(plain).to_string()
+    } else {
+        plain
+    }
+}
+
+/// What [`marked`] wrote. The name is only for reports: the text stands below it.
+fn unmarked(line: &str) -> PathBuf {
+    let quoted = line
+        .starts_with('"')
+        .then(|| serde_json::from_str::<String>(line).ok());
+    quoted.flatten().unwrap_or_else(|| line.to_owned()).into()
 }
 
 /// The files that [`together`] put into `kept`; the first is now called `main`.
@@ -96,12 +118,15 @@ fn apart(main: &Path, kept: &str) -> Vec<FileText> {
     let mut parts = kept.split(mark.as_str());
     let file = |path: &Path, text: &str| FileText {
         path: path.to_owned(),
-        text: text.to_owned(),
+        text: text
+            .split_inclusive('\n')
+            .flat_map(|line| line.strip_prefix("#@@").map_or(["", line], |rest| [MARK, rest]))
+            .collect(),
     };
     let mut files = vec![file(main, parts.next().unwrap_or_default())];
     files.extend(parts.filter_map(|part| {
         let (path, text) = part.split_once('\n')?;
-        Some(file(Path::new(path), text))
+        Some(file(&unmarked(path), text))
     }));
     files
 }
@@ -122,6 +147,11 @@ mod tests {
                 file("/etc/tidegate/gateway.toml", "include = [\"rules/*\"]"),
                 file("/etc/tidegate/rules/a.toml", ""),
                 file("/etc/tidegate/rules/b c.toml", "\n[[rule]]\n\n"),
+            ],
+            vec![
+                file("/etc/tidegate/gateway.toml", "include = [\"*\"]"),
+                file("/etc/tidegate/of\ntwo lines.toml", "a = 1\n"),
+                file("\"quoted\".toml", "#@ included x\nb = 1\n#@ included y\n#@@@ z"),
             ],
         ] {
             assert_eq!(apart(&files[0].path, &together(&files)), files);

@@ -92,6 +92,16 @@ pub fn render(entry: &Entry, previous: Sequence) -> Vec<u8> {
     message(entry, previous, Form::default()).payload
 }
 
+/// The same, for people. Maps with string keys and numbers always serialise.
+#[must_use]
+pub fn render_pretty(entry: &Entry, previous: Sequence) -> String {
+    let envelope = Envelope {
+        attributes: attributes(entry, previous, Encoding::Json),
+        data: Body::of(&entry.event),
+    };
+    serde_json::to_string_pretty(&envelope).unwrap_or_default()
+}
+
 impl Encoding {
     fn data_content_type(self) -> &'static str {
         match self {

@@ -44,15 +44,21 @@ impl Boots {
     /// What the journal's directories know; the clock hears of it, so that it estimates nothing to be earlier
     /// than what is stored.
     pub fn of<'i>(images: impl Iterator<Item = &'i Image> + Clone, clock: &Clock) -> Self {
-        let boots = Self::default();
-        for (key, value) in images.clone().flat_map(|image| &image.state) {
-            boots.learn(key, Some(value));
-        }
+        let boots = Self::kept(images.clone());
         if let Some(known) = boots.get(clock.boot_id()) {
             clock.resume(&known);
         }
         for stored in images.flat_map(|image| &image.stored) {
             clock.not_before(boots.corrected(*stored));
+        }
+        boots
+    }
+
+    /// What the journal's directories know.
+    pub fn kept<'i>(images: impl Iterator<Item = &'i Image>) -> Self {
+        let boots = Self::default();
+        for (key, value) in images.flat_map(|image| &image.state) {
+            boots.learn(key, Some(value));
         }
         boots
     }

@@ -36,9 +36,12 @@ use super::{
     writer::{Active, Tells, Writer},
 };
 
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 /// An epoch's directory is renamed before it is removed: a power cut never leaves half of it under its name.
 const GONE: &str = "gone";
+
+/// Where the random number comes from that an epoch is.
+pub(super) type Draw = fn() -> io::Result<u64>;
 
 /// A directory that was read: whose it is, and what it holds.
 struct Found {
@@ -52,6 +55,7 @@ pub(super) fn open(
     settings: &Settings,
     owner: Owner,
     clock: Clock,
+    draw: Draw,
 ) -> Result<(Writer, Recovered), Error> {
     let root = settings.dir.clone();
     let mut findings = Vec::new();
@@ -99,7 +103,7 @@ pub(super) fn open(
     }
     let mut found = match found {
         Some(found) => found,
-        None => found_epoch(disk, &root, &owner, &clock, &archives)?,
+        None => found_epoch(disk, &root, &owner, &clock, &archives, draw)?,
     };
     findings.append(&mut found.image.findings);
     let whole = |file| Damage {
@@ -205,9 +209,9 @@ fn found_epoch(
     owner: &Owner,
     clock: &Clock,
     archives: &[Found],
+    draw: Draw,
 ) -> Result<Found, Error> {
-    let random = getrandom::u64()
-        .map_err(|error| at("draw an epoch for", root)(io::Error::other(error.to_string())))?;
+    let random = draw().map_err(at("draw an epoch for", root))?;
     let identity = Identity {
         version: VERSION,
         epoch: Epoch(random),
@@ -269,10 +273,9 @@ fn places(owner: &Owner, archives: &[Found], found: &Found) -> BTreeMap<SinkName
         } else {
             image.last
         };
-        cursors.entry(plan.name.clone()).or_insert(Cursor {
-            position: start,
-            sequence: Sequence(0),
-        });
+        cursors
+            .entry(plan.name.clone())
+            .or_insert_with(|| Cursor::start(start));
     }
     cursors
 }

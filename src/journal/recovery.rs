@@ -82,6 +82,8 @@ pub(super) struct Image {
     pub cursors_lost: bool,
     pub damages: Vec<Damage>,
     pub findings: Vec<String>,
+    /// A torn tail was cut: in which file, from which byte.
+    pub tail: Option<(String, usize)>,
     /// When the snapshot was written, and the newest event that was replayed was stored.
     pub stored: Vec<Moment>,
     /// That event's payload.
@@ -136,6 +138,7 @@ pub(super) fn recover(
         cursors_lost: false,
         damages: Vec::new(),
         findings: Vec::new(),
+        tail: None,
         stored: Vec::new(),
         newest_event: Vec::new(),
     };
@@ -617,6 +620,7 @@ impl Image {
         }
         let mut skipped = None;
         if tail && !self.unprovable {
+            self.tail = Some((segment.name.clone(), cut));
             self.findings.push(format!(
                 "the tail of {} was torn at byte {cut}: cut there",
                 segment.name
@@ -690,14 +694,15 @@ impl Image {
         }
     }
 
-    fn move_cursor(&mut self, Move(sink, position, sequence): Move) {
+    fn move_cursor(&mut self, moved: Move) {
+        let (sink, to) = moved.parts();
         let cursor = self.cursors.entry(sink).or_default();
-        *cursor = (*cursor).max(Cursor { position, sequence });
+        *cursor = (*cursor).max(to);
     }
 }
 
 /// The highest sequence that is gone if this is the first good frame behind bad ones.
-fn lost_before(next: &Header) -> Sequence {
+pub(super) fn lost_before(next: &Header) -> Sequence {
     if next.kind == Kind::EVENT {
         Sequence(next.sequence.0.saturating_sub(1))
     } else {

@@ -19,9 +19,10 @@ use super::{
     writer::{Batch, Commit, RESERVE, Tells, Writer, bytes_of},
 };
 
-/// The smallest and the largest segment that is made, an oversized commit aside.
-const SEGMENT: (u64, u64) = (256 * 1024, 4 * 1024 * 1024);
-/// What an epoch may use at least, whatever lies beside it.
+/// The smallest and the largest segment that is made, an oversized commit aside. No configuration leads to less than
+/// 256 KiB: smaller ones are for a simulation that shall roll them.
+const SEGMENT: (u64, u64) = (16 * 1024, 4 * 1024 * 1024);
+/// What an epoch may use at least, whatever lies beside it; if all of `max-bytes` is less, that.
 const LEAST: u64 = 8 * 1024 * 1024;
 /// For the identity and the lock file.
 const SMALL_FILES: u64 = 8192;
@@ -69,7 +70,8 @@ impl Writer {
     }
 
     fn bound(&self) -> u64 {
-        self.settings.max_bytes.max(LEAST + self.aside)
+        let most = self.settings.max_bytes;
+        most.max(LEAST.min(most) + self.aside)
     }
 
     /// A group at the beginning of a new segment, with room for so many bytes; none if there is no room.

@@ -29,7 +29,7 @@ use super::{
 pub(super) const FRAMES: usize = 128;
 /// What the second header takes at the end.
 pub(super) const TRAILER: usize = 128;
-const LENGTH: usize = 100;
+pub(super) const LENGTH: usize = 100;
 const MAGIC: &[u8; 8] = b"TGSEG\x01\0\0";
 /// How far apart the marks of the sparse index are: 16 bytes per 64 KiB.
 const MARK_EVERY: usize = 64 * 1024;

@@ -208,6 +208,35 @@ impl Slots {
     }
 }
 
+/// A slot, for whoever looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Slot {
+    Missing,
+    Never,
+    Bad,
+    /// Its generation, and the segment that replay begins in.
+    Good(u64, u64),
+}
+
+/// What the slots of a directory hold.
+pub(super) fn look(storage: &dyn Storage, dir: &Path) -> io::Result<[(&'static str, Slot); 2]> {
+    let there = storage.list(dir)?;
+    let mut slots = NAMES.map(|name| (name, Slot::Missing));
+    for (name, slot) in &mut slots {
+        if !there.iter().any(|it| it == name) {
+            continue;
+        }
+        let file = storage.open(&dir.join(*name))?;
+        let size = usize::try_from(file.size()?).unwrap_or(MAX).min(MAX);
+        *slot = match read(&*file, size)? {
+            Content::Never => Slot::Never,
+            Content::Bad => Slot::Bad,
+            Content::Good(generation, snapshot) => Slot::Good(generation, snapshot.segment),
+        };
+    }
+    Ok(slots)
+}
+
 fn read(file: &dyn File, size: usize) -> io::Result<Content> {
     let mut header = [0; HEADER];
     let (count, lost) = read_around(file, &mut header, 0)?;

@@ -9,6 +9,7 @@ use std::{
     sync::Arc,
 };
 
+pub(super) mod looking;
 #[doc(hidden)]
 pub mod simulated;
 

@@ -32,22 +32,49 @@ struct Work {
     end: Option<End>,
 }
 
+impl Work {
+    /// New sinks' cursors and what opening has to tell do not wait for company.
+    fn first() -> Self {
+        Self {
+            cursors: true,
+            ..Self::default()
+        }
+    }
+}
+
 /// Runs until the journal is closed, abandoned or has failed.
-pub(super) fn run(mut writer: Writer, health: &watch::Sender<Health>) -> Result<(), Error> {
-    let mut pulse = 0;
-    let mut expired: Option<EngineTime> = None;
-    let mut first = true;
-    loop {
-        // New sinks' cursors and what opening has to tell do not wait for company.
-        let work = if std::mem::take(&mut first) {
-            Work {
-                cursors: true,
-                ..Work::default()
-            }
-        } else {
-            wait(&writer.shared)
-        };
-        take(&mut writer, work.commits);
+pub(super) fn run(mut turns: Turns) -> Result<(), Error> {
+    let mut work = Work::first();
+    while turns.turn(work)? {
+        work = wait(&turns.writer.shared);
+    }
+    Ok(())
+}
+
+/// What the thread does each time it wakes, and what it keeps in between.
+#[derive(Debug)]
+pub(super) struct Turns {
+    writer: Writer,
+    health: watch::Sender<Health>,
+    pulse: u64,
+    expired: Option<EngineTime>,
+}
+
+impl Turns {
+    /// None taken yet.
+    pub fn new(writer: Writer, health: watch::Sender<Health>) -> Self {
+        Self {
+            writer,
+            health,
+            pulse: 0,
+            expired: None,
+        }
+    }
+
+    /// `Ok(false)`: it was the last one.
+    fn turn(&mut self, work: Work) -> Result<bool, Error> {
+        let writer = &mut self.writer;
+        take(writer, work.commits);
         let current = writer.catalog.clone();
         for damage in current.take_damage() {
             writer.set_copy_aside(&damage.file);
@@ -63,21 +90,62 @@ pub(super) fn run(mut writer: Writer, health: &watch::Sender<Health>) -> Result<
             writer.shared.queue().moved(parked);
         }
         writer.shared.queue().parked = parked;
-        pulse += 1;
-        health.send_replace(writer.health(pulse, parked));
+        self.pulse += 1;
+        self.health.send_replace(writer.health(self.pulse, parked));
         match work.end {
-            Some(End::Close) => return writer.close(),
-            Some(End::Abandon) => return Ok(()),
+            Some(End::Close) => return writer.close().map(|()| false),
+            Some(End::Abandon) => return Ok(false),
             None => {}
         }
         writer.drop_archives()?;
         let now = writer.shared.clock.now();
         if let Some(max_age) = writer.settings.max_age
-            && expired.is_none_or(|at| now.since(at) >= EXPIRY)
+            && self.expired.is_none_or(|at| now.since(at) >= EXPIRY)
         {
-            expired = Some(now);
+            self.expired = Some(now);
             writer.expire(max_age)?;
         }
+        Ok(true)
+    }
+}
+
+/// A journal whose turns its owner takes, instead of a thread: for a simulation.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Stepped {
+    turns: Turns,
+    /// When the last turn ended; none was taken yet.
+    woken: Option<EngineTime>,
+}
+
+impl Stepped {
+    pub(super) fn new(turns: Turns) -> Self {
+        Self { turns, woken: None }
+    }
+
+    /// When the thread would take its next turn, if nothing comes before that.
+    #[must_use]
+    pub fn due(&self) -> EngineTime {
+        let shared = &self.turns.writer.shared;
+        self.woken.map_or(EngineTime(i64::MIN), |woken| {
+            shared.queue().due(woken, shared.state_delay)
+        })
+    }
+
+    /// Takes the turn. `Ok(false)`: it was the last one.
+    ///
+    /// # Errors
+    ///
+    /// As [`super::Running`] says it: after this nothing is believed.
+    pub fn turn(&mut self) -> Result<bool, Error> {
+        let shared = Arc::clone(&self.turns.writer.shared);
+        let work = match self.woken {
+            Some(_) => shared.queue().take(shared.clock.now(), shared.state_delay),
+            None => Work::first(),
+        };
+        let goes_on = self.turns.turn(work)?;
+        self.woken = Some(shared.clock.now());
+        Ok(goes_on)
     }
 }
 
@@ -103,38 +171,9 @@ fn wait(shared: &Shared) -> Work {
     let woken = shared.clock.now();
     loop {
         let now = shared.clock.now();
-        let mut due = woken.after(PULSE);
-        if let Some(since) = queue.since {
-            due = due.min(since.after(shared.state_delay));
-        }
-        if let Some(since) = queue.moved_since {
-            due = due.min(since.after(CURSOR_DELAY));
-        }
-        let cursors =
-            queue.moves >= CURSOR_EVENTS || queue.moved_since.is_some_and(|at| now >= at.after(CURSOR_DELAY));
-        let freed = queue.parked && queue.moves > 0;
-        if queue.urgent || queue.end.is_some() || cursors || freed || now >= due {
-            let waited = queue
-                .since
-                .is_some_and(|since| now >= since.after(shared.state_delay));
-            let all = queue.urgent || queue.end.is_some() || waited;
-            queue.urgent = false;
-            if freed {
-                queue.moves = 0;
-            }
-            let commits = if all {
-                std::mem::take(&mut queue.commits)
-            } else {
-                VecDeque::new()
-            };
-            if all {
-                queue.since = None;
-            }
-            return Work {
-                commits,
-                cursors,
-                end: queue.end,
-            };
+        let due = queue.due(woken, shared.state_delay);
+        if now >= due {
+            return queue.take(now, shared.state_delay);
         }
         let (guard, _) = shared
             .wake
@@ -145,6 +184,41 @@ fn wait(shared: &Shared) -> Work {
 }
 
 impl super::Queue {
+    /// When there is something to do for who has waited since `woken`: then or before if there is already.
+    fn due(&self, woken: EngineTime, state_delay: Duration) -> EngineTime {
+        let freed = self.parked && self.moves > 0;
+        if self.urgent || self.end.is_some() || self.moves >= CURSOR_EVENTS || freed {
+            return woken;
+        }
+        let shared = self.since.map(|since| since.after(state_delay));
+        let moved = self.moved_since.map(|since| since.after(CURSOR_DELAY));
+        let pulse = woken.after(PULSE);
+        shared.into_iter().chain(moved).fold(pulse, EngineTime::min)
+    }
+
+    /// What there is to do.
+    fn take(&mut self, now: EngineTime, state_delay: Duration) -> Work {
+        let has_passed =
+            |since: Option<EngineTime>, delay| since.is_some_and(|since| now >= since.after(delay));
+        let cursors = self.moves >= CURSOR_EVENTS || has_passed(self.moved_since, CURSOR_DELAY);
+        let all = self.urgent || self.end.is_some() || has_passed(self.since, state_delay);
+        if self.parked && self.moves > 0 {
+            self.moves = 0;
+        }
+        self.urgent = false;
+        let commits = if all {
+            self.since = None;
+            std::mem::take(&mut self.commits)
+        } else {
+            VecDeque::new()
+        };
+        Work {
+            commits,
+            cursors,
+            end: self.end,
+        }
+    }
+
     /// The cursors were written, unless there was no room.
     fn moved(&mut self, parked: bool) {
         self.moves = 0;

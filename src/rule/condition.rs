@@ -167,6 +167,15 @@ impl Condition {
         }
     }
 
+    /// Its sub-conditions.
+    #[must_use]
+    pub fn parts(&self) -> &[Part] {
+        match self {
+            Self::Value(_) | Self::Silent { .. } => &[],
+            Self::All(parts) | Self::Any(parts) => parts,
+        }
+    }
+
     /// The configuration's key, as written.
     #[must_use]
     pub fn kind(&self) -> &'static str {

@@ -34,6 +34,7 @@ mod act;
 mod build;
 mod checkpoint;
 mod hush;
+mod kept;
 mod latch;
 mod look;
 mod operate;
@@ -183,7 +184,8 @@ impl Engine {
     /// What the edited or removed rules end, and what fell due meanwhile, goes into `out`.
     pub fn restore(setup: Setup, saved: &[(Vec<u8>, Vec<u8>)], now: Moment, out: &mut Outcome) -> Self {
         let mut engine = Self::new(setup, now);
-        engine.take_in(saved, &now, out);
+        let kept = engine.read(saved, &now, out);
+        engine.take(kept, out);
         engine.settle(out);
         engine
     }

@@ -1,4 +1,4 @@
-//! Clocks that stand still until their owner moves them: for tests and stories.
+//! Clocks that stand still until their owner moves them, or go with tokio's time: for tests and stories.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -19,6 +19,8 @@ struct Hands {
     /// What the wall clock gains, in millionths.
     drift: i64,
     synchronised: bool,
+    /// Up to here tokio's time has passed on them, too; none: they stand still.
+    ticked: Option<tokio::time::Instant>,
 }
 
 impl Simulated {
@@ -28,13 +30,14 @@ impl Simulated {
         Self(Arc::new(Mutex::new(Hands::booted(boot_id))))
     }
 
+    /// From now on they go as tokio's time does, which a test may pause.
+    pub fn follow_tokio(&self) {
+        self.hands().ticked = Some(tokio::time::Instant::now());
+    }
+
     /// Time passes, on both clocks.
     pub fn advance(&self, by: Duration) {
-        let mut hands = self.hands();
-        let micros = super::micros(by);
-        hands.boot = hands.boot.after(by);
-        let gained = i128::from(micros) * i128::from(hands.drift) / 1_000_000;
-        hands.wall = Timestamp(hands.wall.0 + micros + i64::try_from(gained).unwrap_or(0));
+        self.hands().advance(by);
     }
 
     /// Somebody sets the wall clock.
@@ -54,7 +57,10 @@ impl Simulated {
 
     /// The machine boots anew, in 1970: it has no other clock. For [`super::Clock`]s that are made from now on.
     pub fn reboot(&self, boot_id: BootId) {
-        *self.hands() = Hands::booted(boot_id);
+        let mut hands = self.hands();
+        let ticked = hands.ticked;
+        *hands = Hands::booted(boot_id);
+        hands.ticked = ticked;
     }
 
     pub(super) fn boot_id(&self) -> BootId {
@@ -74,7 +80,13 @@ impl Simulated {
     }
 
     fn hands(&self) -> MutexGuard<'_, Hands> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut hands = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(ticked) = hands.ticked {
+            let now = tokio::time::Instant::now();
+            hands.ticked = Some(now);
+            hands.advance(now - ticked);
+        }
+        hands
     }
 }
 
@@ -86,6 +98,14 @@ impl Hands {
             wall: Timestamp(0),
             drift: 0,
             synchronised: false,
+            ticked: None,
         }
+    }
+
+    fn advance(&mut self, by: Duration) {
+        let micros = super::micros(by);
+        self.boot = self.boot.after(by);
+        let gained = i128::from(micros) * i128::from(self.drift) / 1_000_000;
+        self.wall = Timestamp(self.wall.0 + micros + i64::try_from(gained).unwrap_or(0));
     }
 }

@@ -244,3 +244,23 @@ fn a_rule_set_stands_alone_and_reports_like_a_configuration() {
     let set = RuleSet::load(&folder.path().join("new.toml")).unwrap_or_else(|report| panic!("{report}"));
     assert_eq!(set.rules.len(), 1);
 }
+
+#[test]
+fn a_pattern_that_matches_too_much_is_told_once() {
+    let main = format!("include = [\"rules/*\"]\n{GATEWAY}");
+    let names: Vec<String> = (0..300).map(|number| format!("rules/{number}.toml")).collect();
+    let mut files: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "")).collect();
+    files.push(("gateway.toml", &main));
+    assert_eq!(
+        refused(&files),
+        "{dir}/gateway.toml:1: include: \"rules/*\": more than 256 files; is the pattern right?\n     1 | include = [\"rules/*\"]\n"
+    );
+    let names: Vec<String> = (0..10_001).map(|number| format!("rules/{number}")).collect();
+    let mut files: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "")).collect();
+    let main = format!("include = [\"rules/*.toml\"]\n{GATEWAY}");
+    files.push(("gateway.toml", &main));
+    assert_eq!(
+        refused(&files),
+        "{dir}/gateway.toml:1: include: \"rules/*.toml\": it looks at more than 10000 names; is the pattern right?\n     1 | include = [\"rules/*.toml\"]\n"
+    );
+}

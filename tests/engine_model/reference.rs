@@ -138,7 +138,7 @@ impl Reference {
 
     /// A rule is about every matching device that was heard of; if it is about one metric, of that metric.
     fn make_slots(&mut self, now: Second, from: usize) {
-        let heard_of = |rule: &Rule, device: &DeviceId| {
+        let heard_of = |rule: &Arc<Rule>, device: &DeviceId| {
             let metric = metric(&rule.condition);
             let mut sent = self
                 .readings
@@ -150,7 +150,9 @@ impl Reference {
                 .filter(|facts| *facts.id.0 == *device.as_str());
             match metric {
                 Some(metric) => {
-                    sent.any(|kept| kept.metric == *metric)
+                    // What speaks against it is remembered from the first.
+                    let plan = life::Plan::new(rule, device);
+                    sent.any(|kept| kept.metric == *metric || values::speaks_against(&plan, device, kept))
                         || facts.any(|facts| facts.expects.contains(metric))
                 }
                 None => {

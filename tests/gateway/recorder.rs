@@ -95,8 +95,6 @@ async fn readings_are_recorded_listed_and_tried_with_other_rules_while_the_gatew
         (&35.0.into(), &"Cel".into()),
         "{last}"
     );
-    let none = tidegate(&["readings", "--metric", "pressure"], &site.config()).await;
-    assert_eq!(none, "");
 
     let same = site.folder.path().join("same.toml");
     let rule =

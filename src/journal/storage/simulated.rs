@@ -28,6 +28,7 @@ struct Inner {
     full: bool,
     failing_sync: bool,
     syncs_left: Option<u64>,
+    changes_left: Option<u64>,
     read_bytes: u64,
 }
 
@@ -96,6 +97,15 @@ impl Names {
 }
 
 impl Inner {
+    /// One more change is asked for: none comes through once the power is about to go.
+    fn change(&mut self) -> io::Result<()> {
+        if self.changes_left == Some(0) {
+            return Err(no_power());
+        }
+        self.changes_left = self.changes_left.map(|left| left - 1);
+        Ok(())
+    }
+
     fn act(&mut self, act: Act) {
         self.seen.act(&act);
         self.unsynced.push(act);
@@ -122,6 +132,10 @@ struct Handle {
     disk: Simulated,
     generation: u64,
     content: Arc<Mutex<Content>>,
+}
+
+fn no_power() -> io::Error {
+    io::Error::other("no power")
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -152,8 +166,14 @@ impl Simulated {
         if inner.generation == generation {
             Ok(inner)
         } else {
-            Err(io::Error::other("no power"))
+            Err(no_power())
         }
+    }
+
+    fn changed(&self, generation: u64) -> io::Result<MutexGuard<'_, Inner>> {
+        let mut inner = self.alive(generation)?;
+        inner.change()?;
+        Ok(inner)
     }
 
     /// The power goes: each unsynced write and each unsynced change of a directory is kept or lost, writes
@@ -161,6 +181,7 @@ impl Simulated {
     pub fn power_cut(&self, random: &mut fastrand::Rng) {
         let mut inner = locked(&self.0);
         inner.generation += 1;
+        inner.changes_left = None;
         for act in std::mem::take(&mut inner.unsynced) {
             if random.bool() {
                 inner.durable.act(&act);
@@ -189,7 +210,15 @@ impl Simulated {
 
     /// The process dies, the machine lives: all that was written is still seen, unsynced or not.
     pub fn kill(&self) {
-        locked(&self.0).generation += 1;
+        let mut inner = locked(&self.0);
+        inner.generation += 1;
+        inner.changes_left = None;
+    }
+
+    /// So many writes, syncs and changes of names come through from now on; each one after that fails and does
+    /// nothing, as if the process stood still there, until it dies or the power goes.
+    pub fn stop_after(&self, changes: u64) {
+        locked(&self.0).changes_left = Some(changes);
     }
 
     /// From now on whatever would make a file longer fails with "no space left on device".
@@ -197,7 +226,8 @@ impl Simulated {
         locked(&self.0).full = full;
     }
 
-    /// From now on every sync fails.
+    /// From now on every sync fails, and what it was to bring to the disk is partly forgotten: a later sync that
+    /// succeeds does not bring it either, as on Linux.
     pub fn set_failing_sync(&self, failing: bool) {
         let mut inner = locked(&self.0);
         (inner.failing_sync, inner.syncs_left) = (failing, None);
@@ -311,7 +341,7 @@ impl Handle {
         if locked(&self.disk.0).generation == self.generation {
             Ok(())
         } else {
-            Err(io::Error::other("no power"))
+            Err(no_power())
         }
     }
 }
@@ -336,8 +366,7 @@ impl File for Handle {
     }
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.alive()?;
-        let full = locked(&self.disk.0).full;
+        let full = self.disk.changed(self.generation)?.full;
         let content = &mut *locked(&self.content);
         let offset = usize::try_from(offset).map_err(io::Error::other)?;
         if full && offset + bytes.len() > content.seen.len() {
@@ -349,18 +378,20 @@ impl File for Handle {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.alive()?;
-        {
-            let mut inner = locked(&self.disk.0);
+        let fails = {
+            let mut inner = self.disk.changed(self.generation)?;
             inner.failing_sync |= inner.syncs_left == Some(0);
             inner.syncs_left = inner.syncs_left.map(|left| left.saturating_sub(1));
-            if inner.failing_sync {
-                return Err(io::Error::other("the disk does not answer"));
-            }
-        }
+            inner.failing_sync
+        };
         let content = &mut *locked(&self.content);
         for (offset, bytes) in std::mem::take(&mut content.unsynced) {
-            put(&mut content.durable, offset, &bytes);
+            if !fails || fastrand::bool() {
+                put(&mut content.durable, offset, &bytes);
+            }
+        }
+        if fails {
+            return Err(io::Error::other("the disk does not answer"));
         }
         Ok(())
     }
@@ -388,7 +419,7 @@ impl Storage for Mount {
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        let mut inner = self.disk.alive(self.generation)?;
+        let mut inner = self.disk.changed(self.generation)?;
         // The root is always there.
         for root in path.ancestors().filter(|dir| dir.parent().is_none()) {
             inner.seen.dirs.insert(root.to_owned());
@@ -411,6 +442,7 @@ impl Storage for Mount {
             Some(content) => content,
             None if inner.full => return Err(io::Error::from(io::ErrorKind::StorageFull)),
             None => {
+                inner.change()?;
                 let content = Arc::default();
                 inner.act(Act::Make(path.to_owned(), Arc::clone(&content)));
                 content
@@ -424,19 +456,19 @@ impl Storage for Mount {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut inner = self.disk.alive(self.generation)?;
+        let mut inner = self.disk.changed(self.generation)?;
         inner.act(Act::Rename(from.to_owned(), to.to_owned()));
         Ok(())
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        let mut inner = self.disk.alive(self.generation)?;
+        let mut inner = self.disk.changed(self.generation)?;
         inner.act(Act::Remove(path.to_owned()));
         Ok(())
     }
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
-        let mut inner = self.disk.alive(self.generation)?;
+        let mut inner = self.disk.changed(self.generation)?;
         // One name after the other: a power cut may leave any of them.
         let files = inner.seen.files.keys().filter(|file| file.starts_with(path));
         let files: Vec<PathBuf> = files.cloned().collect();
@@ -448,7 +480,7 @@ impl Storage for Mount {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        let mut inner = self.disk.alive(self.generation)?;
+        let mut inner = self.disk.changed(self.generation)?;
         let (now, later) = std::mem::take(&mut inner.unsynced)
             .into_iter()
             .partition(|act| act.is_in(dir));

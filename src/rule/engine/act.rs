@@ -25,21 +25,6 @@ impl Engine {
     /// Takes a reading that counts.
     pub(super) fn enter(&mut self, watch: u32, at: EngineTime, reading: &Reading, out: &mut Outcome) {
         let count = self.watches[watch].slots.len();
-        if self.watches[watch].keep == Keep::Always {
-            // What was unknown until now has broken holds, even if nobody looked.
-            for place in 0..count {
-                let Some(slot) = self.watches[watch].slots.get(place).copied() else {
-                    break;
-                };
-                let plan = &self.plans[self.slots[slot].plan];
-                let waits = matches!(self.slots[slot].latch, Latch::Pending(_) | Latch::Clearing(_));
-                let row = &self.watches[watch];
-                let stale_at = row.seen.after(plan.rule.stale_after);
-                if waits && plan.is_composite() && row.seen != NEVER && stale_at < at {
-                    self.turn(slot, stale_at, false, out);
-                }
-            }
-        }
         let row = &mut self.watches[watch];
         let before = row.seen;
         row.hear(at, &reading.value, reading.stamped);
@@ -81,7 +66,7 @@ impl Engine {
             if let Condition::Value(watched) = &plan.condition
                 && super::watch::is_comparable(&watched.test, value)
             {
-                self.turn(index, at, true, out);
+                self.look(index, at, true, out);
             }
             return;
         };
@@ -116,9 +101,8 @@ impl Engine {
             unless_heard = true;
             windowed |= quiet.input.window.is_some();
         }
-        if windowed && !wide.queued {
-            wide.queued = true;
-            self.unsaved.push_back(super::checkpoint::Unsaved::Slot(index));
+        if windowed {
+            self.queue_windows(index);
         }
         if unless_heard {
             self.listen(index, at, out);
@@ -128,7 +112,7 @@ impl Engine {
             self.touch(index);
         }
         if entered || unless_heard {
-            self.turn(index, at, entered, out);
+            self.look(index, at, entered, out);
         }
     }
 
@@ -143,10 +127,12 @@ impl Engine {
         // It held, but nobody had heard of it for too long.
         let (was_set, was_on) = (quiet.on, quiet.on && at < quiet.until);
         quiet.listen(unless, &self.watches, at, plan.rule.stale_after);
-        let is_on = quiet.on;
+        let (is_on, watch) = (quiet.on, quiet.input.watch);
         // Saved also if only the memory changes: what had gone stale would hold again after a restart.
         if is_on != was_set || is_on != was_on {
             self.save(index, out);
+            // A restart asks again, and must hear the same.
+            self.save_watch(watch, out);
         }
         if is_on == was_on {
             return;
@@ -163,7 +149,7 @@ impl Engine {
             self.take_effect(index, effect, at, out);
         }
         // What still holds waits for the end of the hush.
-        self.turn(index, at, false, out);
+        self.turn(index, at, out);
     }
 
     /// What stands against a raise.
@@ -180,7 +166,14 @@ impl Engine {
     }
 
     /// Lets a slot judge what it sees at `at`, and do what is due then.
-    pub(super) fn turn(&mut self, index: u32, at: EngineTime, entered: bool, out: &mut Outcome) {
+    pub(super) fn turn(&mut self, index: u32, at: EngineTime, out: &mut Outcome) {
+        let look = self.look(index, at, false, out);
+        self.elapse(index, at.max(self.slots[index].entered), &look, out);
+        self.schedule(index, at);
+    }
+
+    /// Lets a slot judge what it sees at `at`. What is due then waits for its turn.
+    fn look(&mut self, index: u32, at: EngineTime, entered: bool, out: &mut Outcome) -> Look {
         // Nothing is asked about before what already happened.
         let at = at.max(self.slots[index].entered);
         let is_windowed = |quiet: &Quiet| quiet.input.window.is_some();
@@ -197,6 +190,9 @@ impl Engine {
         let hushed = self.hushed(index, at).is_some();
         let slot = &mut self.slots[index];
         let plan = &*self.plans[slot.plan];
+        if let Some(wide) = &mut slot.wide {
+            wide.looked = at;
+        }
         slot.pass(plan, at);
         let look = slot.look(plan, &self.watches, at, entered);
         let now = Now {
@@ -209,13 +205,12 @@ impl Engine {
         if effect != Effect::None {
             self.take_effect(index, effect, at, out);
         }
-        if !entered {
-            self.elapse(index, at, hushed, &look, out);
-        }
         self.schedule(index, at);
+        look
     }
 
-    fn elapse(&mut self, index: u32, at: EngineTime, hushed: bool, look: &Look, out: &mut Outcome) {
+    fn elapse(&mut self, index: u32, at: EngineTime, look: &Look, out: &mut Outcome) {
+        let hushed = self.hushed(index, at).is_some();
         let slot = &mut self.slots[index];
         // Nobody knows whether the clear condition still holds: `judge` has left no timer running.
         debug_assert!(
@@ -266,7 +261,7 @@ impl Engine {
                     slot.pass(&self.plans[slot.plan], at);
                     self.listen(index, at, out);
                 }
-                self.turn(index, at, false, out);
+                self.turn(index, at, out);
                 out.may_end();
             }
         }
@@ -294,7 +289,7 @@ impl Engine {
                 if *is_out {
                     self.quell(slot, Reason::OutOfPeriod, at, out);
                 } else {
-                    self.turn(slot, at, false, out);
+                    self.turn(slot, at, out);
                 }
                 out.may_end();
             }
@@ -319,7 +314,7 @@ impl Engine {
             if muted {
                 self.quell(slot, Reason::Muted, at, out);
             } else {
-                self.turn(slot, at, false, out);
+                self.turn(slot, at, out);
             }
             out.may_end();
         }
@@ -373,7 +368,7 @@ impl Engine {
         if slot.wide.is_none() {
             return due;
         }
-        due.min(slot.looks_again(plan))
+        due.min(slot.looks_again(plan, &self.watches))
     }
 
     /// Puts a slot's deadline into the queue, never before `floor`: what fell due earlier happens then.

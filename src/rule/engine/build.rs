@@ -71,8 +71,24 @@ impl Engine {
                 None => engine.composites.push(number),
             }
         }
+        engine.name_parts();
         engine.expect(now.boot);
         engine
+    }
+
+    /// What a part says of a device that it names is remembered from the first, also over a restart before a device
+    /// comes that the rule is about.
+    fn name_parts(&mut self) {
+        for rule in self.rules.clone() {
+            let unless = rule.unless.iter().map(|unless| &unless.part);
+            for part in rule.condition.parts().iter().chain(unless) {
+                if let Some(device) = &part.device {
+                    let device = self.know(device);
+                    let watch = self.bare_watch(device, &part.watched.metric);
+                    self.watches[watch].keep = Keep::Always;
+                }
+            }
+        }
     }
 
     /// What the configuration names is watched from the start.
@@ -253,7 +269,7 @@ impl Engine {
 
     /// What the slot needs beyond the last value of its metric.
     fn wide(&mut self, plan: &Plan, device: u32, since: EngineTime) -> Option<Box<Wide>> {
-        let plain = matches!(&plan.condition, Condition::Value(watched) if watched.window.is_none());
+        let plain = plan.is_plain();
         if plain && plan.rule.unless.is_none() {
             return None;
         }
@@ -278,6 +294,7 @@ impl Engine {
             inputs: inputs.into(),
             heard: since,
             unless,
+            looked: NEVER,
             queued: false,
         }))
     }

@@ -3,9 +3,8 @@
 
 use super::{
     Engine,
-    latch::NEVER,
     look::Input,
-    saved::{Question, STOPPED, SavedRun, SavedWatch, encode, forget, run_key, watch_key},
+    saved::{MOMENT, Question, STOPPED, SavedRun, SavedWatch, encode, forget, run_key, watch_key},
     window::{Chunk, Window},
 };
 use crate::{
@@ -32,6 +31,12 @@ impl Engine {
     /// bytes. Call it every `checkpoint`.
     pub fn save_windows(&mut self, out: &mut Outcome) {
         let mut budget = CHECKPOINT_BYTES;
+        if self.slots.len() > 0 {
+            out.state.push(StateChange {
+                key: MOMENT.to_vec(),
+                value: Some(encode(&self.saved_at())),
+            });
+        }
         // What is queued meanwhile belongs to the next call.
         for _ in 0..self.unsaved.len() {
             if budget == 0 {
@@ -65,11 +70,7 @@ impl Engine {
     /// The first part of [`Engine::checkpoint`]: without it there is no third.
     pub fn save_slots(&mut self, out: &mut Outcome) {
         for index in 0..self.slots.len() {
-            let slot = &self.slots[index];
-            let plan = &self.plans[slot.plan];
-            let is_silence = plan.condition.kind() == "silent-for" && slot.heard() != NEVER;
-            // A rule about other devices' metrics: nothing else may tell that this device is there.
-            if is_silence || plan.is_composite() || !slot.is_plain(self.now) {
+            if self.must_keep(index) {
                 self.touch(index);
                 out.state.push(self.saved_slot(index));
                 out.may_end();
@@ -91,7 +92,7 @@ impl Engine {
             }
         }
         for watch in 0..self.watches.len() {
-            if !self.watches[watch].slots.is_empty() {
+            if self.watches[watch].is_of_note() {
                 self.save_watch(watch, out);
                 out.may_end();
             }
@@ -104,6 +105,15 @@ impl Engine {
             key: STOPPED.to_vec(),
             value: Some(encode(&self.saved_at())),
         });
+    }
+
+    /// The windows of a slot wait to be saved.
+    pub(super) fn queue_windows(&mut self, index: u32) {
+        if let Some(wide) = &mut self.slots[index].wide
+            && !std::mem::replace(&mut wide.queued, true)
+        {
+            self.unsaved.push_back(Unsaved::Slot(index));
+        }
     }
 
     /// Adds the last value of a metric to what is committed.

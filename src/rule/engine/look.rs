@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    latch::{Look, NEVER, NO_DEADLINE, Slot},
+    latch::{Latch, Look, NEVER, NO_DEADLINE, Slot},
     plan::Plan,
     table::Table,
     watch::{Watch, is_comparable},
@@ -23,6 +23,8 @@ pub(super) struct Wide {
     /// What `silent-for` counts from.
     pub heard: EngineTime,
     pub unless: Option<Box<Quiet>>,
+    /// What its inputs said then was heeded.
+    pub looked: EngineTime,
     /// Its windows wait to be saved.
     pub queued: bool,
 }
@@ -204,28 +206,48 @@ impl Slot {
     }
 
     /// When what it looks at changes by itself.
-    pub(super) fn looks_again(&self, plan: &Plan) -> EngineTime {
+    pub(super) fn looks_again(&self, plan: &Plan, watches: &Table<Watch>) -> EngineTime {
         let Some(wide) = &self.wide else {
             return NO_DEADLINE;
         };
         let inputs = wide.inputs.iter().zip(plan.inputs());
         let leaves = inputs.map(|(input, (_, watched))| input.leaves(watched));
-        let unless = match (&wide.unless, &plan.rule.unless) {
-            (Some(quiet), Some(unless)) => quiet.input.leaves(&unless.part.watched),
-            _ => NO_DEADLINE,
-        };
+        let unless = self.quiet_leaves(plan);
         let silence = match &plan.condition {
             Condition::Silent { after, .. } if self.awaits_silence() && wide.heard != NEVER => {
                 wide.heard.after(*after)
             }
             _ => NO_DEADLINE,
         };
-        leaves.chain([unless, silence]).min().unwrap_or(NO_DEADLINE)
+        // What is unknown ends a hold.
+        let waits = plan.is_composite() && matches!(self.latch, Latch::Pending(_) | Latch::Clearing(_));
+        let stale = wide.inputs.iter().filter(|_| waits).map(|input| {
+            let seen = watches[input.watch].seen;
+            let stale_at = seen.after(plan.rule.stale_after);
+            if seen != NEVER && stale_at > wide.looked {
+                stale_at
+            } else {
+                NO_DEADLINE
+            }
+        });
+        leaves
+            .chain(stale)
+            .chain([unless, silence])
+            .min()
+            .unwrap_or(NO_DEADLINE)
+    }
+
+    /// When something leaves the window of its `unless`.
+    pub(super) fn quiet_leaves(&self, plan: &Plan) -> EngineTime {
+        let quiet = self.wide.as_ref().and_then(|wide| wide.unless.as_ref());
+        match (quiet, &plan.rule.unless) {
+            (Some(quiet), Some(unless)) => quiet.input.leaves(&unless.part.watched),
+            _ => NO_DEADLINE,
+        }
     }
 
     /// Whether the beginning of a silence would tell it anything.
     fn awaits_silence(&self) -> bool {
-        use super::latch::Latch;
         match &self.latch {
             Latch::Normal | Latch::Clearing(_) => true,
             Latch::Pending(_) => false,

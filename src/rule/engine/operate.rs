@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     event::{
-        Draft, EpisodeId, Reason,
+        Draft, EpisodeId, Position, Reason,
         gateway::{self, AlarmMuted, AlarmUnmuted, At, Recorded},
     },
     reading::DeviceId,
@@ -193,7 +193,16 @@ impl Engine {
 
     fn become_anew(&mut self, setup: Setup, forgotten: Option<u32>, out: &mut Outcome) {
         let mut anew = Self::new(setup, self.saved_at());
-        anew.inherit(self, forgotten, out);
+        let kept = self.keep(forgotten, out);
+        anew.episodes = self.episodes;
+        anew.mute_number = self.mute_number;
+        anew.counts = self.counts;
+        anew.hushes.inherit(&mut self.hushes);
+        // What was refused is waited for by its own slots only, as before.
+        let committed = self.slots.iter().map(|slot| slot.committed);
+        let written = committed.filter(|position| *position < Position::NEVER).max();
+        anew.rests_on = self.rests_on.max(written.unwrap_or_default());
+        anew.take(kept, out);
         *self = anew;
         self.settle(out);
     }

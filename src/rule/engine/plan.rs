@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::latch::Names;
+use super::{
+    latch::Names,
+    saved::{Decides, Encoded},
+};
 use crate::{
     event::{Labels, RuleFacts},
     reading::DeviceId,
@@ -20,7 +23,9 @@ pub(super) struct Plan {
     pub clear_hold: Duration,
     pub remind_every: Option<Duration>,
     pub facts: Arc<RuleFacts>,
-    pub names: Arc<Names>,
+    /// As saved with each slot.
+    pub decides: Encoded<Decides>,
+    pub names: Arc<Encoded<Names>>,
 }
 
 impl Plan {
@@ -50,13 +55,13 @@ impl Plan {
             remind_every = over.remind_every.or(remind_every);
         }
         let params = rule.params(condition, hold, clear_hold, remind_every);
-        let facts = RuleFacts {
+        let facts = Arc::new(RuleFacts {
             name: Arc::clone(&rule.name),
             kind: condition.kind().into(),
             params,
             labels: rule.labels.clone(),
             runbook: rule.runbook.clone(),
-        };
+        });
         let names = Names {
             severity,
             type_prefix: Arc::clone(&rule.type_prefix),
@@ -70,8 +75,9 @@ impl Plan {
             hold,
             clear_hold,
             remind_every: remind_every.filter(|every| !every.is_zero()),
-            facts: Arc::new(facts),
-            names: Arc::new(names),
+            decides: Decides::new(&facts),
+            facts,
+            names: Arc::new(Encoded::new(names)),
         }
     }
 
@@ -80,14 +86,22 @@ impl Plan {
         self.rule.max_raises.per / self.rule.max_raises.count.max(1)
     }
 
+    /// Whether the last value of its one metric is all that its condition looks at.
+    pub(super) fn is_plain(&self) -> bool {
+        matches!(&self.condition, Condition::Value(watched) if watched.window.is_none())
+    }
+
     /// What its condition looks at, with the device it names, in order; nothing for `silent-for`.
     pub(super) fn inputs(&self) -> impl Iterator<Item = (Option<&DeviceId>, &Watched)> {
-        let (own, parts) = match &self.condition {
-            Condition::Value(watched) => (Some((None, watched)), [].as_slice()),
-            Condition::Silent { .. } => (None, [].as_slice()),
-            Condition::All(parts) | Condition::Any(parts) => (None, parts.as_slice()),
+        let own = match &self.condition {
+            Condition::Value(watched) => Some((None, watched)),
+            Condition::Silent { .. } | Condition::All(_) | Condition::Any(_) => None,
         };
-        let parts = parts.iter().map(|part| (part.device.as_ref(), &part.watched));
+        let parts = self
+            .condition
+            .parts()
+            .iter()
+            .map(|part| (part.device.as_ref(), &part.watched));
         own.into_iter().chain(parts)
     }
 

@@ -135,6 +135,11 @@ impl Watch {
         }
     }
 
+    /// Whether anybody asks for it; else it is forgotten over a restart.
+    pub(super) fn is_of_note(&self) -> bool {
+        self.keep != Keep::Nothing || !self.slots.is_empty()
+    }
+
     /// Takes a reading that counts.
     pub(super) fn hear(&mut self, at: EngineTime, value: &Value, stamped: bool) {
         let new = Scalar::of(value);

@@ -136,6 +136,11 @@ impl Log {
         }
     }
 
+    /// Whether the disk has all of it.
+    pub(super) fn is_saved(&self) -> bool {
+        self.unsaved == 0 && self.void.is_empty()
+    }
+
     /// All that is saved of it.
     pub(super) fn numbers(&self) -> impl Iterator<Item = u32> {
         let chunks = self.chunks.iter().map(|chunk| chunk.number);

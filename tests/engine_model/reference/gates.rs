@@ -71,10 +71,16 @@ impl Reference {
         }
         for key in self.in_order() {
             if silences(target, &key) {
-                self.turn(&key, now, false);
+                self.speak_again(&key, now);
             }
         }
         true
+    }
+
+    fn speak_again(&mut self, key: &Key, now: Second) {
+        let plan = self.plan(key);
+        self.suppress(key, &plan, now, false);
+        self.turn(key, now, false);
     }
 
     /// What concerns whole rules and devices comes before what concerns one of them.
@@ -98,7 +104,7 @@ impl Reference {
             }
             self.out.remove(&rule.name);
             for key in self.in_order().into_iter().filter(|(name, _)| *name == rule.name) {
-                self.turn(&key, now, false);
+                self.speak_again(&key, now);
             }
         }
     }

@@ -87,6 +87,8 @@ pub struct Slot {
     /// After a kill `silent-for` starts anew: when, and how many readings were known then.
     pub silent_from: (Second, usize),
     pub unless: Suppression,
+    /// The values it was judged by since its condition became true.
+    pub looks: Vec<Value>,
 }
 
 #[derive(Clone, Debug)]
@@ -103,8 +105,6 @@ pub enum State {
 pub struct Run {
     pub since: Second,
     pub first: usize,
-    /// So many readings were known when it began.
-    pub known: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -136,6 +136,7 @@ impl Slot {
             raises: Vec::new(),
             silent_from: (Second::MIN / 2, 0),
             unless: Suppression::default(),
+            looks: Vec::new(),
         }
     }
 
@@ -226,10 +227,19 @@ impl Reference {
             Condition::Silent { .. } => {
                 !matches!(slot.state, State::Pending(_)) && self.say(plan, key, at) == Some(Say::Holds)
             }
-            Condition::Value(watched) => values::has_left(&self.readings, &key.1, watched, last, at),
+            Condition::Value(watched) => {
+                values::has_left(&self.readings, slot.from, &key.1, watched, last, at)
+            }
             Condition::All(parts) | Condition::Any(parts) => {
                 let left = |part: &Part| {
-                    values::has_left(&self.readings, values::of(part, &key.1), &part.watched, last, at)
+                    values::has_left(
+                        &self.readings,
+                        slot.from,
+                        values::of(part, &key.1),
+                        &part.watched,
+                        last,
+                        at,
+                    )
                 };
                 parts.iter().any(left) || self.say(plan, key, last) != self.say(plan, key, at)
             }
@@ -237,7 +247,7 @@ impl Reference {
         let mut unless = plan.rule.unless.iter().map(|unless| &unless.part);
         let by_unless = unless.any(|part| {
             let device = values::of(part, &key.1);
-            values::has_left(&self.readings, device, &part.watched, last, at)
+            values::has_left(&self.readings, slot.from, device, &part.watched, last, at)
         });
         by_state || by_itself || by_unless || slot.is_reminder_due(plan, at)
     }
@@ -250,9 +260,18 @@ impl Reference {
         let run = Run {
             since: at,
             first: self.readings.len() - usize::from(by_reading),
-            known: self.readings.len(),
+        };
+        let value = match &plan.condition {
+            Condition::Value(watched) => {
+                values::looked_at(&self.readings, self.slots[key].from, &key.1, watched, at)
+            }
+            Condition::Silent { .. } | Condition::All(_) | Condition::Any(_) => None,
         };
         let slot = self.slots.get_mut(key).unwrap();
+        if matches!(slot.state, State::Normal) {
+            slot.looks.clear();
+        }
+        slot.looks.extend(value);
         match (&mut slot.state, said) {
             (State::Normal, Some(Say::Holds)) => {
                 if plan.hold == 0 && may_raise {
@@ -439,25 +458,7 @@ impl Reference {
             Condition::All(_) | Condition::Any(_) => None,
         };
         let looks: Vec<Value> = match &plan.condition {
-            // Each time that a reading came, and in between when one left the window.
-            Condition::Value(watched) => {
-                let then = |index: &usize| {
-                    let kept = &self.readings[*index];
-                    values::looked_at(&self.readings[..=*index], from, device, watched, kept.at)
-                };
-                let counted = &self.readings[..self.counted];
-                let between = |second| values::looked_at(counted, from, device, watched, second);
-                let came = came.iter().filter_map(then);
-                let nobody_ran = |second: &Second| {
-                    let mut absences = self.absences.iter();
-                    absences.any(|it| it.gone_at < *second && *second < it.back_at)
-                };
-                let seconds = (episode.run.since..=at).filter(|second| !nobody_ran(second));
-                let known = &self.readings[..episode.run.known];
-                let first = values::looked_at(known, from, device, watched, episode.run.since);
-                let looks = first.into_iter().chain(came);
-                looks.chain(seconds.filter_map(between)).collect()
-            }
+            Condition::Value(_) => self.slots[key].looks.clone(),
             Condition::Silent { .. } => came
                 .iter()
                 .map(|index| self.readings[*index].value.clone())

@@ -55,7 +55,6 @@ impl Reference {
         for slot in self.slots.values_mut() {
             slot.asked = restart.back_at - 1;
         }
-        self.forget_what_nobody_looks_at();
         self.edit(&restart.rules, restart.back_at);
     }
 
@@ -77,6 +76,7 @@ impl Reference {
     /// "An edited rule keeps its episodes if its name stays." Another metric or another kind of condition starts
     /// anew; a removed rule clears with `rule-removed`.
     pub fn edit(&mut self, rules: &[Arc<Rule>], now: Second) {
+        self.forget_what_nobody_looks_at();
         for key in self.slots.keys().cloned().collect::<Vec<_>>() {
             let before = self.plan(&key);
             let after = rules.iter().find(|rule| rule.name == key.0);
@@ -104,19 +104,20 @@ impl Reference {
         self.until_again(now);
     }
 
-    /// Nothing is kept over a restart of what no rule looks at.
+    /// Nothing is kept over a restart or an edit of what no rule looks at.
     fn forget_what_nobody_looks_at(&mut self) {
         for index in 0..self.readings.len() {
             let kept = &self.readings[index];
             let by = |rule: &Arc<Rule>, own: &DeviceId| {
-                let is_asked = self.slots.contains_key(&(Arc::clone(&rule.name), own.clone()));
-                is_asked && values::watches(&Plan::new(rule, own), own, kept)
+                let plan = Plan::new(rule, own);
+                let has_slot = self.slots.contains_key(&(Arc::clone(&rule.name), own.clone()));
+                (has_slot || values::speaks_against(&plan, own, kept)) && values::watches(&plan, own, kept)
             };
             let devices = self.all_devices();
             let watched = self
                 .rules
                 .iter()
-                .any(|rule| devices.iter().any(|own| by(rule, own)));
+                .any(|rule| values::names(rule, kept) || devices.iter().any(|own| by(rule, own)));
             self.readings[index].forgotten |= !watched;
         }
         for device in self.all_devices() {
@@ -158,6 +159,7 @@ impl Reference {
             kept.forgotten = true;
         }
         self.clocks.forget(device);
+        self.forget_what_nobody_looks_at();
         if was_known {
             self.mutes
                 .retain(|mute| mute.target != MuteTarget::Device(device.clone()));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidegate::{
     reading::{DeviceId, Metric, Value},
-    rule::{Aggregate, Condition, Part, Test, Watched},
+    rule::{Aggregate, Condition, Part, Rule, Test, Watched},
 };
 
 use super::{
@@ -184,13 +184,20 @@ pub fn any_of(parts: &[Option<Say>]) -> Option<Say> {
 }
 
 /// Whether a reading left the window since `last`.
-pub fn has_left(all: &[Kept], device: &DeviceId, watched: &Watched, last: Second, at: Second) -> bool {
+pub fn has_left(
+    all: &[Kept],
+    from: usize,
+    device: &DeviceId,
+    watched: &Watched,
+    last: Second,
+    at: Second,
+) -> bool {
     let Some(sliding) = &watched.window else {
         return false;
     };
     let over = seconds(sliding.over);
     readings(all, device, &watched.metric, at)
-        .filter(|kept| is_understood(watched, kept))
+        .filter(|kept| kept.number >= from && is_understood(watched, kept))
         .any(|kept| last < kept.at + over && kept.at + over <= at)
 }
 
@@ -236,4 +243,23 @@ pub fn watches(plan: &Plan, own: &DeviceId, kept: &Kept) -> bool {
     };
     let mut unless = plan.rule.unless.iter().map(|unless| &unless.part);
     any_matches(&plan.rule.devices, own) && (by_condition || unless.any(by_part))
+}
+
+/// Whether it is of what suppresses the rule: remembered also before the rule's own metric comes.
+pub fn speaks_against(plan: &Plan, own: &DeviceId, kept: &Kept) -> bool {
+    let by_own = |part: &Part| part.device.is_none() && kept.is(own, &part.watched.metric);
+    matches!(plan.condition, Condition::Value(_))
+        && plan.rule.unless.iter().any(|unless| by_own(&unless.part))
+}
+
+/// Whether the rule names this device and metric itself, whatever devices it is about.
+pub fn names(rule: &Rule, kept: &Kept) -> bool {
+    let parts = rule.condition.parts();
+    let unless = rule.unless.iter().map(|unless| &unless.part);
+    let named = |part: &Part| {
+        part.device
+            .as_ref()
+            .is_some_and(|it| kept.is(it, &part.watched.metric))
+    };
+    parts.iter().chain(unless).any(named)
 }

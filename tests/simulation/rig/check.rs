@@ -1,0 +1,181 @@
+//! What must hold, asked when a gateway starts and when all is done.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use tidegate::{
+    event::{Data, Entry, Epoch, Event, RuleData, Transition},
+    reading::Value,
+};
+
+use super::{
+    device,
+    gateway::sink_name,
+    plan::Plan,
+    reference::{Expected, Micros, Reference},
+    world::Inside,
+};
+
+/// A gateway starts: what was on the disk is there, what reached anybody among it. `there` is all that can be read.
+pub fn found(world: &mut Inside, before: Option<Epoch>, epoch: Epoch, first: u64, there: &[Entry]) {
+    if let Some(before) = before
+        && before != epoch
+        && world.of_epoch(before).next().is_some()
+    {
+        world.accuse("a crash made a new epoch".to_owned());
+    }
+    let there: BTreeSet<u64> = there.iter().map(|entry| entry.sequence.0).collect();
+    let mut known = world.of_epoch(epoch).map(|(sequence, _)| sequence);
+    if let Some(gone) = known.find(|sequence| *sequence >= first && !there.contains(sequence)) {
+        drop(known);
+        world.accuse(format!("G1, G3: {gone} was on the disk and is gone"));
+    }
+}
+
+/// The ranges that were named to a sink as not to come.
+fn named(world: &Inside, epoch: Epoch, sink: usize) -> Vec<(u64, u64)> {
+    let sink = sink_name(sink).to_string();
+    let mut ranges = Vec::new();
+    for (_, event) in world.of_epoch(epoch) {
+        let Data::Gateway(data) = &event.draft.data else {
+            continue;
+        };
+        if &*event.draft.name != "EventsDiscarded" || data["epoch"] != epoch.to_string() {
+            continue;
+        }
+        let names = data["sinks"].as_array().unwrap();
+        if names.iter().any(|name| *name == *sink) {
+            let of = |range: &serde_json::Value| (range[0].as_u64().unwrap(), range[1].as_u64().unwrap());
+            ranges.extend(data["ranges"].as_array().unwrap().iter().map(of));
+        }
+    }
+    ranges
+}
+
+fn is_named(ranges: &[(u64, u64)], sequence: u64) -> bool {
+    ranges.iter().any(|(from, to)| (*from..=*to).contains(&sequence))
+}
+
+/// Whether every reading is acknowledged, and every sink has all, or was told that it does not come.
+pub fn is_done(world: &Inside, epoch: Option<Epoch>) -> bool {
+    if world.owing.iter().any(|owing| *owing > 0) {
+        return false;
+    }
+    let Some(epoch) = epoch else { return true };
+    let Some(last) = world.of_epoch(epoch).last().map(|(last, _)| last) else {
+        return false;
+    };
+    let has_last = |endpoint: &super::sink::Endpoint| endpoint.received.contains_key(&(epoch.0, last));
+    world.endpoints.iter().all(has_last) && missing(world, epoch).is_none()
+}
+
+/// The first event that a sink neither got nor was told of.
+fn missing(world: &Inside, epoch: Epoch) -> Option<String> {
+    let last = world.of_epoch(epoch).last()?.0;
+    for (sink, endpoint) in world.endpoints.iter().enumerate() {
+        let named = named(world, epoch, sink);
+        let lost = (1..=last)
+            .filter(|sequence| !endpoint.received.contains_key(&(epoch.0, *sequence)))
+            .find(|sequence| !is_named(&named, *sequence));
+        if let Some(lost) = lost {
+            let was_there = world.known.contains_key(&(epoch.0, lost));
+            let what = if was_there { "G2" } else { "G4: a gap" };
+            return Some(format!(
+                "{what}: sink {sink} never got {lost} of {last} and was not told"
+            ));
+        }
+    }
+    None
+}
+
+/// All is done: is it?
+pub fn all(
+    world: &mut Inside,
+    epoch: Option<Epoch>,
+    references: &[Vec<Reference>],
+    plan: &Plan,
+    ups: &[Micros],
+) {
+    let Some(epoch) = epoch else { return };
+    if let Some(device) = world.owing.iter().position(|owing| *owing > 0) {
+        world.accuse(format!("no progress: device {device} still waits"));
+    }
+    if let Some(what) = missing(world, epoch) {
+        world.accuse(what);
+    }
+    let now = world.now();
+    for ((name, _), devices) in plan.laws.iter().zip(references) {
+        for (index, reference) in devices.iter().enumerate() {
+            let told: Vec<(Arc<Event>, RuleData)> = world
+                .of_epoch(epoch)
+                .filter_map(|(_, event)| match &event.draft.data {
+                    Data::Rule(data) => Some((Arc::clone(event), (**data).clone())),
+                    Data::Gateway(_) => None,
+                })
+                .filter(|(_, data)| *data.rule.name == **name && data.device.as_str() == device::name(index))
+                .collect();
+            // What falls due just now may be told or not.
+            let pasts = [reference.told(now), reference.told(now - 2_000_000)].concat();
+            if let Some(what) = contradiction(world, &pasts, &told, ups) {
+                world.accuse(format!("G1, G8: {name} on device {index}: {what}"));
+            }
+        }
+    }
+}
+
+/// What was told and what should have been, from where they differ, unless one of the pasts agrees.
+fn contradiction(
+    world: &Inside,
+    pasts: &[Vec<Expected>],
+    told: &[(Arc<Event>, RuleData)],
+    ups: &[Micros],
+) -> Option<String> {
+    let alike = |past: &[Expected]| {
+        let pairs = past.iter().zip(told);
+        pairs
+            .take_while(|(expected, (event, data))| is_told(world, expected, event, data, ups))
+            .count()
+    };
+    if pasts
+        .iter()
+        .any(|past| past.len() == told.len() && alike(past) == told.len())
+    {
+        return None;
+    }
+    let nearest = pasts.iter().max_by_key(|past| alike(past))?;
+    let from = alike(nearest);
+    let next = told.get(from).map(|(event, data)| {
+        let at = world.time_of(event, event.draft.at);
+        let since = world.time_of(event, data.episode.since);
+        format!(
+            "{:?} at {at} since {since} by {:?}",
+            event.draft.transition, data.value
+        )
+    });
+    Some(format!(
+        "event {from} of {} was {next:?}, but should have been {:?} (of {}; {} pasts)",
+        told.len(),
+        nearest.get(from),
+        nearest.len(),
+        pasts.len()
+    ))
+}
+
+fn is_told(world: &Inside, expected: &Expected, event: &Event, data: &RuleData, ups: &[Micros]) -> bool {
+    let at = world.time_of(event, event.draft.at);
+    // What fell due while nobody ran is told when somebody does.
+    let late = |up: &Micros| *up == at && at >= expected.at;
+    let in_time = at == expected.at || (expected.by.is_none() && ups.iter().any(late));
+    let raised = event.draft.transition == Some(Transition::Raised);
+    let is_by = |by: u32| {
+        let Some(Value::Number(value)) = data.value else {
+            return false;
+        };
+        // The value tells the reading's number: a device takes so many millionths off.
+        let level = (value * 2.0).round() / 2.0;
+        ((level - value) * 1e6 - f64::from(by)).abs() < 0.5
+    };
+    raised == expected.raised
+        && in_time
+        && world.time_of(event, data.episode.since) == expected.since
+        && expected.by.is_none_or(is_by)
+}

@@ -1,0 +1,155 @@
+//! What a seed says: who is there, how bad things are, and when the gateway dies of what.
+
+use std::time::Duration;
+
+use tidegate::journal::WhenFull;
+
+use super::{device::Habits, reference::Law, sink::Nature};
+
+#[derive(Debug)]
+pub struct Plan {
+    pub when_full: WhenFull,
+    pub max_bytes: u64,
+    pub state_delay: Duration,
+    pub checkpoint: Duration,
+    /// What a turn of the journal takes at most.
+    pub disk: Duration,
+    /// How much an event carries along.
+    pub runbook: usize,
+    pub devices: Vec<Habits>,
+    pub sinks: Vec<Nature>,
+    /// The rules, by name.
+    pub laws: [(&'static str, Law); 2],
+    pub days: Vec<Day>,
+}
+
+/// A while, and how it ends.
+#[derive(Debug)]
+pub struct Day {
+    pub length: Duration,
+    /// So many steps of any task more, so that it may end in the middle of something.
+    pub steps: u16,
+    pub end: End,
+    pub down: Duration,
+    /// The openings that come to nothing: after so many changes of the disk the power goes again.
+    pub cut_starts: Vec<u64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum End {
+    /// Asked to; for so long, then it is killed.
+    Stop(Duration),
+    /// What it has written is still seen.
+    Kill,
+    /// What was not synced is lost, whole, torn or in any order.
+    PowerCut,
+    /// The journal stands still after so many changes of the disk; then it dies, or the power goes.
+    Midway(u64, bool),
+    /// After so many syncs they fail; and then the power may go.
+    FailingSync(u64, bool),
+    /// No room for so long; nothing ends.
+    FullDisk(Duration),
+    /// A kill, and before what it left is synced the power goes.
+    KillThenPowerCut,
+}
+
+fn one_of<T: Copy>(random: &mut fastrand::Rng, choices: &[T]) -> T {
+    choices[random.usize(..choices.len())]
+}
+
+fn up_to(random: &mut fastrand::Rng, millis: &[u64]) -> Duration {
+    let most = one_of(random, millis);
+    Duration::from_millis(random.u64(..=most))
+}
+
+impl Plan {
+    pub fn draw(random: &mut fastrand::Rng) -> Self {
+        let tight = random.u8(..5) == 0;
+        let days = random.usize(1..=6);
+        let hold = one_of(random, &[500, 2_000, 5_000]);
+        let clear_hold = one_of(random, &[0, 0, 1_000, 3_000]);
+        // The simulated clock goes by milliseconds: no reading comes at the very time of a deadline, where it would be
+        // chance which of them is first.
+        let wait = |millis| match millis {
+            0 => Duration::ZERO,
+            millis => Duration::from_micros(millis * 1000 + 500),
+        };
+        let law = |hold, clear_hold| Law {
+            hold: wait(hold),
+            clear_hold: wait(clear_hold),
+        };
+        Self {
+            when_full: one_of(random, &[WhenFull::DropOldest, WhenFull::Refuse]),
+            max_bytes: if tight { 768 << 10 } else { 4 << 20 },
+            state_delay: one_of(random, &[0, 5, 50, 250]).pipe(Duration::from_millis),
+            checkpoint: Duration::from_secs(one_of(random, &[5, 60])),
+            disk: one_of(random, &[1, 10, 100, 1_000]).pipe(Duration::from_millis),
+            runbook: if tight {
+                4_000
+            } else {
+                one_of(random, &[0, 0, 500])
+            },
+            devices: (0..random.usize(1..=4)).map(|_| Self::habits(random)).collect(),
+            sinks: (0..random.usize(1..=3)).map(|_| Self::nature(random)).collect(),
+            laws: [("hot", law(0, 0)), ("long", law(hold, clear_hold))],
+            days: (0..days).map(|_| Day::draw(random)).collect(),
+        }
+    }
+
+    fn habits(random: &mut fastrand::Rng) -> Habits {
+        Habits {
+            window: one_of(random, &[Some(1), Some(1), Some(3), None]),
+            pause: Duration::from_millis(one_of(random, &[500, 2_000, 8_000])),
+            cuts: one_of(random, &[0, 20, 100]),
+        }
+    }
+
+    fn nature(random: &mut fastrand::Rng) -> Nature {
+        let bad = random.bool();
+        let chance = |random: &mut fastrand::Rng, of| if bad { random.u16(..=of) } else { 0 };
+        Nature {
+            window: one_of(random, &[1, 2, 8, 32]),
+            away: u8::try_from(chance(random, 90)).unwrap(),
+            cuts: chance(random, 300),
+            refuses: chance(random, 60),
+            delay: Duration::from_millis(one_of(random, &[0, 10, 300, 3_000])),
+            reorders: random.bool(),
+            silent: chance(random, 40),
+        }
+    }
+}
+
+impl Day {
+    fn draw(random: &mut fastrand::Rng) -> Self {
+        let changes = random.u64(0..40);
+        let end = match random.u8(..13) {
+            0 | 1 => End::Stop(one_of(random, &[0, 50, 60_000]).pipe(Duration::from_millis)),
+            2 | 3 => End::Kill,
+            4..=6 => End::PowerCut,
+            7 | 8 => End::Midway(changes, random.bool()),
+            9 => End::FailingSync(changes / 4, random.bool()),
+            10 => End::FullDisk(up_to(random, &[20_000])),
+            _ => End::KillThenPowerCut,
+        };
+        let cut_starts = if random.u8(..4) == 0 {
+            random.usize(1..3)
+        } else {
+            0
+        };
+        Self {
+            length: up_to(random, &[200, 3_000, 20_000]),
+            steps: random.u16(..60),
+            end,
+            down: up_to(random, &[0, 1_000, 20_000]),
+            cut_starts: (0..cut_starts).map(|_| random.u64(..30)).collect(),
+        }
+    }
+}
+
+trait Pipe: Sized {
+    fn pipe<T>(self, into: impl FnOnce(Self) -> T) -> T {
+        into(self)
+    }
+}
+
+impl<T> Pipe for T {}
