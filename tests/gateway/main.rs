@@ -18,6 +18,7 @@ mod sdks;
 mod service;
 mod sinks;
 mod wall_clock;
+mod webhooks;
 
 use std::time::Duration;
 
