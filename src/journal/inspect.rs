@@ -219,8 +219,7 @@ impl Inspection {
         let mut cursors = std::collections::BTreeMap::<SinkName, Cursor>::new();
         let images = self.epochs.iter().filter_map(|kept| kept.image.as_ref());
         for (name, cursor) in images.flat_map(|image| &image.cursors) {
-            let newest = cursors.entry(name.clone()).or_default();
-            *newest = (*newest).max(*cursor);
+            cursors.insert(name.clone(), *cursor);
         }
         let mut facts = Vec::new();
         for (name, cursor) in cursors {

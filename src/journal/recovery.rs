@@ -675,6 +675,14 @@ impl Image {
             && let Some(moved) = frame::decode(payload)
         {
             self.move_cursor(moved);
+        } else if header.kind == Kind::REPLAY
+            && let Some(Move(sink, position, sequence)) = frame::decode(payload)
+        {
+            self.cursors.insert(sink, Cursor { position, sequence });
+        } else if header.kind == Kind::FORGOTTEN
+            && let Some(Move(sink, ..)) = frame::decode(payload)
+        {
+            self.cursors.remove(&sink);
         } else if header.kind == Kind::DISCARD
             && let Some(note) = frame::decode::<Note>(payload)
         {
