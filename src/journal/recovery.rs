@@ -676,9 +676,10 @@ impl Image {
         {
             self.move_cursor(moved);
         } else if header.kind == Kind::REPLAY
-            && let Some(Move(sink, position, sequence)) = frame::decode(payload)
+            && let Some(moved) = frame::decode::<Move>(payload)
         {
-            self.cursors.insert(sink, Cursor { position, sequence });
+            let (sink, cursor) = moved.parts();
+            self.cursors.insert(sink, cursor);
         } else if header.kind == Kind::FORGOTTEN
             && let Some(Move(sink, ..)) = frame::decode(payload)
         {
@@ -702,9 +703,10 @@ impl Image {
         }
     }
 
-    fn move_cursor(&mut self, Move(sink, position, sequence): Move) {
+    fn move_cursor(&mut self, moved: Move) {
+        let (sink, to) = moved.parts();
         let cursor = self.cursors.entry(sink).or_default();
-        *cursor = (*cursor).max(Cursor { position, sequence });
+        *cursor = (*cursor).max(to);
     }
 }
 

@@ -445,11 +445,12 @@ impl Writer {
                 };
             }
         }
-        for (kind, Move(sink, position, sequence)) in batch.cursors {
+        for (kind, moved) in batch.cursors {
+            let (sink, cursor) = moved.parts();
             if kind == Kind::FORGOTTEN {
                 self.written.remove(&sink);
             } else {
-                self.written.insert(sink, Cursor { position, sequence });
+                self.written.insert(sink, cursor);
             }
         }
         self.durable.send_replace(last);
@@ -470,13 +471,13 @@ impl Writer {
                 Some(written) if written > cursor => Kind::REPLAY,
                 _ => Kind::CURSOR,
             };
-            Some((kind, Move(sink.clone(), cursor.position, cursor.sequence)))
+            Some((kind, Move::new(sink, cursor)))
         });
         let forgotten = self
             .written
             .keys()
             .filter(|sink| !self.taken.contains_key(*sink))
-            .map(|sink| (Kind::FORGOTTEN, Move(sink.clone(), Position(0), Sequence(0))));
+            .map(|sink| (Kind::FORGOTTEN, Move::new(sink, &Cursor::default())));
         moved.chain(forgotten).collect()
     }
 
@@ -525,7 +526,7 @@ impl Writer {
             cursors: self
                 .written
                 .iter()
-                .map(|(sink, at)| Move(sink.clone(), at.position, at.sequence))
+                .map(|(sink, at)| Move::new(sink, at))
                 .collect(),
             state: pack(&self.state),
             told: self.known.iter().copied().collect(),

@@ -317,6 +317,7 @@ fn a_cursor_goes_back_no_further_than_what_is_kept() {
         let all = Cursor {
             position,
             sequence: Sequence(number),
+            passed: Sequence(number),
         };
         open.journal.acknowledge(&sink("cloud"), all);
     }

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     event::{EpisodeId, Reason, Transition},
     reading::DeviceId,
-    rule::{Condition, Watched, judge_alike, state::Outcome},
+    rule::{Condition, Watched, state::Outcome},
 };
 
 impl Engine {
@@ -176,17 +176,16 @@ impl Engine {
         }
         let Some(index) = self.find(rule, number).filter(|index| {
             let plan = &self.plans[self.slots[*index].plan];
-            plan.facts.kind == saved.rule.kind && plan.condition.metric() == saved.metric.as_ref()
+            plan.facts.kind == saved.rule.facts.kind && plan.condition.metric() == saved.metric.as_ref()
         }) else {
             self.end(number, &saved, Reason::RuleChanged, out);
             return None;
         };
         let slot = &mut self.slots[index];
         let plan = &self.plans[slot.plan];
-        let edited = !judge_alike(&plan.facts.params, &saved.rule.params);
+        let edited = !plan.decides.judges_as(&saved.rule);
         // What spoke against it by another question says nothing now, nor after the next restart.
-        let asked = |key| plan.facts.params.get(key) != saved.rule.params.get(key);
-        let asks_anew = ["unless", "unless_after_s"].into_iter().any(asked);
+        let asks_anew = !plan.decides.asks_as(&saved.rule);
         slot.latch = saved.latch;
         slot.paid = saved.paid;
         slot.entered = saved.entered;
@@ -251,7 +250,7 @@ impl Engine {
                 .and_then(|state| state.unit.as_ref())
                 .or_else(|| kept?.unit.as_ref()),
             value: state.and_then(|state| state.value.clone()).or(last),
-            facts: &saved.rule,
+            facts: &saved.rule.facts,
             plan: None,
             episode,
             id: EpisodeId {
