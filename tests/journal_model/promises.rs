@@ -326,3 +326,26 @@ fn a_cursor_goes_back_no_further_than_what_is_kept() {
     assert!(cursor.position > Position(0));
     assert_eq!(open.read(cursor), open.read_all());
 }
+
+#[test]
+fn a_new_epoch_counts_from_one_also_if_it_is_killed_before_anything_of_it_was_delivered() {
+    let disk = Simulated::default();
+    let open = Open::new(&disk);
+    open.commit(&["a", "b", "c", "d", "e"], &[]);
+    let last = open.read_all().pop().unwrap();
+    open.journal.acknowledge(&sink("cloud"), cursor_at(&last));
+    open.close();
+    let moved = || Owner {
+        board_serial: "another".to_owned(),
+        ..owner(&["cloud"])
+    };
+    let open = Open::on(&disk, &settings(), moved());
+    open.commit(&["first"], &[]);
+    open.kill(&disk);
+    let open = Open::on(&disk, &settings(), moved());
+    assert_eq!(open.recovered.last, Sequence(1));
+    open.commit(&["second"], &[]);
+    let entries = open.read(open.journal.cursor(&sink("cloud")));
+    let numbers: Vec<u64> = entries.iter().map(|entry| entry.sequence.0).collect();
+    assert_eq!(numbers, [1, 2]);
+}
