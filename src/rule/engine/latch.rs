@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{look::Wide, plan::Plan};
 use crate::{
-    event::{Position, Reason, Severity},
+    event::{Position, Reason, RuleFacts, Severity},
     rule::Verdict,
     time::EngineTime,
 };
@@ -74,8 +74,8 @@ pub(super) struct Episode {
     pub said_at: EngineTime,
     pub reminders: u32,
     pub flaps: u32,
-    /// The rule has other numbers than those it was last judged by.
-    pub edited: bool,
+    /// The rule as it was when it was last judged, if it has other numbers now.
+    pub judged_by: Option<Arc<RuleFacts>>,
     /// It could have ended but for `max-raises`: from then on only quiet ends it.
     pub throttled: bool,
     pub names: Arc<Names>,
@@ -282,7 +282,7 @@ impl Slot {
             said_at: at,
             reminders: 0,
             flaps: 0,
-            edited: false,
+            judged_by: None,
             throttled: false,
             names: Arc::clone(&now.plan.names),
         };
@@ -309,7 +309,7 @@ impl Slot {
         let Latch::Active(episode) = &mut self.latch else {
             return otherwise;
         };
-        if !std::mem::take(&mut episode.edited) {
+        if episode.judged_by.take().is_none() {
             return otherwise;
         }
         self.entered = at;
@@ -318,7 +318,7 @@ impl Slot {
 
     fn clear(&mut self, episode: Box<Episode>, at: EngineTime) -> Effect {
         self.enter(Latch::Normal, at);
-        let reason = if episode.edited {
+        let reason = if episode.judged_by.is_some() {
             Reason::RuleChanged
         } else {
             Reason::BackToNormal

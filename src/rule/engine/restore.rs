@@ -8,7 +8,7 @@ use super::{
     checkpoint::Unsaved,
     kept::{Kept, KeptSlot, KeptWatch, KeptWindow, OnDisk},
     latch::{Latch, NEVER, NO_WATCH},
-    look::Input,
+    look::{Input, is_stale},
     plan::About,
     saved::{Question, SavedSlot, forget, run_key, slot_key, watch_key},
     speak::Report,
@@ -17,7 +17,7 @@ use super::{
 use crate::{
     event::{EpisodeId, Reason, Transition},
     reading::DeviceId,
-    rule::{Condition, Watched, judge_alike, state::Outcome},
+    rule::{Condition, Verdict, Watched, judge_alike, state::Outcome},
 };
 
 impl Engine {
@@ -34,6 +34,9 @@ impl Engine {
         for window in kept.windows {
             self.take_window(window, out);
             out.may_end();
+        }
+        if kept.after_crash {
+            self.trust_holds();
         }
     }
 
@@ -56,6 +59,31 @@ impl Engine {
             out.may_end();
         }
         self.advance(at, out);
+    }
+
+    /// After a crash nobody knows whether what a hold waits for was heard of since the last checkpoint. That it was
+    /// not would have ended the hold, and that would be known.
+    fn trust_holds(&mut self) {
+        for index in 0..self.slots.len() {
+            let slot = &self.slots[index];
+            let plan = &self.plans[slot.plan];
+            let wanted = match &slot.latch {
+                Latch::Pending(_) => Verdict::Holds,
+                Latch::Clearing(_) => Verdict::Clears,
+                Latch::Normal | Latch::Active(_) => continue,
+            };
+            let Some(wide) = slot.wide.as_ref().filter(|_| plan.is_composite()) else {
+                continue;
+            };
+            for (input, (_, watched)) in wide.inputs.iter().zip(plan.inputs()) {
+                let value = input.value(watched, &self.watches);
+                let said = value.and_then(|value| watched.test.judge(&value));
+                let row = &mut self.watches[input.watch];
+                if said == Some(wanted) && is_stale(row, self.now, plan.rule.stale_after) {
+                    row.seen = self.now;
+                }
+            }
+        }
     }
 
     fn take_watch(&mut self, kept: &KeptWatch, out: &mut Outcome) {
@@ -183,7 +211,6 @@ impl Engine {
         };
         let slot = &mut self.slots[index];
         let plan = &self.plans[slot.plan];
-        let edited = !judge_alike(&plan.facts.params, &saved.rule.params);
         // What spoke against it by another question says nothing now, nor after the next restart.
         let asked = |key| plan.facts.params.get(key) != saved.rule.params.get(key);
         let asks_anew = ["unless", "unless_after_s"].into_iter().any(asked);
@@ -191,7 +218,8 @@ impl Engine {
         slot.paid = saved.paid;
         slot.entered = saved.entered;
         if let Latch::Active(episode) | Latch::Clearing(episode) = &mut slot.latch {
-            episode.edited |= edited;
+            let last = episode.judged_by.take().unwrap_or(saved.rule);
+            episode.judged_by = (!judge_alike(&plan.facts.params, &last.params)).then_some(last);
             self.active = self.active.saturating_add(1);
         }
         if let Some(wide) = &mut slot.wide {
