@@ -207,19 +207,16 @@ fn place_of(journal: &Inspection, epoch: Option<Epoch>) -> Result<usize, Failure
 
 /// What a reading passed over, for whoever looks at the terminal.
 fn warn_of(unread: &[journal::inspect::Unread]) {
-    use std::io::Write;
     for bad in unread {
         let lost = match bad.lost {
             Some((from, to)) if from == to => format!("event {from} is missing"),
             Some((from, to)) => format!("events {from} to {to} are missing"),
             None => "no event is missing".to_owned(),
         };
-        let said = format!(
+        super::noted(&format!(
             "warning: {} is damaged from byte {} to {}: {lost}",
             bad.file, bad.from, bad.to
-        );
-        // Nobody may listen there.
-        writeln!(io::stderr(), "{said}").ok();
+        ));
     }
 }
 

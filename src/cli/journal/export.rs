@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    super::{Failure, recorded::written},
+    super::{Failure, printed},
     Place, Point, Range, unreadable, warn_of,
 };
 use crate::{
@@ -56,7 +56,7 @@ impl Export {
                 }
             })
             .map_err(|error| unreadable(&journal.dir, &error))?;
-        written(said.and_then(|()| out.flush()))?;
+        printed(said.and_then(|()| out.flush()))?;
         warn_of(&unread);
         Ok(())
     }

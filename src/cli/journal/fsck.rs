@@ -3,7 +3,7 @@
 use std::io::{self, BufWriter, Write};
 
 use super::{
-    super::{Failure, counted, recorded::written, table},
+    super::{Failure, counted, printed, table},
     Place, unreadable,
 };
 use crate::journal::inspect::{Check, Checked, Fault};
@@ -21,7 +21,7 @@ impl Fsck {
             .check()
             .map_err(|error| unreadable(&journal.dir, &error))?;
         let mut out = BufWriter::new(io::stdout().lock());
-        written(tell(&check, &mut out).and_then(|()| out.flush()))?;
+        printed(tell(&check, &mut out).and_then(|()| out.flush()))?;
         match check.faults() {
             0 => Ok(()),
             faults => Err(Failure::Failed(format!(

@@ -6,8 +6,7 @@ use serde_json::json;
 
 use super::{
     super::{
-        Failure,
-        recorded::written,
+        Failure, printed,
         table::{self, age, size},
     },
     Place, unreadable,
@@ -50,7 +49,7 @@ impl Ls {
                 .map_err(io::Error::from)
                 .and_then(|()| writeln!(out)),
         };
-        written(said.and_then(|()| out.flush()))
+        printed(said.and_then(|()| out.flush()))
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde_json::{Value as Json, json};
 
 use super::{
-    super::{Failure, recorded::written},
+    super::{Failure, printed},
     Place, id, place_of, unreadable,
 };
 use crate::{
@@ -71,7 +71,7 @@ impl Show {
         let previous = Sequence(sequence.0.saturating_sub(1));
         let event = cloudevents::render_pretty(&found.entry, previous);
         let mut out = io::stdout().lock();
-        written(match self.format {
+        printed(match self.format {
             Format::Text => tell(&journal, &found, &has, &event, &mut out),
             Format::Json => {
                 let sinks: serde_json::Map<String, Json> = has
