@@ -8,7 +8,7 @@ use super::{
     checkpoint::Unsaved,
     kept::{Kept, KeptSlot, KeptWatch, KeptWindow, OnDisk},
     latch::{Latch, NEVER, NO_WATCH},
-    look::{Input, is_stale},
+    look::Input,
     plan::About,
     saved::{Question, SavedSlot, forget, run_key, slot_key, watch_key},
     speak::Report,
@@ -61,8 +61,8 @@ impl Engine {
         self.advance(at, out);
     }
 
-    /// After a crash nobody knows whether what a hold waits for was heard of since the last checkpoint. That it was
-    /// not would have ended the hold, and that would be known.
+    /// After a crash nobody knows when what a hold waits for was heard of last; that it was is known, or the hold would
+    /// have ended. So it counts from now, as a silence does.
     fn trust_holds(&mut self) {
         for index in 0..self.slots.len() {
             let slot = &self.slots[index];
@@ -79,7 +79,7 @@ impl Engine {
                 let value = input.value(watched, &self.watches);
                 let said = value.and_then(|value| watched.test.judge(&value));
                 let row = &mut self.watches[input.watch];
-                if said == Some(wanted) && is_stale(row, self.now, plan.rule.stale_after) {
+                if said == Some(wanted) && row.seen != NEVER {
                     row.seen = self.now;
                 }
             }

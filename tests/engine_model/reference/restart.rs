@@ -74,7 +74,7 @@ impl Reference {
         }
     }
 
-    /// "A hold goes on": what it waits for was heard of, else it would have ended.
+    /// "A hold goes on": what it waits for was heard of, else it would have ended; when it becomes stale starts anew.
     fn trust_hold(&mut self, key: &Key, back_at: Second) {
         let plan = self.plan(key);
         let wanted = match &self.slots[key].state {
@@ -89,10 +89,7 @@ impl Reference {
             let said = value.and_then(|value| values::judge(&part.watched.test, &value));
             let mut readings = self.readings.iter_mut().rev();
             let last = readings.find(|kept| kept.is(device, &part.watched.metric));
-            if let Some(last) = last
-                && said == Some(wanted)
-                && back_at - last.heard >= values::seconds(plan.rule.stale_after)
-            {
+            if let Some(last) = last.filter(|_| said == Some(wanted)) {
                 last.heard = back_at;
             }
         }
