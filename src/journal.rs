@@ -138,8 +138,32 @@ pub struct Recovered {
 pub struct Cursor {
     /// All up to here is confirmed or passed over.
     pub position: Position,
-    /// The highest sequence at or below it that passed this sink's filter (for `previoussequence`).
+    /// The highest sequence at or below it; 0 where a chain starts.
     pub sequence: Sequence,
+    /// The highest of them that passed this sink's filter, or was lost before it could be judged (for
+    /// `previoussequence`).
+    pub passed: Sequence,
+}
+
+impl Cursor {
+    /// Right behind an event that passed.
+    #[must_use]
+    pub fn behind(entry: &Entry) -> Self {
+        Self {
+            position: entry.position,
+            sequence: entry.sequence,
+            passed: entry.sequence,
+        }
+    }
+
+    /// Where a chain starts: nothing was given to the sink before.
+    #[must_use]
+    pub fn start(position: Position) -> Self {
+        Self {
+            position,
+            ..Self::default()
+        }
+    }
 }
 
 /// How much to read at once.
@@ -402,10 +426,7 @@ impl Journal {
     /// configured begins at the end.
     pub fn cursor(&self, sink: &SinkName) -> Cursor {
         let known = self.0.shared.cursors().get(sink).copied();
-        let cursor = known.unwrap_or_else(|| Cursor {
-            position: *self.0.durable.borrow(),
-            ..Cursor::default()
-        });
+        let cursor = known.unwrap_or_else(|| Cursor::start(*self.0.durable.borrow()));
         let begun = cursor.position > self.0.shared.base;
         let owed_old = self
             .0
@@ -416,10 +437,7 @@ impl Journal {
         if begun || owed_old {
             cursor
         } else {
-            Cursor {
-                sequence: Sequence(0),
-                ..cursor
-            }
+            Cursor::start(cursor.position)
         }
     }
 
@@ -439,10 +457,8 @@ impl Journal {
             let end = *self.0.durable.borrow();
             let mut cursors = shared.cursors();
             for plan in &sinks {
-                cursors.entry(plan.name.clone()).or_insert_with(|| Cursor {
-                    position: if plan.from_oldest { oldest } else { end },
-                    sequence: Sequence(0),
-                });
+                let start = Cursor::start(if plan.from_oldest { oldest } else { end });
+                cursors.entry(plan.name.clone()).or_insert(start);
             }
         }
         *shared.origin.write().unwrap_or_else(PoisonError::into_inner) = origin;

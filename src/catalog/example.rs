@@ -222,6 +222,7 @@ pub(super) fn rule(config: &Config, rule: &Rule, cleared: bool) -> Entry {
         },
         window: window(rule),
         conditions,
+        raised_as: cleared.then(|| Arc::clone(&rule.event)),
     };
     let draft = Draft {
         kind: format!("{}{name}", rule.type_prefix).into(),

@@ -265,6 +265,9 @@ pub(super) struct SinkMqtt {
     pub max_attempts: Option<Spanned<i64>>,
     pub required: Option<bool>,
     pub from: Text,
+    pub events: Texts,
+    pub min_severity: Text,
+    pub devices: Texts,
     pub partition_by: Text,
     pub schema: Option<Spanned<i64>>,
 }
@@ -276,6 +279,9 @@ pub(super) struct SinkKeys<'f> {
     pub max_attempts: Option<&'f Spanned<i64>>,
     pub required: Option<bool>,
     pub from: Option<&'f Spanned<String>>,
+    pub events: &'f Texts,
+    pub min_severity: Option<&'f Spanned<String>>,
+    pub devices: &'f Texts,
     pub partition_by: Option<&'f Spanned<String>>,
     pub schema: Option<&'f Spanned<i64>>,
 }
@@ -289,6 +295,9 @@ macro_rules! sink_keys {
                     max_attempts: self.max_attempts.as_ref(),
                     required: self.required,
                     from: self.from.as_ref(),
+                    events: &self.events,
+                    min_severity: self.min_severity.as_ref(),
+                    devices: &self.devices,
                     partition_by: self.partition_by.as_ref(),
                     schema: self.schema.as_ref(),
                 }

@@ -154,10 +154,7 @@ async fn deliver_all(journal: &Journal) {
         };
         let entries = journal.read_after(journal.cursor(&cloud), limit).await.unwrap();
         let Some(last) = entries.last() else { return };
-        let cursor = Cursor {
-            position: last.position,
-            sequence: last.sequence,
-        };
+        let cursor = Cursor::behind(last);
         journal.acknowledge(&cloud, cursor);
     }
 }
@@ -420,6 +417,7 @@ async fn a_sink_that_a_reload_adds_begins_where_it_should_and_one_that_comes_bac
         Cursor {
             position: third,
             sequence: Sequence(3),
+            passed: Sequence(3),
         },
     );
     journal.reconfigure(origin(), Vec::new());

@@ -273,10 +273,9 @@ fn places(owner: &Owner, archives: &[Found], found: &Found) -> BTreeMap<SinkName
         } else {
             image.last
         };
-        cursors.entry(plan.name.clone()).or_insert(Cursor {
-            position: start,
-            sequence: Sequence(0),
-        });
+        cursors
+            .entry(plan.name.clone())
+            .or_insert_with(|| Cursor::start(start));
     }
     cursors
 }

@@ -694,9 +694,10 @@ impl Image {
         }
     }
 
-    fn move_cursor(&mut self, Move(sink, position, sequence): Move) {
+    fn move_cursor(&mut self, moved: Move) {
+        let (sink, to) = moved.parts();
         let cursor = self.cursors.entry(sink).or_default();
-        *cursor = (*cursor).max(Cursor { position, sequence });
+        *cursor = (*cursor).max(to);
     }
 }
 

@@ -445,9 +445,7 @@ impl Writer {
                 };
             }
         }
-        for Move(sink, position, sequence) in batch.cursors {
-            self.written.insert(sink, Cursor { position, sequence });
-        }
+        self.written.extend(batch.cursors.into_iter().map(Move::parts));
         self.durable.send_replace(last);
         self.give_up(given_up)
     }
@@ -464,9 +462,7 @@ impl Writer {
             .taken
             .iter()
             .filter(|(sink, cursor)| self.written.get(*sink) != Some(*cursor));
-        moved
-            .map(|(sink, cursor)| Move(sink.clone(), cursor.position, cursor.sequence))
-            .collect()
+        moved.map(|(sink, cursor)| Move::new(sink, cursor)).collect()
     }
 
     /// Writes a snapshot as of now. On a full disk there is none: the older ones stay, and what they need.
@@ -514,7 +510,7 @@ impl Writer {
             cursors: self
                 .written
                 .iter()
-                .map(|(sink, at)| Move(sink.clone(), at.position, at.sequence))
+                .map(|(sink, at)| Move::new(sink, at))
                 .collect(),
             state: pack(&self.state),
             told: self.known.iter().copied().collect(),

@@ -7,9 +7,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{look::Wide, plan::Plan};
+use super::{
+    look::Wide,
+    plan::Plan,
+    saved::{Digest8, Encoded, as_array},
+};
 use crate::{
-    event::{Position, Reason, RuleFacts, Severity},
+    event::{Position, Reason, Severity},
     rule::Verdict,
     time::EngineTime,
 };
@@ -23,13 +27,20 @@ pub(super) const NO_DEADLINE: EngineTime = EngineTime(i64::MAX);
 pub(super) const NO_WATCH: u32 = u32::MAX;
 
 /// The readings since the condition became true.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Run {
     pub since: EngineTime,
     pub min: Option<f64>,
     pub max: Option<f64>,
     pub readings: u64,
 }
+
+as_array!(Run {
+    since,
+    min,
+    max,
+    readings
+});
 
 impl Run {
     fn started(since: EngineTime, look: &Look) -> Self {
@@ -62,7 +73,7 @@ pub(super) struct Names {
 }
 
 /// What was raised.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Episode {
     /// Of this epoch.
     pub number: u64,
@@ -74,12 +85,25 @@ pub(super) struct Episode {
     pub said_at: EngineTime,
     pub reminders: u32,
     pub flaps: u32,
-    /// The rule as it was when it was last judged, if it has other numbers now.
-    pub judged_by: Option<Arc<RuleFacts>>,
+    /// By what it was last judged, if the rule has other numbers now.
+    pub judged_by: Option<Digest8>,
     /// It could have ended but for `max-raises`: from then on only quiet ends it.
     pub throttled: bool,
-    pub names: Arc<Names>,
+    pub names: Arc<Encoded<Names>>,
 }
+
+as_array!(Episode {
+    number,
+    run,
+    raised_at,
+    quiet_since,
+    said_at,
+    reminders,
+    flaps,
+    judged_by,
+    throttled,
+    names,
+});
 
 /// Where in its life a slot is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -177,6 +177,7 @@ impl Report<'_> {
             },
             window: self.window,
             conditions: self.conditions,
+            raised_as: (self.transition == Transition::Cleared).then(|| Arc::clone(&names.event)),
         };
         Draft {
             kind: format!("{}{name}", names.type_prefix).into(),
