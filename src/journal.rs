@@ -184,8 +184,10 @@ pub struct Health {
     pub parked: bool,
     /// The newest sequence on the disk.
     pub last: Sequence,
-    /// Undelivered bytes and all bytes.
+    /// Bytes of events that some sink has yet to deliver.
     pub undelivered_bytes: u64,
+    /// What these can grow to: the rule state and a spare segment take room, too.
+    pub room_bytes: u64,
     /// Bytes in the directory.
     pub used_bytes: u64,
     /// Commits that were refused because the journal is too small for them.

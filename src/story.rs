@@ -61,6 +61,8 @@ pub struct Story {
     /// The line of the file on which it begins.
     pub line: usize,
     rules: Arc<Rules>,
+    /// The names of the rules whose events are compared; none: all.
+    only: Vec<String>,
     start: Timestamp,
     quality: ClockQuality,
     /// How often windows are saved.

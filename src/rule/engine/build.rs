@@ -29,6 +29,7 @@ impl Engine {
             hushes: Hushes::new(&setup.rules, &now),
             rules: setup.rules,
             facts: setup.devices,
+            no_labels: Arc::default(),
             epoch: setup.epoch,
             max_devices: setup.max_devices,
             max_metrics: setup.max_metrics,
@@ -123,7 +124,7 @@ impl Engine {
             return *device;
         }
         let device = self.devices.push(Device {
-            about: Arc::new(About::new(id, &self.facts)),
+            about: Arc::new(About::new(id, &self.facts, &self.no_labels)),
             watches: Vec::new(),
             slots: Vec::new(),
             late_since: NEVER,
@@ -310,12 +311,12 @@ impl Engine {
     /// Lets a slot hear of a watch, in the order of rules, then devices.
     fn attach(&mut self, watch: u32, slot: u32, keep: Keep) {
         let row = &self.watches[watch];
-        if !row.slots.contains(&slot) {
-            let mut slots = row.slots.to_vec();
+        if !row.slots().contains(&slot) {
+            let mut slots = row.slots().to_vec();
             let key = self.order(slot);
             let place = slots.partition_point(|other| self.order(*other) < key);
             slots.insert(place, slot);
-            self.watches[watch].slots = slots.into();
+            self.watches[watch].set_slots(slots);
         }
         let row = &mut self.watches[watch];
         row.keep = row.keep.max(keep);

@@ -374,7 +374,6 @@ impl SavedSlot {
                 for time in [
                     &mut episode.run.since,
                     &mut episode.raised_at,
-                    &mut episode.quiet_since,
                     &mut episode.said_at,
                 ] {
                     move_by(time, by);
