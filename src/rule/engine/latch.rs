@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     look::Wide,
     plan::Plan,
-    saved::{Digest8, Encoded, as_array},
+    saved::{Encoded, Fingerprint, as_array},
 };
 use crate::{
     event::{Position, Reason, Severity},
@@ -93,7 +93,7 @@ pub(super) struct Episode {
     pub reminders: u32,
     pub flaps: u32,
     /// By what it was last judged, if the rule has other numbers now.
-    pub judged_by: Option<Digest8>,
+    pub judged_by: Option<Fingerprint>,
     /// It could have ended but for `max-raises`: from then on only quiet ends it.
     pub throttled: bool,
     pub names: Arc<Encoded<Names>>,

@@ -54,8 +54,8 @@ impl Engine {
             // It may have been heard of before the slot was, or may be forgotten since. What leaves its window now is
             // a deadline like others.
             let slot = &self.slots[index];
-            let quiet = slot.wide.as_ref().and_then(|wide| wide.unless.as_ref());
-            let asks = |quiet: &Box<Quiet>| !quiet.on || self.watches[quiet.input.watch].seen == NEVER;
+            let quiet = slot.wide.as_ref().and_then(|wide| wide.unless.as_deref());
+            let asks = |quiet: &Quiet| !quiet.on || self.watches[quiet.input.watch].seen == NEVER;
             if quiet.is_some_and(asks) && slot.quiet_leaves(&self.plans[slot.plan]) > at {
                 self.listen(index, at, out);
             }

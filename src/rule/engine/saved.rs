@@ -101,7 +101,7 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Encoded<T> {
 }
 
 /// The first bytes of a hash: tells whether something was edited.
-pub(super) type Digest8 = [u8; 8];
+pub(super) type Fingerprint = [u8; 4];
 
 /// A rule as it decides: tells an edited rule, and speaks for a removed one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -109,9 +109,9 @@ pub(super) struct Decides {
     /// Without what would not fit: first labels and runbook, which only decorate, then the numbers.
     pub facts: Arc<RuleFacts>,
     /// Of what it judges values by.
-    pub judges: Digest8,
+    pub judges: Fingerprint,
     /// Of its `unless`.
-    asks: Digest8,
+    asks: Fingerprint,
 }
 
 impl Decides {
@@ -143,7 +143,7 @@ impl Decides {
     }
 }
 
-fn digest(value: &impl Serialize) -> Digest8 {
+fn digest(value: &impl Serialize) -> Fingerprint {
     let whole = Sha256::digest(encode(value));
     std::array::from_fn(|place| whole.get(place).copied().unwrap_or_default())
 }
