@@ -62,7 +62,7 @@ pub enum Error {
     Door(#[from] source::mqtt::BindError),
     /// The uplink: a certificate or password file.
     #[error(transparent)]
-    Uplink(#[from] forward::mqtt::Error),
+    Uplink(#[from] forward::Error),
     /// The system refused something a daemon needs.
     #[error("could not {act}: {source}")]
     System {

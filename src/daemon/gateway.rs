@@ -98,7 +98,12 @@ impl Gateway {
             Stamps::new(clock.clone(), config.events.max_clock_skew).in_zone(config.gateway.timezone.clone());
         let stamps = Arc::new(stamps);
         let mut gateway = Self {
-            uplinks: Uplinks::new(journal.clone(), Arc::clone(&origin), recovered.epoch),
+            uplinks: Uplinks::new(
+                journal.clone(),
+                Arc::clone(&origin),
+                recovered.epoch,
+                clock.clone(),
+            ),
             lines: Lines::new(Arc::clone(&stamps)),
             journal: journal.clone(),
             journal_ended,

@@ -163,6 +163,8 @@ fn differences(old: &Config, new: &Config) -> Vec<String> {
     named("[[rule]]", rules, &new.rules, rule, &mut changed);
     let sink = |sink: &crate::forward::mqtt::Settings| (sink.terms.name.clone(), sink.clone());
     named("[[sink.mqtt]]", &sinks.mqtt, &new.sinks.mqtt, sink, &mut changed);
+    let sink = |sink: &crate::forward::http::Settings| (sink.terms.name.clone(), sink.clone());
+    named("[[sink.http]]", &sinks.http, &new.sinks.http, sink, &mut changed);
     changed
 }
 
