@@ -147,29 +147,39 @@ impl Uplinks {
     /// From now on these and no others. Those whose files are not as they were count as changed.
     pub(super) async fn set(&mut self, sinks: Vec<Loaded>) {
         let is_kept = |running: &Running| sinks.iter().any(|sink| sink.runs_as(running));
-        let leaving: Vec<_> = self
-            .running
-            .extract_if(.., |_, running| !is_kept(running))
-            .collect();
-        for (_, running) in &leaving {
-            running.stop.cancel();
-        }
-        let left = async {
-            for (_, running) in &leaving {
-                running.ended.cancelled().await;
-            }
-        };
-        if timeout(LEAVE, left).await.is_err() {
-            for (_, running) in &leaving {
-                running.task.abort();
-                running.ended.cancelled().await;
-            }
-        }
+        let leaving = self.running.extract_if(.., |_, running| !is_kept(running));
+        let leaving: Vec<_> = leaving.map(|(_, running)| running).collect();
+        leave(&leaving).await;
         for sink in sinks {
             if !self.running.contains_key(&sink.kind.terms().name) {
                 self.start(sink);
             }
         }
+        self.show();
+    }
+
+    /// Whether it is configured.
+    pub(super) fn has(&self, name: &SinkName) -> bool {
+        self.running.contains_key(name)
+    }
+
+    /// Stops one, as it would be if it were removed, until [`Uplinks::resume`].
+    pub(super) async fn halt(&mut self, name: &SinkName) -> Option<Loaded> {
+        let halted = self.running.remove(name)?;
+        leave(std::slice::from_ref(&halted)).await;
+        Some(Loaded {
+            kind: halted.kind,
+            files: halted.files,
+        })
+    }
+
+    /// Lets it go on, from its cursor as it is now.
+    pub(super) fn resume(&mut self, sink: Loaded) {
+        self.start(sink);
+        self.show();
+    }
+
+    fn show(&self) {
         let views = self.running.values().map(|running| running.view.clone());
         self.views.send_replace(views.collect());
     }
@@ -212,5 +222,23 @@ impl Uplinks {
             task,
         };
         self.running.insert(name, running);
+    }
+}
+
+/// Each says goodbye within [`LEAVE`], all at once.
+async fn leave(leaving: &[Running]) {
+    for running in leaving {
+        running.stop.cancel();
+    }
+    let left = async {
+        for running in leaving {
+            running.ended.cancelled().await;
+        }
+    };
+    if timeout(LEAVE, left).await.is_err() {
+        for running in leaving {
+            running.task.abort();
+            running.ended.cancelled().await;
+        }
     }
 }
