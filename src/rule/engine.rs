@@ -91,6 +91,8 @@ pub struct Engine {
     rests_on: Position,
     unsaved: VecDeque<checkpoint::Unsaved>,
     counts: Counts,
+    /// All that was kept was taken in.
+    settled: bool,
 }
 
 /// What the engine is made from.

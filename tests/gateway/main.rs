@@ -10,6 +10,7 @@ mod contract;
 mod control;
 mod device;
 mod hostile;
+mod journal;
 mod kill;
 mod own_events;
 mod parts;
@@ -19,6 +20,7 @@ mod sdks;
 mod service;
 mod sinks;
 mod wall_clock;
+mod webhooks;
 
 use std::time::Duration;
 

@@ -54,6 +54,7 @@ impl Engine {
             rests_on: Position::default(),
             unsaved: std::collections::VecDeque::new(),
             counts: super::Counts::default(),
+            settled: false,
         };
         for (rule, number) in engine.rules.clone().iter().zip(0..) {
             engine.plan(number, Vec::new());
@@ -288,7 +289,9 @@ impl Engine {
                 until: NEVER,
             };
             // It may have been heard of before the rule's own metric was.
-            quiet.listen(unless, &self.watches, self.now, plan.rule.stale_after);
+            if self.settled {
+                quiet.listen(unless, &self.watches, self.now, plan.rule.stale_after);
+            }
             Box::new(quiet)
         });
         Some(Box::new(Wide {

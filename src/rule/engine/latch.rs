@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     look::Wide,
     plan::Plan,
-    saved::{Encoded, as_array},
+    saved::{Encoded, Fingerprint, as_array},
 };
 use crate::{
     event::{Position, Reason, Severity},
@@ -92,8 +92,8 @@ pub(super) struct Episode {
     pub said_at: EngineTime,
     pub reminders: u32,
     pub flaps: u32,
-    /// The rule has other numbers than those it was last judged by.
-    pub edited: bool,
+    /// By what it was last judged, if the rule has other numbers now.
+    pub judged_by: Option<Fingerprint>,
     /// It could have ended but for `max-raises`: from then on only quiet ends it.
     pub throttled: bool,
     pub names: Arc<Encoded<Names>>,
@@ -106,7 +106,7 @@ as_array!(Episode {
     said_at,
     reminders,
     flaps,
-    edited,
+    judged_by,
     throttled,
     names,
 });
@@ -313,7 +313,7 @@ impl Slot {
             said_at: at,
             reminders: 0,
             flaps: 0,
-            edited: false,
+            judged_by: None,
             throttled: false,
             names: Arc::clone(&now.plan.names),
         };
@@ -339,7 +339,7 @@ impl Slot {
         let Latch::Active(episode) = &mut self.latch else {
             return otherwise;
         };
-        if !std::mem::take(&mut episode.edited) {
+        if episode.judged_by.take().is_none() {
             return otherwise;
         }
         self.entered = at;
@@ -348,7 +348,7 @@ impl Slot {
 
     fn clear(&mut self, episode: Box<Episode>, at: EngineTime) -> Effect {
         self.enter(Latch::Normal, at);
-        let reason = if episode.edited {
+        let reason = if episode.judged_by.is_some() {
             Reason::RuleChanged
         } else {
             Reason::BackToNormal
