@@ -231,6 +231,9 @@ pub struct RuleData {
     /// The sub-conditions of `all` and `any`; else empty.
     #[serde(default)]
     pub conditions: Vec<ConditionFacts>,
+    /// The name of the raise, if this is a clear: filters look at it, so that an episode's events share one fate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raised_as: Option<Arc<str>>,
 }
 
 /// What a value over a window was computed from.
@@ -345,6 +348,14 @@ impl FromStr for SinkName {
         } else {
             Err(SinkNameError)
         }
+    }
+}
+
+impl SinkName {
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 

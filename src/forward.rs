@@ -23,13 +23,20 @@ use crate::{
 };
 
 pub mod backoff;
+mod error;
+pub mod filter;
+pub mod http;
 pub mod mqtt;
 mod terms;
+mod tls;
 pub mod window;
 
+pub use error::Error;
 pub use terms::Terms;
+pub use tls::{Files, Tls};
 
 use backoff::Backoff;
+use filter::Chain;
 use window::Window;
 
 /// Entries read ahead of what is sent: enough that a slow read does not leave a fast link idle.
@@ -38,11 +45,14 @@ const AHEAD: Limit = Limit {
     bytes: 256 * 1024,
 };
 
-/// One entry: to look whether there is one, or to send one again.
+/// One entry: to send one again.
 const ONE: Limit = Limit {
     entries: 1,
     bytes: 64 * 1024,
 };
+
+/// Reads in one go in which there may be nothing for this sink, before it is looked what became of what was sent.
+const READS: usize = 4;
 
 /// How often the pulse is seen to grow, while all is well.
 const PULSE_EVERY: Duration = Duration::from_millis(500);
@@ -119,7 +129,8 @@ pub enum Verdict {
 pub struct Status {
     /// Connected, and nothing speaks against it: an event was confirmed since, or none is waiting.
     pub connected: bool,
-    /// All up to here is confirmed, or was there before the sink was: what comes after is its backlog.
+    /// All up to here is confirmed, passed over by its filter, or was there before the sink was. What comes after is its
+    /// backlog: also what its filter has yet to pass over.
     pub delivered: Sequence,
     /// Grows at least once a second while the loop lives.
     pub pulse: u64,
@@ -198,8 +209,11 @@ struct Flow {
     window: Window,
     ahead: VecDeque<Entry>,
     read_to: Cursor,
+    chain: Chain,
     /// The log may have more than was read.
     more: bool,
+    /// There was nothing for this sink in what was read: the verdicts' turn, then further.
+    goes_on: bool,
     /// A refused entry is sent again then.
     retry_at: Instant,
     /// Without any answer until then the link is dead.
@@ -237,8 +251,13 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
         self.status.send_modify(|status| status.delivered = stands);
         loop {
             let last_attempt = stop.is_cancelled();
-            if last_attempt && !self.has_backlog().await {
-                return;
+            match pulsing(&self.status.clone(), self.pass_over()).await {
+                Ok(waits) if !waits && last_attempt => return,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::error!(sink = %self.terms.name, %error, "forwarding ended with the journal");
+                    return;
+                }
             }
             let began = Instant::now();
             let reason = match self.connection(&stop).await {
@@ -284,8 +303,31 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
         }
     }
 
-    async fn has_backlog(&self) -> bool {
-        matches!(self.log.read_after(self.cursor, ONE).await, Ok(entries) if !entries.is_empty())
+    /// Passes what is not for this sink and stands right behind its cursor, so that it waits for no connection;
+    /// answers whether something waits for one.
+    async fn pass_over(&mut self) -> Result<bool, journal::Error> {
+        let mut chain = Chain::after(self.cursor);
+        loop {
+            let entries = self.log.read_after(self.cursor, AHEAD).await?;
+            let mut cursor = self.cursor;
+            for entry in &entries {
+                chain.read(entry.sequence);
+                if self.is_for_us(entry) {
+                    self.moved(cursor);
+                    return Ok(true);
+                }
+                cursor = chain.cursor(entry.position);
+            }
+            if entries.is_empty() {
+                return Ok(false);
+            }
+            self.moved(cursor);
+        }
+    }
+
+    fn is_for_us(&self, entry: &Entry) -> bool {
+        let Terms { name, filter, .. } = &self.terms;
+        filter.passes(name, &entry.event.draft)
     }
 
     /// One connection, from the cursor to its end.
@@ -311,7 +353,9 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
             window: Window::new(if self.alone { 1 } else { link.limit() }),
             ahead: VecDeque::new(),
             read_to: self.cursor,
+            chain: Chain::after(self.cursor),
             more: true,
+            goes_on: false,
             retry_at: now,
             ack_due: now + self.pace.ack_timeout,
         };
@@ -329,6 +373,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
                 }
             }
             let retry_due = flow.window.to_resend().is_some();
+            let goes_on = std::mem::take(&mut flow.goes_on);
             if stopping && retry_due {
                 // What the sink refuses stays in the journal for the next start.
                 return End::Drained;
@@ -360,6 +405,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
                     stopping = changed.is_err();
                 }
                 () = sleep_until(flow.retry_at), if retry_due => {}
+                () = std::future::ready(()), if goes_on => {}
                 () = sleep_until(flow.ack_due), if flow.window.awaits() => {
                     return End::Lost(format!("no acknowledgement for {:?}", self.pace.ack_timeout));
                 }
@@ -374,14 +420,20 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
         link: &mut S::Link,
         durable: &mut watch::Receiver<Position>,
     ) -> Result<(), journal::Error> {
-        if let Some(position) = flow.window.to_resend() {
+        if let Some((position, previous)) = flow.window.to_resend() {
             if Instant::now() >= flow.retry_at {
-                self.resend(flow, link, position).await?;
+                self.resend(flow, link, position, previous).await?;
             }
             return Ok(());
         }
+        let mut reads = 0;
         while !flow.window.is_full() && !flow.window.has_refused() {
             if flow.ahead.is_empty() && flow.more {
+                reads += 1;
+                if reads > READS {
+                    flow.goes_on = true;
+                    break;
+                }
                 // Seen before the read: what becomes durable during it is told again.
                 durable.borrow_and_update();
                 flow.ahead = self.log.read_after(flow.read_to, AHEAD).await?.into();
@@ -390,27 +442,33 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
             let Some(entry) = flow.ahead.pop_front() else {
                 break;
             };
-            flow.read_to = Cursor {
-                position: entry.position,
-                sequence: entry.sequence,
-            };
-            self.hand_over(flow, link, &entry);
-            flow.window.sent(flow.read_to);
+            let previous = flow.chain.read(entry.sequence);
+            if self.is_for_us(&entry) {
+                flow.chain.pass();
+                flow.read_to = flow.chain.cursor(entry.position);
+                self.hand_over(flow, link, &entry, previous);
+                flow.window.sent(flow.read_to, previous);
+            } else {
+                flow.read_to = flow.chain.cursor(entry.position);
+                if let Some(cursor) = flow.window.skipped(flow.read_to) {
+                    self.moved(cursor);
+                }
+            }
         }
         Ok(())
     }
 
-    /// The cursor stands right before the oldest hole, so the entry to send again is the next one there.
+    /// Sends the oldest hole again.
     async fn resend(
         &mut self,
         flow: &mut Flow,
         link: &mut S::Link,
         position: Position,
+        previous: Sequence,
     ) -> Result<(), journal::Error> {
-        let next = self.log.read_after(self.cursor, ONE).await?;
-        match next.first().filter(|entry| entry.position == position) {
+        match self.entry_at(position).await? {
             Some(entry) => {
-                self.hand_over(flow, link, entry);
+                self.hand_over(flow, link, &entry, previous);
                 flow.window.resent(position);
             }
             // Discarded meanwhile, for want of room: `EventsDiscarded` tells, nothing is left to send.
@@ -419,12 +477,18 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
         Ok(())
     }
 
-    fn hand_over(&mut self, flow: &mut Flow, link: &mut S::Link, entry: &Entry) {
+    /// The event that stands there; none if it was discarded meanwhile, for want of room.
+    async fn entry_at(&self, position: Position) -> Result<Option<Entry>, journal::Error> {
+        let before = Cursor::start(Position(position.0.saturating_sub(1)));
+        let found = self.log.read_after(before, ONE).await?;
+        Ok(found.into_iter().find(|entry| entry.position == position))
+    }
+
+    fn hand_over(&mut self, flow: &mut Flow, link: &mut S::Link, entry: &Entry, previous: Sequence) {
         if !flow.window.awaits() {
             flow.ack_due = Instant::now() + self.pace.ack_timeout;
         }
-        // Without a filter the event before is always the number before; zero where the chain starts.
-        link.send(entry, Sequence(entry.sequence.0.saturating_sub(1)));
+        link.send(entry, previous);
         let again = entry.position <= self.furthest;
         self.furthest = self.furthest.max(entry.position);
         self.status.send_modify(|status| {
@@ -457,12 +521,19 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
         let Some(cursor) = flow.window.delivered(position) else {
             return false;
         };
+        self.moved(cursor);
+        true
+    }
+
+    fn moved(&mut self, cursor: Cursor) {
+        if cursor == self.cursor {
+            return;
+        }
         self.cursor = cursor;
         self.judged.take_if(|judged| judged.position <= cursor.position);
         self.log.acknowledge(&self.terms.name, cursor);
         self.status
             .send_modify(|status| status.delivered = cursor.sequence);
-        true
     }
 
     async fn refused(
@@ -503,13 +574,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
 
     /// Begins to count an event's refusals, and says which event it is.
     async fn judge(&mut self, position: Position, reason: &str) -> Result<(), journal::Error> {
-        let before = Cursor {
-            position: Position(position.0.saturating_sub(1)),
-            ..Cursor::default()
-        };
-        let found = self.log.read_after(before, ONE).await?;
-        // None: discarded meanwhile, for want of room.
-        if let Some(entry) = found.first().filter(|entry| entry.position == position) {
+        if let Some(entry) = self.entry_at(position).await? {
             tracing::warn!(
                 sink = %self.terms.name,
                 event = format!("{}-{}", entry.epoch, entry.sequence),

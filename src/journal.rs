@@ -138,8 +138,32 @@ pub struct Recovered {
 pub struct Cursor {
     /// All up to here is confirmed or passed over.
     pub position: Position,
-    /// The highest sequence at or below it that passed this sink's filter (for `previoussequence`).
+    /// The highest sequence at or below it; 0 where a chain starts.
     pub sequence: Sequence,
+    /// The highest of them that passed this sink's filter, or was lost before it could be judged (for
+    /// `previoussequence`).
+    pub passed: Sequence,
+}
+
+impl Cursor {
+    /// Right behind an event that passed.
+    #[must_use]
+    pub fn behind(entry: &Entry) -> Self {
+        Self {
+            position: entry.position,
+            sequence: entry.sequence,
+            passed: entry.sequence,
+        }
+    }
+
+    /// Where a chain starts: nothing was given to the sink before.
+    #[must_use]
+    pub fn start(position: Position) -> Self {
+        Self {
+            position,
+            ..Self::default()
+        }
+    }
 }
 
 /// How much to read at once.
@@ -160,8 +184,10 @@ pub struct Health {
     pub parked: bool,
     /// The newest sequence on the disk.
     pub last: Sequence,
-    /// Undelivered bytes and all bytes.
+    /// Bytes of events that some sink has yet to deliver.
     pub undelivered_bytes: u64,
+    /// What these can grow to: the rule state and a spare segment take room, too.
+    pub room_bytes: u64,
     /// Bytes in the directory.
     pub used_bytes: u64,
     /// Commits that were refused because the journal is too small for them.
@@ -293,7 +319,7 @@ impl Journal {
     ) -> Result<(Self, Recovered, thread::Turns), Error> {
         let dir = &settings.dir;
         make(&*storage, dir).map_err(recovery::at("make", dir))?;
-        let lock = lock(&*storage, settings)?;
+        let lock = lock(&*storage, dir)?;
         let (mut writer, recovered) = opening::open(storage, settings, owner, clock, draw)?;
         writer.lock = Some(writer::Lock::new(lock));
         let (health_sender, health) = watch::channel(writer.health(0, false));
@@ -402,10 +428,7 @@ impl Journal {
     /// configured begins at the end.
     pub fn cursor(&self, sink: &SinkName) -> Cursor {
         let known = self.0.shared.cursors().get(sink).copied();
-        let cursor = known.unwrap_or_else(|| Cursor {
-            position: *self.0.durable.borrow(),
-            ..Cursor::default()
-        });
+        let cursor = known.unwrap_or_else(|| Cursor::start(*self.0.durable.borrow()));
         let begun = cursor.position > self.0.shared.base;
         let owed_old = self
             .0
@@ -416,16 +439,50 @@ impl Journal {
         if begun || owed_old {
             cursor
         } else {
-            Cursor {
-                sequence: Sequence(0),
-                ..cursor
-            }
+            Cursor::start(cursor.position)
         }
     }
 
     /// Moves a sink's cursor; lazily durable. Going back changes nothing.
     pub fn acknowledge(&self, sink: &SinkName, through: Cursor) {
         self.0.shared.acknowledge(sink, through);
+    }
+
+    /// Moves a sink's cursor back to `position`, or to the oldest event that is kept, and starts its chain anew. Nobody
+    /// may forward to this sink meanwhile. `true`: it is on the disk.
+    pub async fn replay(&self, sink: &SinkName, position: Position) -> bool {
+        let shared = &self.0.shared;
+        let archived = shared
+            .archives()
+            .into_iter()
+            .map(|old| old.catalog.oldest_after());
+        let oldest = archived.chain([self.0.catalog.oldest_after()]).min();
+        let cursor = Cursor::start(position.max(oldest.unwrap_or_default()));
+        shared.cursors().insert(sink.clone(), cursor);
+        self.cursors_written().await
+    }
+
+    /// Forgets the cursor of a sink that is not configured. `true`: that is on the disk.
+    pub async fn forget(&self, sink: &SinkName) -> bool {
+        self.0.shared.cursors().remove(sink);
+        self.cursors_written().await
+    }
+
+    /// The sinks that have a cursor, configured or not.
+    pub fn sinks(&self) -> Vec<SinkName> {
+        self.0.shared.cursors().keys().cloned().collect()
+    }
+
+    /// Writes the cursors as they are now. `false`: there is no room, or the journal has stopped.
+    async fn cursors_written(&self) -> bool {
+        let mut health = self.0.health.clone();
+        let before = health.borrow_and_update().pulse;
+        let shared = &self.0.shared;
+        shared.queue().moves += CURSOR_EVENTS;
+        shared.wake();
+        // The turn that may be under way took the cursors as they were; the next one has these.
+        let written = health.wait_for(|health| health.pulse >= before + 2);
+        written.await.is_ok_and(|health| !health.parked)
     }
 
     /// From now on events are stamped with `origin` (the same gateway's), and these are the configured sinks. A sink
@@ -439,10 +496,8 @@ impl Journal {
             let end = *self.0.durable.borrow();
             let mut cursors = shared.cursors();
             for plan in &sinks {
-                cursors.entry(plan.name.clone()).or_insert_with(|| Cursor {
-                    position: if plan.from_oldest { oldest } else { end },
-                    sequence: Sequence(0),
-                });
+                let start = Cursor::start(if plan.from_oldest { oldest } else { end });
+                cursors.entry(plan.name.clone()).or_insert(start);
             }
         }
         *shared.origin.write().unwrap_or_else(PoisonError::into_inner) = origin;
@@ -474,11 +529,28 @@ fn make(storage: &dyn Storage, dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn lock(storage: &dyn Storage, settings: &Settings) -> Result<Box<dyn Any + Send>, Error> {
-    let path = settings.dir.join("lock");
+/// Ends the epoch of the journal in `dir`, which nobody may use: the next start begins another one. What the old one
+/// owes is delivered under its own identity. For a card that was put back to an old image: the numbers that were given
+/// out since the image would come again.
+///
+/// # Errors
+///
+/// [`Error::Locked`] if a process has the journal; [`Error::Io`] if there is none, or it cannot be written.
+pub fn end_epoch(dir: &Path) -> Result<Epoch, Error> {
+    let none = || io::Error::new(io::ErrorKind::NotFound, "there is none to end");
+    if !dir.join("current").is_dir() {
+        return Err(recovery::at("find an epoch in", dir)(none()));
+    }
+    let _lock = lock(&storage::Disk, dir)?;
+    let ended = opening::end_epoch(&storage::Disk, dir)?;
+    ended.ok_or_else(|| recovery::at("find an epoch in", dir)(none()))
+}
+
+fn lock(storage: &dyn Storage, dir: &Path) -> Result<Box<dyn Any + Send>, Error> {
+    let path = dir.join("lock");
     storage.lock(&path).map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => Error::Locked {
-            dir: settings.dir.clone(),
+            dir: dir.to_owned(),
             pid: error.to_string(),
         },
         _ => recovery::at("lock", &path)(error),

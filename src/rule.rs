@@ -72,14 +72,12 @@ const MANNERS: [&str; 5] = [
     "during",
 ];
 
-/// Whether rules with these params judge each value alike: then an open episode is the new rule's without a word.
-pub(crate) fn judge_alike(one: &Map<String, Json>, other: &Map<String, Json>) -> bool {
-    let numbers = |params: &Map<String, Json>| {
-        let mut params = params.clone();
-        params.retain(|key, _| !MANNERS.contains(&key.as_str()));
-        params
-    };
-    one == other || numbers(one) == numbers(other)
+/// What of a rule's params decides how it judges a value: where that is the same, an open episode is an edited rule's
+/// without a word.
+pub(crate) fn judged_by(params: &Map<String, Json>) -> Map<String, Json> {
+    let mut params = params.clone();
+    params.retain(|key, _| !MANNERS.contains(&key.as_str()));
+    params
 }
 
 /// At most `count` raises in `per`.

@@ -195,10 +195,7 @@ async fn card() -> Card {
         stored(&journal, append(&journal, &texts)).await;
     }
     let read = journal.read_after(Cursor::default(), ALL).await.unwrap();
-    let through = Cursor {
-        position: read[1].position,
-        sequence: read[1].sequence,
-    };
+    let through = Cursor::behind(&read[1]);
     journal.acknowledge(&"cloud".parse().unwrap(), through);
     journal.close().await;
     card

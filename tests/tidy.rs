@@ -31,7 +31,7 @@ decode     <- time reading
 journal    <- time event rule::state
 hub        <- time event journal
 source     <- time reading event decode hub journal::Journal journal::Health
-forward    <- time event journal
+forward    <- time event rule::Pattern journal
 config     <- time reading event rule decode source journal forward
 recorder   <- time reading
 story      <- time reading event rule config
@@ -55,6 +55,7 @@ const PURE: &[&str] = &[
     "source::mqtt::wire",
     "source::mqtt::session",
     "forward::window",
+    "forward::filter",
     "forward::backoff",
 ];
 

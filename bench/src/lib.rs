@@ -1,6 +1,7 @@
 //! What the comparisons share: servers as child processes, what the kernel says of them, a light load
 //! generator, medians. Nothing here knows how Tidegate works inside.
 
+pub mod driven;
 pub mod load;
 pub mod process;
 pub mod server;

@@ -216,6 +216,7 @@ impl Store for Tidegate {
             let mut place = Cursor {
                 position,
                 sequence: tidegate::event::Sequence(self.sequence),
+                passed: tidegate::event::Sequence(self.sequence),
             };
             place.position.0 -= count - index;
             self.places.push_back(place);
@@ -236,10 +237,7 @@ impl Store for Tidegate {
             .read_after_blocking(self.read, limit)
             .expect("it reads");
         if let Some(last) = entries.last() {
-            self.read = Cursor {
-                position: last.position,
-                sequence: last.sequence,
-            };
+            self.read = Cursor::behind(last);
             // It is durable when the journal says so: lazily, as in the product.
             self.journal.acknowledge(&self.sink, self.read);
         }

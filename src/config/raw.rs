@@ -242,6 +242,7 @@ pub(super) struct Override {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Sinks {
     pub mqtt: List<SinkMqtt>,
+    pub http: List<SinkHttp>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -265,6 +266,32 @@ pub(super) struct SinkMqtt {
     pub max_attempts: Option<Spanned<i64>>,
     pub required: Option<bool>,
     pub from: Text,
+    pub events: Texts,
+    pub min_severity: Text,
+    pub devices: Texts,
+    pub partition_by: Text,
+    pub schema: Option<Spanned<i64>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub(super) struct SinkHttp {
+    pub name: Text,
+    pub url: Text,
+    pub mode: Text,
+    pub batch: Option<Spanned<i64>>,
+    pub timeout: Text,
+    pub bearer_file: Text,
+    pub signing_key_file: Text,
+    pub ca: Text,
+    pub headers: Option<Spanned<BTreeMap<String, String>>>,
+    pub compression: Text,
+    pub max_attempts: Option<Spanned<i64>>,
+    pub required: Option<bool>,
+    pub from: Text,
+    pub events: Texts,
+    pub min_severity: Text,
+    pub devices: Texts,
     pub partition_by: Text,
     pub schema: Option<Spanned<i64>>,
 }
@@ -276,6 +303,9 @@ pub(super) struct SinkKeys<'f> {
     pub max_attempts: Option<&'f Spanned<i64>>,
     pub required: Option<bool>,
     pub from: Option<&'f Spanned<String>>,
+    pub events: &'f Texts,
+    pub min_severity: Option<&'f Spanned<String>>,
+    pub devices: &'f Texts,
     pub partition_by: Option<&'f Spanned<String>>,
     pub schema: Option<&'f Spanned<i64>>,
 }
@@ -289,6 +319,9 @@ macro_rules! sink_keys {
                     max_attempts: self.max_attempts.as_ref(),
                     required: self.required,
                     from: self.from.as_ref(),
+                    events: &self.events,
+                    min_severity: self.min_severity.as_ref(),
+                    devices: &self.devices,
                     partition_by: self.partition_by.as_ref(),
                     schema: self.schema.as_ref(),
                 }
@@ -298,6 +331,7 @@ macro_rules! sink_keys {
 }
 
 sink_keys!(SinkMqtt);
+sink_keys!(SinkHttp);
 
 impl File {
     /// Adds what an included file says: only tables of which there may be many.

@@ -1,4 +1,4 @@
-//! `[[sink.mqtt]]` and those to come: what their tables share, and what no two sinks may share.
+//! `[[sink.mqtt]]` and `[[sink.http]]`: what their tables share, and what no two sinks may share.
 
 use std::ops::Range;
 
@@ -6,15 +6,18 @@ use toml::Spanned;
 
 use super::{
     check::{Checker, Taken, Words},
-    raw,
+    raw, rules,
 };
 use crate::{
-    event::SinkName,
-    forward::{self, Terms},
+    event::{SinkName, gateway},
+    forward::{self, Terms, filter::Filter},
+    rule::Pattern,
 };
 
+mod http;
 mod mqtt;
 
+pub(super) use http::table as http_table;
 pub(super) use mqtt::table as mqtt_table;
 
 /// Where events go.
@@ -22,18 +25,23 @@ pub(super) use mqtt::table as mqtt_table;
 pub struct Sinks {
     /// `[[sink.mqtt]]`.
     pub mqtt: Vec<forward::mqtt::Settings>,
+    /// `[[sink.http]]`.
+    pub http: Vec<forward::http::Settings>,
 }
 
 impl Sinks {
     /// What each of them says that every sink may say.
     pub fn terms(&self) -> impl Iterator<Item = &Terms> {
-        self.mqtt.iter().map(|sink| &sink.terms)
+        let mqtt = self.mqtt.iter().map(|sink| &sink.terms);
+        mqtt.chain(self.http.iter().map(|sink| &sink.terms))
     }
 }
 
 pub(super) fn sinks(raw: &raw::Sinks, gateway: &str, checker: &mut Checker<'_>) -> Sinks {
     let mut taken = Taken::default();
-    for name in raw.mqtt.iter().filter_map(|table| table.get_ref().name.as_ref()) {
+    let mqtt = raw.mqtt.iter().map(|table| &table.get_ref().name);
+    let http = raw.http.iter().map(|table| &table.get_ref().name);
+    for name in mqtt.chain(http).flatten() {
         if let Some(first) = taken.take(name.get_ref(), name.span()) {
             let place = checker.place(&first, &name.span());
             checker.wrong(
@@ -47,6 +55,7 @@ pub(super) fn sinks(raw: &raw::Sinks, gateway: &str, checker: &mut Checker<'_>) 
     }
     Sinks {
         mqtt: mqtt::sinks(&raw.mqtt, gateway, checker),
+        http: http::sinks(&raw.http, checker),
     }
 }
 
@@ -73,12 +82,14 @@ fn terms(
     };
     let max_attempts = checker.whole_in(who, "max-attempts", keys.max_attempts, &(1..=1_000_000));
     let from_oldest = checker.word(who, "from", keys.from, &from);
+    let filter = filter(who, keys, checker);
     only_one_form(who, keys, checker);
     let default = Terms::new(name?);
     Some(Terms {
         max_attempts: max_attempts.unwrap_or(default.max_attempts),
         required: keys.required.unwrap_or(default.required),
         from_oldest: from_oldest.unwrap_or(default.from_oldest),
+        filter,
         ..default
     })
 }
@@ -92,6 +103,69 @@ fn name(who: &str, written: &Spanned<String>, checker: &mut Checker<'_>) -> Opti
                 format!("{who}: name = {:?}: {error}", written.get_ref()),
             );
             None
+        }
+    }
+}
+
+/// Which events the sink gets.
+fn filter(who: &str, keys: &raw::SinkKeys<'_>, checker: &mut Checker<'_>) -> Filter {
+    let all = Filter::default();
+    let events = keys.events.as_ref().map(|list| {
+        if list.get_ref().is_empty() {
+            let why = "events = [] matches none; name some, or write [\"*\"] for all";
+            checker.wrong(list.span(), format!("{who}: {why}"));
+        }
+        let each = list.get_ref().iter();
+        each.filter_map(|written| event(who, written, checker)).collect()
+    });
+    let min_severity = checker.word(who, "min-severity", keys.min_severity, &rules::SEVERITIES);
+    let devices = keys.devices.as_ref();
+    let devices = devices.map(|list| rules::patterns(who, list, checker));
+    Filter {
+        events: events.unwrap_or(all.events),
+        min_severity: min_severity.unwrap_or(all.min_severity),
+        devices: devices.unwrap_or(all.devices),
+    }
+}
+
+/// A pattern that the name of some event could match.
+fn event(who: &str, written: &Spanned<String>, checker: &mut Checker<'_>) -> Option<Pattern> {
+    let text = written.get_ref();
+    if text.is_empty() || !text.chars().all(|c| c.is_ascii_alphanumeric() || c == '*') {
+        let form =
+            "must be an event's name or a pattern of names, like \"HighTemperature\" or \"*Temperature\"";
+        checker.wrong(written.span(), format!("{who}: {text:?} {form}"));
+        return None;
+    }
+    Some(Pattern(text.as_str().into()))
+}
+
+/// A pattern that no event of this configuration matches is a slip.
+pub(super) fn matched(raw: &raw::Sinks, rules: &[rules::Placed], checker: &mut Checker<'_>) {
+    let lists = raw.mqtt.iter().filter_map(|table| {
+        let keys = table.get_ref();
+        Some((who("[[sink.mqtt]]", &keys.name), keys.events.as_ref()?))
+    });
+    for (who, list) in lists {
+        for written in list.get_ref() {
+            let pattern = Pattern(written.get_ref().as_str().into());
+            let mut own = gateway::FACTS.iter().map(|fact| fact.name);
+            if own.any(|name| pattern.matches(name))
+                || rules.iter().any(|placed| pattern.matches(&placed.rule.event))
+            {
+                continue;
+            }
+            let cleared = rules
+                .iter()
+                .find(|placed| pattern.matches(&placed.rule.cleared_event));
+            let why = match cleared {
+                Some(placed) => format!(
+                    "matches only what clears; a clear goes where its raise goes: name \"{}\"",
+                    placed.rule.event
+                ),
+                None => "matches no event: no rule raises one of this name, nor does the gateway".to_owned(),
+            };
+            checker.warn(written.span(), format!("{who}: {:?} {why}", written.get_ref()));
         }
     }
 }

@@ -19,10 +19,7 @@ const BATCH: Limit = Limit {
 /// Ends when the journal does.
 pub(super) async fn serve(journal: Journal, end: Position, hub: Hub) {
     let mut durable = journal.durable();
-    let mut cursor = Cursor {
-        position: end,
-        ..Cursor::default()
-    };
+    let mut cursor = Cursor::start(end);
     loop {
         // Seen before the read: what becomes durable during it is told again.
         durable.borrow_and_update();
@@ -40,10 +37,7 @@ pub(super) async fn serve(journal: Journal, end: Position, hub: Hub) {
                         &cloudevents::topic(cloudevents::topic::DOOR, &entry),
                         cloudevents::render(&entry, previous),
                     );
-                    cursor = Cursor {
-                        position: entry.position,
-                        sequence: entry.sequence,
-                    };
+                    cursor = Cursor::behind(&entry);
                 }
             }
             Err(failed) => {

@@ -154,10 +154,7 @@ async fn deliver_all(journal: &Journal) {
         };
         let entries = journal.read_after(journal.cursor(&cloud), limit).await.unwrap();
         let Some(last) = entries.last() else { return };
-        let cursor = Cursor {
-            position: last.position,
-            sequence: last.sequence,
-        };
+        let cursor = Cursor::behind(last);
         journal.acknowledge(&cloud, cursor);
     }
 }
@@ -420,6 +417,7 @@ async fn a_sink_that_a_reload_adds_begins_where_it_should_and_one_that_comes_bac
         Cursor {
             position: third,
             sequence: Sequence(3),
+            passed: Sequence(3),
         },
     );
     journal.reconfigure(origin(), Vec::new());
@@ -433,11 +431,13 @@ async fn a_change_that_is_not_on_the_disk_is_not_said_to_be_done() {
     use crate::control::{Request, Response};
     let (journal, recovered, _running) = journal(WhenFull::DropOldest);
     let (engine, mut questions) = mpsc::channel(4);
-    let (reload, mut reloads) = mpsc::channel(1);
+    let (orders, mut reloads) = mpsc::channel(1);
     let desk = Desk {
         engine,
-        reload,
+        orders,
         journal,
+        journal_dir: PathBuf::new(),
+        uplinks: watch::channel(Vec::new()).1,
         clock: Clock::system(),
         epoch: recovered.epoch,
     };
@@ -452,7 +452,7 @@ async fn a_change_that_is_not_on_the_disk_is_not_said_to_be_done() {
                     Asked::Forget(_, answer) => assert!(answer.send(Some(never)).is_ok()),
                     other => panic!("{other:?}"),
                 },
-                Some(Reload(answer)) = reloads.recv() => {
+                Some(Order::Reload(answer)) = reloads.recv() => {
                     assert!(answer.send(Ok((Reloaded::default(), never))).is_ok());
                 }
             }

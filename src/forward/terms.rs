@@ -1,5 +1,6 @@
 //! What every sink's table says alike, whatever its protocol.
 
+use super::filter::Filter;
 use crate::{event::SinkName, journal::SinkPlan};
 
 /// The keys that `[[sink.mqtt]]` and `[[sink.http]]` share.
@@ -13,6 +14,8 @@ pub struct Terms {
     pub required: bool,
     /// A sink added later starts at the oldest event.
     pub from_oldest: bool,
+    /// Which events it gets.
+    pub filter: Filter,
 }
 
 impl Terms {
@@ -24,6 +27,7 @@ impl Terms {
             max_attempts: 10,
             required: true,
             from_oldest: false,
+            filter: Filter::default(),
         }
     }
 

@@ -49,6 +49,18 @@ impl MemoryLog {
         self.0.durable.send_replace(durable);
     }
 
+    /// Events of these severities.
+    fn append_graded(&self, severities: &[Severity]) {
+        let mut entries = self.0.entries.lock().unwrap();
+        for severity in severities {
+            let number = entries.last().map_or(0, |last| last.sequence.0) + 1;
+            entries.push(graded(number, *severity));
+        }
+        let durable = entries.last().map_or(Position(0), |entry| entry.position);
+        drop(entries);
+        self.0.durable.send_replace(durable);
+    }
+
     /// As if its room had been needed.
     fn discard(&self, position: Position) {
         self.0
@@ -111,12 +123,16 @@ pub(super) fn origin() -> Arc<Origin> {
 
 /// Positions are not sequences: three frames to an event.
 fn entry(number: u64) -> Entry {
+    graded(number, Severity::Info)
+}
+
+fn graded(number: u64, severity: Severity) -> Entry {
     let draft = Draft {
         kind: "io.tidegate.gateway.GatewayAlive".into(),
         name: "GatewayAlive".into(),
         subject: "gw".into(),
         about: "gw".into(),
-        severity: Severity::Info,
+        severity,
         at: EngineTime(number.cast_signed()),
         transition: None,
         correlation: None,
@@ -222,6 +238,16 @@ impl Bench {
     }
 
     fn on(log: MemoryLog, limit: usize, connections: &[bool], pace: Pace) -> Self {
+        Self::filtered(log, Severity::Info, limit, connections, pace)
+    }
+
+    fn filtered(
+        log: MemoryLog,
+        min_severity: Severity,
+        limit: usize,
+        connections: &[bool],
+        pace: Pace,
+    ) -> Self {
         let (got_in, got) = mpsc::channel(1000);
         let mut answers = Vec::new();
         let mut script = VecDeque::new();
@@ -241,7 +267,9 @@ impl Bench {
         let (sender, status) = watch::channel(Status::default());
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let forwarder = Forwarder::new(terms(), log.clone(), sink, pace, sender);
+        let mut terms = terms();
+        terms.filter.min_severity = min_severity;
+        let forwarder = Forwarder::new(terms, log.clone(), sink, pace, sender);
         tasks.spawn(forwarder.run(stop.clone()));
         Self {
             log,
@@ -601,13 +629,90 @@ async fn a_sink_that_begins_at_the_end_is_not_behind_by_what_it_will_never_get()
     for (later, behind) in [(0, 0), (2, 2)] {
         let log = MemoryLog::with_events(5);
         // Where its chain starts: behind the events there are, and no sequence yet.
-        log.0.cursor.send_replace(Cursor {
-            position: Position(5 * 3),
-            sequence: Sequence(0),
-        });
+        log.0.cursor.send_replace(Cursor::start(Position(5 * 3)));
         log.append(later);
         let mut bench = Bench::on(log.clone(), 1, &[false], pace());
         let away = bench.status(|status| status.last_error.is_some()).await;
         assert_eq!(log.last().0 - away.delivered.0, behind);
     }
+}
+
+const I: Severity = Severity::Info;
+const W: Severity = Severity::Warning;
+
+fn filtered(log: &MemoryLog, min_severity: Severity, limit: usize, connections: &[bool]) -> Bench {
+    Bench::filtered(log.clone(), min_severity, limit, connections, pace())
+}
+
+#[tokio::test]
+async fn what_is_not_for_the_sink_is_passed_without_a_connection_and_takes_no_place_in_the_window() {
+    let log = MemoryLog::with_events(0);
+    log.append_graded(&[I, I, W, I, I, W, I]);
+    let mut bench = filtered(&log, W, 2, &[false, true]);
+    bench.gets(&[(2, 3, 0), (2, 6, 3)]).await;
+    log.acknowledges(2).await;
+    assert_eq!(log.acknowledged(), Sequence(2), "3 is a hole");
+    bench.delivered(0, 3).await;
+    log.acknowledges(5).await;
+    bench.delivered(0, 6).await;
+    log.acknowledges(7).await;
+    // Nothing is on its way: what comes and is not for the sink is passed at once.
+    log.append_graded(&[I, I]);
+    log.acknowledges(9).await;
+    bench
+        .status(|status| status.delivered == Sequence(9) && status.sent == 2)
+        .await;
+}
+
+#[tokio::test]
+async fn a_filtered_chain_goes_on_after_a_restart_and_under_another_filter() {
+    let log = MemoryLog::with_events(0);
+    log.append_graded(&[W, I, I, W, I]);
+    let mut bench = filtered(&log, W, 4, &[true]);
+    bench.gets(&[(1, 1, 0), (1, 4, 1)]).await;
+    bench.delivered(0, 1).await;
+    bench.delivered(0, 4).await;
+    log.acknowledges(5).await;
+    bench.stop.cancel();
+    bench.ends().await;
+
+    log.append_graded(&[I, W, W]);
+    let mut bench = filtered(&log, W, 4, &[true]);
+    bench.gets(&[(1, 7, 4), (1, 8, 7)]).await;
+    bench.delivered(0, 7).await;
+    log.acknowledges(7).await;
+    bench.stop.cancel();
+    drop(bench);
+
+    // 8 was not confirmed; 9 is lost before anybody could judge it.
+    log.append_graded(&[I, I, I]);
+    log.discard(Position(9 * 3));
+    let mut bench = filtered(&log, I, 4, &[true]);
+    bench.gets(&[(1, 8, 7), (1, 10, 9), (1, 11, 10)]).await;
+}
+
+#[tokio::test]
+async fn an_event_that_is_sent_again_alone_names_the_same_one_before() {
+    let log = MemoryLog::with_events(0);
+    log.append_graded(&[W, I, W]);
+    let mut bench = filtered(&log, W, 2, &[true]);
+    bench.gets(&[(1, 1, 0), (1, 3, 1)]).await;
+    bench.delivered(0, 1).await;
+    bench.refused(0, 3).await;
+    bench.gets(&[(1, 3, 1)]).await;
+    bench.delivered(0, 3).await;
+    log.acknowledges(3).await;
+}
+
+#[tokio::test]
+async fn a_long_run_of_what_is_not_for_the_sink_keeps_no_answer_waiting() {
+    let log = MemoryLog::with_events(0);
+    log.append_graded(&[W]);
+    log.append_graded(&vec![I; 10_000]);
+    log.append_graded(&[W]);
+    let mut bench = filtered(&log, W, 2, &[true]);
+    bench.gets(&[(1, 1, 0), (1, 10_002, 1)]).await;
+    bench.delivered(0, 10_002).await;
+    bench.delivered(0, 1).await;
+    log.acknowledges(10_002).await;
 }

@@ -6,7 +6,10 @@
 
 use std::collections::VecDeque;
 
-use crate::{event::Position, journal::Cursor};
+use crate::{
+    event::{Position, Sequence},
+    journal::Cursor,
+};
 
 /// The entries sent to one sink over one connection and not yet passed by its cursor.
 #[derive(Debug)]
@@ -18,7 +21,10 @@ pub struct Window {
 
 #[derive(Debug)]
 struct Sent {
-    /// Where the cursor may stand once this entry is passed.
+    position: Position,
+    /// The one before it in the sink's chain.
+    previous: Sequence,
+    /// Where the cursor may stand once this entry is passed: behind it, and behind what was skipped after it.
     cursor: Cursor,
     answer: Answer,
 }
@@ -51,7 +57,7 @@ impl Window {
     #[must_use]
     pub fn contains(&self, position: Position) -> bool {
         self.sent
-            .binary_search_by_key(&position, |sent| sent.cursor.position)
+            .binary_search_by_key(&position, |sent| sent.position)
             .is_ok()
     }
 
@@ -82,21 +88,22 @@ impl Window {
         self.sent.iter().any(|sent| sent.answer == Answer::Refused)
     }
 
-    /// The oldest hole, if it was refused and no other answer is to come: the entry to send again, alone.
+    /// The oldest hole, if it was refused and no other answer is to come: the entry to send again, alone, and the one
+    /// before it in the sink's chain.
     #[must_use]
-    pub fn to_resend(&self) -> Option<Position> {
+    pub fn to_resend(&self) -> Option<(Position, Sequence)> {
         if self.awaits() {
             return None;
         }
-        self.sent.front().map(|first| first.cursor.position)
+        self.sent.front().map(|first| (first.position, first.previous))
     }
 
-    /// Notes that the entry behind which `cursor` stands was handed to the connection.
+    /// Notes that the entry behind which `cursor` stands was handed to the connection, and which one was before it.
     ///
     /// # Panics
     ///
     /// If the window is full or the entry is not after the last one: the caller's mistake, never the sink's.
-    pub fn sent(&mut self, cursor: Cursor) {
+    pub fn sent(&mut self, cursor: Cursor, previous: Sequence) {
         assert!(!self.is_full(), "the caller asks is_full before it sends");
         assert!(
             self.sent
@@ -105,9 +112,23 @@ impl Window {
             "entries are sent in journal order"
         );
         self.sent.push_back(Sent {
+            position: cursor.position,
+            previous,
             cursor,
             answer: Answer::Awaited,
         });
+    }
+
+    /// Notes that the entry behind which `cursor` stands is not for this sink: it takes no place, and the cursor passes
+    /// it with what was sent before it. Returns the new cursor if that is nothing.
+    pub fn skipped(&mut self, cursor: Cursor) -> Option<Cursor> {
+        match self.sent.back_mut() {
+            None => Some(cursor),
+            Some(last) => {
+                last.cursor = cursor;
+                None
+            }
+        }
     }
 
     /// Notes that a refused entry was handed to the connection again.
@@ -134,9 +155,7 @@ impl Window {
     }
 
     fn answer(&mut self, position: Position, answer: Answer) {
-        let found = self
-            .sent
-            .binary_search_by_key(&position, |sent| sent.cursor.position);
+        let found = self.sent.binary_search_by_key(&position, |sent| sent.position);
         if let Some(entry) = found.ok().and_then(|at| self.sent.get_mut(at)) {
             entry.answer = answer;
         }
@@ -146,19 +165,19 @@ impl Window {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Sequence;
 
     fn cursor(position: u64) -> Cursor {
         Cursor {
             position: Position(position),
             sequence: Sequence(position / 10),
+            passed: Sequence(position / 10),
         }
     }
 
     fn window_with(limit: usize, positions: &[u64]) -> Window {
         let mut window = Window::new(limit);
         for &position in positions {
-            window.sent(cursor(position));
+            window.sent(cursor(position), Sequence(position - 1));
         }
         window
     }
@@ -195,10 +214,29 @@ mod tests {
         assert_eq!(window.to_resend(), None);
         assert_eq!(window.delivered(Position(1)), Some(cursor(1)));
         assert_eq!(window.delivered(Position(3)), None);
-        assert_eq!(window.to_resend(), Some(Position(2)));
+        assert_eq!(window.to_resend(), Some((Position(2), Sequence(1))));
         window.resent(Position(2));
         assert_eq!((window.has_refused(), window.to_resend()), (false, None));
         assert_eq!(window.delivered(Position(2)), Some(cursor(3)));
+    }
+
+    #[test]
+    fn what_is_skipped_takes_no_place_and_is_passed_with_what_was_sent_before_it() {
+        let mut window = window_with(2, &[10, 20]);
+        for position in [30, 40, 50] {
+            assert_eq!(window.skipped(cursor(position)), None);
+        }
+        assert_eq!(window.delivered(Position(10)), Some(cursor(10)));
+        assert!(!window.is_full());
+        window.sent(cursor(60), Sequence(2));
+        assert!(window.is_full());
+        assert_eq!(window.delivered(Position(60)), None);
+        assert_eq!(window.delivered(Position(20)), Some(cursor(60)));
+        assert_eq!(
+            window.skipped(cursor(70)),
+            Some(cursor(70)),
+            "nothing holds it back"
+        );
     }
 
     #[test]
@@ -207,7 +245,7 @@ mod tests {
         window.refused(Position(1));
         assert_eq!(window.delivered(Position(2)), None);
         for _ in 0..100 {
-            assert_eq!(window.to_resend(), Some(Position(1)));
+            assert_eq!(window.to_resend(), Some((Position(1), Sequence(0))));
             window.resent(Position(1));
             window.refused(Position(1));
         }

@@ -13,6 +13,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::Cursor;
 use crate::event::{Position, Sequence, SinkName};
 
 /// The bytes of a frame before its payload.
@@ -34,6 +35,10 @@ impl Kind {
     pub const STATE: Self = Self(2);
     /// A cursor's move forward ([`Move`]).
     pub const CURSOR: Self = Self(3);
+    /// A cursor's move back ([`Move`]): what somebody asked for anew.
+    pub const REPLAY: Self = Self(4);
+    /// A cursor is no longer kept ([`Move`], of which only the name counts).
+    pub const FORGOTTEN: Self = Self(5);
     /// A note of what will not come ([`Note`]).
     pub const DISCARD: Self = Self(6);
     /// A clean stop. Empty.
@@ -195,9 +200,34 @@ impl<'de> Deserialize<'de> for Blob {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Change(pub Blob, pub Option<Blob>);
 
-/// A cursor's move: whose, to which position, the sequence that goes with it.
+/// A cursor's move: whose, to which position, the highest sequence there and the highest that passed the filter;
+/// older ones have no filter, and one number for both.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Move(pub SinkName, pub Position, pub Sequence);
+pub(super) struct Move(
+    pub SinkName,
+    pub Position,
+    pub Sequence,
+    #[serde(default)] pub Option<Sequence>,
+);
+
+impl Move {
+    /// A sink's, to there.
+    pub fn new(sink: &SinkName, to: &Cursor) -> Self {
+        Self(sink.clone(), to.position, to.sequence, Some(to.passed))
+    }
+
+    /// Whose, and to where.
+    pub fn parts(self) -> (SinkName, Cursor) {
+        let Self(sink, position, sequence, passed) = self;
+        let passed = passed.unwrap_or(sequence);
+        let cursor = Cursor {
+            position,
+            sequence,
+            passed,
+        };
+        (sink, cursor)
+    }
+}
 
 /// Damage that is told: the epoch, the segment's number (0: the snapshots), where in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -1,11 +1,15 @@
 //! Many sinks: each has its own cursor, and none of them waits for another.
 
+use std::collections::HashSet;
+
 use rumqttc::QoS;
 
 use super::{
     cloud::Cloud,
     device::{Device, Version},
     parts::{Cable, Gateway, Mosquitto, Site},
+    receivers::both,
+    text,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -43,4 +47,70 @@ async fn a_sink_that_is_away_holds_back_no_other_and_gets_everything_when_it_is_
         cloud.assert_no_unexplained_gap();
     }
     gateway.stop().await;
+}
+
+/// What the filtered sink of the test below is not sent.
+const WARM: &str = "[[rule]]\nevent = \"Warm\"\nmetric = \"temperature\"\nabove = 20.0\nclear = 19.0\n\
+                    severity = \"info\"\nmax-raises = \"100000/h\"\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn receivers_of_a_filtered_sink_prove_that_they_have_everything_across_cuts_kills_and_another_filter() {
+    let broker = Mosquitto::start().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let receivers = both(folder.path(), broker.port).await;
+    let cloud = Cloud::subscribe(broker.port).await;
+    let cable = Cable::to(broker.port).await;
+    let site = Site::new()
+        .uplink(cable.port, "5")
+        .sink("min-severity = \"warning\"\nevents = [\"High*\", \"Warm\"]")
+        .tables(WARM);
+    let mut gateway = Gateway::start(&site).await;
+    let mut device = Device::new(Version::V5, QoS::AtLeastOnce, gateway.door, "thermostat-7");
+    // Two raises and two clears each time; the sink gets one of each.
+    let flapping = [r#"{"temp": 31.0}"#, r#"{"temp": 15.0}"#].repeat(5);
+    let passed = async |count| {
+        let ids = |seen: &[serde_json::Value]| seen.iter().map(|event| event["id"].to_string()).collect();
+        cloud
+            .wait_until(|seen| HashSet::<String>::len(&ids(seen)) >= count)
+            .await;
+    };
+
+    device.publish_until_acknowledged(&flapping).await;
+    passed(10).await;
+    cable.cut();
+    device.publish_until_acknowledged(&flapping).await;
+    gateway.kill().await;
+    gateway.restart(&site).await;
+    cable.mend();
+    device.publish_until_acknowledged(&flapping).await;
+    passed(30).await;
+    // Now the other rule's alarms pass as well, and nothing else.
+    site.edit(&[("min-severity = \"warning\"", "min-severity = \"info\"")]);
+    site.done(&["reload"]).await;
+    device.publish_until_acknowledged(&flapping).await;
+    passed(50).await;
+    gateway.stop().await;
+
+    let sent = cloud.distinct();
+    assert_eq!(sent.len(), 50);
+    assert!(
+        sent.iter()
+            .all(|event| text(event, "/type").contains("High") || text(event, "/type").contains("Warm")),
+        "nothing else passes"
+    );
+    let number = |event: &serde_json::Value, key: &str| text(event, key).parse::<u64>().expect("digits");
+    let gaps = sent
+        .iter()
+        .filter(|event| number(event, "/sequence") > number(event, "/previoussequence") + 1);
+    assert!(gaps.count() > 10, "the filter left something out");
+    for receiver in &receivers {
+        receiver
+            .until("it has all", || {
+                receiver.handled().len() >= sent.len() && receiver.has_stored()
+            })
+            .await;
+        assert_eq!(receiver.handled_once().len(), sent.len());
+        let (report, complete) = receiver.report_in_full().await;
+        assert!(complete, "{report}");
+    }
 }

@@ -106,10 +106,7 @@ pub fn texts(entries: &[Entry]) -> Vec<String> {
 }
 
 pub fn cursor_at(entry: &Entry) -> Cursor {
-    Cursor {
-        position: entry.position,
-        sequence: entry.sequence,
-    }
+    Cursor::behind(entry)
 }
 
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {

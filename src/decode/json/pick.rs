@@ -35,6 +35,8 @@ pub(super) struct Pick<'a> {
     rest: &'a str,
     /// The whole pointer.
     at: &'a str,
+    /// Whether a name in it is written otherwise: `~` as `~0`, `/` as `~1`.
+    is_escaped: bool,
     /// How deep it has been followed. It leads through the node that is being read only if that is as deep.
     depth: usize,
     /// What stood there; of equal keys the last counts.
@@ -47,16 +49,30 @@ impl<'a> Pick<'a> {
         Self {
             rest: at,
             at,
+            is_escaped: at.contains('~'),
             depth: 0,
             found: None,
         }
     }
 
-    /// The next level's name, and what is below it.
-    fn next(&self) -> Option<(&'a str, &'a str)> {
-        let below = self.rest.strip_prefix('/')?;
-        let end = below.find('/').unwrap_or(below.len());
-        Some(below.split_at(end))
+    /// What is below the next level, if that is the member of this name.
+    fn below(&self, name: &str) -> Option<&'a str> {
+        let levels = self.rest.strip_prefix('/')?;
+        if !self.is_escaped {
+            let below = levels.strip_prefix(name)?;
+            let is_level = below.is_empty() || below.starts_with('/');
+            // What has a slash in its name is no two levels.
+            return (is_level && !name.contains('/')).then_some(below);
+        }
+        let (level, below) = levels.split_at(levels.find('/').unwrap_or(levels.len()));
+        (level.replace("~1", "/").replace("~0", "~") == name).then_some(below)
+    }
+
+    /// What is below the next level, if that is the element of this place.
+    fn below_index(&self, index: usize) -> Option<&'a str> {
+        let levels = self.rest.strip_prefix('/')?;
+        let (level, below) = levels.split_at(levels.find('/').unwrap_or(levels.len()));
+        is_index(level, index).then_some(below)
     }
 
     fn enter(&mut self, rest: &'a str) {
@@ -69,7 +85,10 @@ impl<'a> Pick<'a> {
     fn leave(&mut self) {
         self.depth -= 1;
         let passed = self.at.len() - self.rest.len();
-        let slash = self.at.get(..passed).and_then(|passed| passed.rfind('/'));
+        let slash = match self.depth {
+            0 => Some(0),
+            _ => self.at.get(..passed).and_then(|passed| passed.rfind('/')),
+        };
         self.rest = slash.and_then(|slash| self.at.get(slash..)).unwrap_or(self.at);
     }
 }
@@ -99,12 +118,10 @@ impl<'a> Node<'_, 'a> {
         }
     }
 
-    /// Follows the picks that lead to the member of this name.
-    fn enter(&mut self, name: impl Fn(&str) -> bool) {
+    /// Follows the picks that lead to a member.
+    fn enter(&mut self, below: impl Fn(&Pick<'a>) -> Option<&'a str>) {
         for pick in self.through() {
-            if let Some((level, rest)) = pick.next()
-                && name(level)
-            {
+            if let Some(rest) = below(pick) {
                 pick.enter(rest);
             }
         }
@@ -172,7 +189,7 @@ impl<'de> Visitor<'de> for Node<'_, '_> {
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut members: A) -> Result<(), A::Error> {
         self.tell(|| Found::Several);
         for index in 0_usize.. {
-            self.enter(|level| is_index(level, index));
+            self.enter(|pick| pick.below_index(index));
             let more = members.next_element_seed(self.below())?;
             self.leave();
             if more.is_none() {
@@ -210,17 +227,8 @@ impl Visitor<'_> for Name<'_, '_, '_> {
     }
 
     fn visit_str<E>(self, name: &str) -> Result<(), E> {
-        self.0.enter(|level| is_name(level, name));
+        self.0.enter(|pick| pick.below(name));
         Ok(())
-    }
-}
-
-/// Pointers write `~` as `~0` and `/` as `~1`.
-fn is_name(level: &str, name: &str) -> bool {
-    if level.contains('~') {
-        level.replace("~1", "/").replace("~0", "~") == name
-    } else {
-        level == name
     }
 }
 

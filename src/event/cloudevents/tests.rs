@@ -88,6 +88,7 @@ fn rule_data(value: Option<Value>) -> Data {
         },
         window: None,
         conditions: Vec::new(),
+        raised_as: None,
     }))
 }
 

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::latch::Names;
+use super::{
+    latch::Names,
+    saved::{Decides, Encoded},
+};
 use crate::{
     event::{Labels, RuleFacts},
     reading::DeviceId,
@@ -20,7 +23,9 @@ pub(super) struct Plan {
     pub clear_hold: Duration,
     pub remind_every: Option<Duration>,
     pub facts: Arc<RuleFacts>,
-    pub names: Arc<Names>,
+    /// As saved with each slot.
+    pub decides: Encoded<Decides>,
+    pub names: Arc<Encoded<Names>>,
 }
 
 impl Plan {
@@ -50,13 +55,13 @@ impl Plan {
             remind_every = over.remind_every.or(remind_every);
         }
         let params = rule.params(condition, hold, clear_hold, remind_every);
-        let facts = RuleFacts {
+        let facts = Arc::new(RuleFacts {
             name: Arc::clone(&rule.name),
             kind: condition.kind().into(),
             params,
             labels: rule.labels.clone(),
             runbook: rule.runbook.clone(),
-        };
+        });
         let names = Names {
             severity,
             type_prefix: Arc::clone(&rule.type_prefix),
@@ -70,8 +75,9 @@ impl Plan {
             hold,
             clear_hold,
             remind_every: remind_every.filter(|every| !every.is_zero()),
-            facts: Arc::new(facts),
-            names: Arc::new(names),
+            decides: Decides::new(&facts),
+            facts,
+            names: Arc::new(Encoded::new(names)),
         }
     }
 
@@ -113,8 +119,9 @@ pub(super) struct About {
 }
 
 impl About {
-    /// Name and labels from all entries that match; where two say different things the first decides.
-    pub(super) fn new(device: &DeviceId, entries: &[DeviceFacts]) -> Self {
+    /// Name and labels from all entries that match; where two say different things the first decides. Devices
+    /// without labels share `none`.
+    pub(super) fn new(device: &DeviceId, entries: &[DeviceFacts], none: &Arc<Labels>) -> Self {
         let mut name = None;
         let mut labels = Labels::new();
         for entry in entries.iter().filter(|entry| entry.id.matches(device.as_str())) {
@@ -126,7 +133,11 @@ impl About {
         Self {
             device: device.clone(),
             name,
-            labels: Arc::new(labels),
+            labels: if labels.is_empty() {
+                Arc::clone(none)
+            } else {
+                Arc::new(labels)
+            },
         }
     }
 }

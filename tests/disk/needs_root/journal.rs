@@ -152,13 +152,7 @@ impl Story {
                 );
                 if let Some(last) = entries.last() {
                     self.confirmed.push((moment, last.sequence.0));
-                    journal.acknowledge(
-                        &sink,
-                        Cursor {
-                            position: last.position,
-                            sequence: last.sequence,
-                        },
-                    );
+                    journal.acknowledge(&sink, Cursor::behind(last));
                 }
             }
         }

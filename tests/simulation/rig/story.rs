@@ -431,10 +431,7 @@ impl Story {
         };
         for entry in &entries {
             world.learn(entry);
-            self.observed = Cursor {
-                position: entry.position,
-                sequence: entry.sequence,
-            };
+            self.observed = Cursor::behind(entry);
         }
         entries
     }
