@@ -328,9 +328,9 @@ fn what_is_missing(file: &raw::File, checker: &mut Checker<'_>) {
     }
     if file.rule.is_empty() {
         checker.warn_file("there is no [[rule]]: no reading ever becomes an event; add one");
-    } else if file.sink.mqtt.is_empty() {
+    } else if file.sink.mqtt.is_empty() && file.sink.http.is_empty() {
         let where_to = "events stay on this gateway, in its journal and at its own door; add one";
-        checker.warn_file(&format!("there is no [[sink.mqtt]]: {where_to}"));
+        checker.warn_file(&format!("there is no [[sink.mqtt]] or [[sink.http]]: {where_to}"));
     }
 }
 

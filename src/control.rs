@@ -55,6 +55,18 @@ pub enum Request {
         /// Its id.
         device: String,
     },
+    /// Send a sink again what is kept from there on. Answered with [`Done`].
+    Replay {
+        /// A configured sink's name.
+        sink: String,
+        /// From where.
+        from: Start,
+    },
+    /// Forget where a sink stood that is not configured any more. Answered with [`Done`].
+    ForgetSink {
+        /// Its name.
+        sink: String,
+    },
     /// List the open episodes, and record them as `ActiveAlarms`. Answered with [`Active`].
     Active,
     /// List what was set aside for a sink, or for all. Answered with [`Dead`].
@@ -76,6 +88,21 @@ pub enum Request {
         /// The events' ids; none: all.
         events: Vec<String>,
     },
+}
+
+/// Where a replay begins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Start {
+    /// At this event, or the next one that is kept.
+    Event {
+        /// Its epoch; none: the current one.
+        epoch: Option<String>,
+        /// Its number.
+        sequence: u64,
+    },
+    /// At the first that was stored then or later, RFC 3339.
+    Stored(String),
 }
 
 /// What is answered.

@@ -41,7 +41,7 @@ mod watch;
 use control::Socket;
 use gateway::Gateway;
 use last_good::LastGood;
-use reload::{Plan, Refused, Reload};
+use reload::{Order, Plan, Refused};
 use signals::Signals;
 use stages::staged;
 
@@ -62,7 +62,7 @@ pub enum Error {
     Door(#[from] source::mqtt::BindError),
     /// The uplink: a certificate or password file.
     #[error(transparent)]
-    Uplink(#[from] forward::mqtt::Error),
+    Uplink(#[from] forward::Error),
     /// The system refused something a daemon needs.
     #[error("could not {act}: {source}")]
     System {
@@ -120,15 +120,15 @@ impl Daemon {
             source,
         })?;
         let mut watching = JoinSet::new();
-        let (reload, reloads) = mpsc::channel(1);
+        let (orders, ordered) = mpsc::channel(1);
         watching.spawn(signals.watch(stop.clone(), at_once.clone(), {
-            let reload = reload.clone();
+            let orders = orders.clone();
             // Whoever sent the signal reads the log. One that comes while another waits is the same.
-            move || drop(reload.try_send(Reload(oneshot::channel().0)))
+            move || drop(orders.try_send(Order::Reload(oneshot::channel().0)))
         }));
         // Insisting drops the orderly stop half-way, which loses nothing: the journal recovers.
         tokio::select! {
-            ended = self.serve(stop, (reload, reloads), |_| ()) => ended,
+            ended = self.serve(stop, (orders, ordered), |_| ()) => ended,
             () = at_once.cancelled() => Ok(()),
         }
     }
@@ -146,7 +146,7 @@ impl Daemon {
     async fn serve(
         mut self,
         stop: CancellationToken,
-        (reload, mut reloads): (mpsc::Sender<Reload>, mpsc::Receiver<Reload>),
+        (orders, mut ordered): (mpsc::Sender<Order>, mpsc::Receiver<Order>),
         ready: impl FnOnce(&[SocketAddr]),
     ) -> Result<(), Error> {
         // Whoever sees the door open finds the socket too: what is asked before the start is over waits for it.
@@ -158,7 +158,7 @@ impl Daemon {
             last_good.keep(&self.config.files);
         }
         if let Some(socket) = socket {
-            let serving = socket.serve(gateway.desk(reload));
+            let serving = socket.serve(gateway.desk(orders));
             gateway
                 .others
                 .spawn(staged("control socket", gateway.end.clone(), serving));
@@ -180,16 +180,24 @@ impl Daemon {
             tokio::select! {
                 () = stop.cancelled() => break,
                 early = gateway.fallen() => return Err(early),
-                Some(Reload(answer)) = reloads.recv() => tokio::select! {
+                Some(order) = ordered.recv() => tokio::select! {
                     // Dropped half-way, a reload leaves some of the old: it ends with everything else.
                     () = stop.cancelled() => break,
-                    // Whoever asked by a signal reads the log.
-                    reloaded = self.reload(&mut gateway) => drop(answer.send(reloaded)),
+                    () = self.carry_out(order, &mut gateway) => {}
                 },
             }
         }
         systemd::stopping("stopping: delivering what is left");
         gateway.stop().await
+    }
+
+    /// Whoever asked by a signal, or is gone, reads the log.
+    async fn carry_out(&mut self, order: Order, gateway: &mut Gateway) {
+        match order {
+            Order::Reload(answer) => drop(answer.send(self.reload(gateway).await)),
+            Order::Replay(sink, position, answer) => drop(answer.send(gateway.replay(&sink, position).await)),
+            Order::Forget(sink, answer) => drop(answer.send(gateway.forget(&sink).await)),
+        }
     }
 
     /// The control socket. Without it everything else still runs.

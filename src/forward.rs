@@ -24,12 +24,17 @@ use crate::{
 
 mod aside;
 pub mod backoff;
+mod error;
 pub mod filter;
+pub mod http;
 pub mod mqtt;
 mod terms;
+mod tls;
 pub mod window;
 
+pub use error::Error;
 pub use terms::Terms;
+pub use tls::{Files, Tls};
 
 use backoff::Backoff;
 use filter::Chain;

@@ -186,8 +186,10 @@ pub struct Health {
     pub parked: bool,
     /// The newest sequence on the disk.
     pub last: Sequence,
-    /// Undelivered bytes and all bytes.
+    /// Bytes of events that some sink has yet to deliver.
     pub undelivered_bytes: u64,
+    /// What these can grow to: the rule state and a spare segment take room, too.
+    pub room_bytes: u64,
     /// Bytes in the directory.
     pub used_bytes: u64,
     /// Commits that were refused because the journal is too small for them.
@@ -319,7 +321,7 @@ impl Journal {
     ) -> Result<(Self, Recovered, thread::Turns), Error> {
         let dir = &settings.dir;
         make(&*storage, dir).map_err(recovery::at("make", dir))?;
-        let lock = lock(&*storage, settings)?;
+        let lock = lock(&*storage, dir)?;
         let (mut writer, recovered) = opening::open(storage, settings, owner, clock, draw)?;
         writer.lock = Some(writer::Lock::new(lock));
         let (health_sender, health) = watch::channel(writer.health(0, false));
@@ -448,6 +450,43 @@ impl Journal {
         self.0.shared.acknowledge(sink, through);
     }
 
+    /// Moves a sink's cursor back to `position`, or to the oldest event that is kept, and starts its chain anew. Nobody
+    /// may forward to this sink meanwhile. `true`: it is on the disk.
+    pub async fn replay(&self, sink: &SinkName, position: Position) -> bool {
+        let shared = &self.0.shared;
+        let archived = shared
+            .archives()
+            .into_iter()
+            .map(|old| old.catalog.oldest_after());
+        let oldest = archived.chain([self.0.catalog.oldest_after()]).min();
+        let cursor = Cursor::start(position.max(oldest.unwrap_or_default()));
+        shared.cursors().insert(sink.clone(), cursor);
+        self.cursors_written().await
+    }
+
+    /// Forgets the cursor of a sink that is not configured. `true`: that is on the disk.
+    pub async fn forget(&self, sink: &SinkName) -> bool {
+        self.0.shared.cursors().remove(sink);
+        self.cursors_written().await
+    }
+
+    /// The sinks that have a cursor, configured or not.
+    pub fn sinks(&self) -> Vec<SinkName> {
+        self.0.shared.cursors().keys().cloned().collect()
+    }
+
+    /// Writes the cursors as they are now. `false`: there is no room, or the journal has stopped.
+    async fn cursors_written(&self) -> bool {
+        let mut health = self.0.health.clone();
+        let before = health.borrow_and_update().pulse;
+        let shared = &self.0.shared;
+        shared.queue().moves += CURSOR_EVENTS;
+        shared.wake();
+        // The turn that may be under way took the cursors as they were; the next one has these.
+        let written = health.wait_for(|health| health.pulse >= before + 2);
+        written.await.is_ok_and(|health| !health.parked)
+    }
+
     /// From now on events are stamped with `origin` (the same gateway's), and these are the configured sinks. A sink
     /// that is new begins where its plan says; one that was configured before goes on at its cursor, which is kept.
     /// Where a new one begins is on the disk as soon as anything that is appended from now on is.
@@ -492,11 +531,28 @@ fn make(storage: &dyn Storage, dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn lock(storage: &dyn Storage, settings: &Settings) -> Result<Box<dyn Any + Send>, Error> {
-    let path = settings.dir.join("lock");
+/// Ends the epoch of the journal in `dir`, which nobody may use: the next start begins another one. What the old one
+/// owes is delivered under its own identity. For a card that was put back to an old image: the numbers that were given
+/// out since the image would come again.
+///
+/// # Errors
+///
+/// [`Error::Locked`] if a process has the journal; [`Error::Io`] if there is none, or it cannot be written.
+pub fn end_epoch(dir: &Path) -> Result<Epoch, Error> {
+    let none = || io::Error::new(io::ErrorKind::NotFound, "there is none to end");
+    if !dir.join("current").is_dir() {
+        return Err(recovery::at("find an epoch in", dir)(none()));
+    }
+    let _lock = lock(&storage::Disk, dir)?;
+    let ended = opening::end_epoch(&storage::Disk, dir)?;
+    ended.ok_or_else(|| recovery::at("find an epoch in", dir)(none()))
+}
+
+fn lock(storage: &dyn Storage, dir: &Path) -> Result<Box<dyn Any + Send>, Error> {
+    let path = dir.join("lock");
     storage.lock(&path).map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => Error::Locked {
-            dir: settings.dir.clone(),
+            dir: dir.to_owned(),
             pid: error.to_string(),
         },
         _ => recovery::at("lock", &path)(error),

@@ -25,7 +25,7 @@ mod steps;
 pub use compare::{Line, Verdict};
 pub use parse::{Rules, parse};
 pub use replay::Replay;
-pub use run::{Interruption, Stop};
+pub use run::{Between, Interruption, Stop};
 
 /// A point of a story, in microseconds since it began. A day of simulated time is no time at all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +61,8 @@ pub struct Story {
     /// The line of the file on which it begins.
     pub line: usize,
     rules: Arc<Rules>,
+    /// The names of the rules whose events are compared; none: all.
+    only: Vec<String>,
     start: Timestamp,
     quality: ClockQuality,
     /// How often windows are saved.

@@ -72,7 +72,7 @@ fn what_the_shipped_file_has_commented_out_loads_too() {
             config.serial.len(),
             config.sinks.terms().count()
         ),
-        (3, 1, 1)
+        (3, 1, 2)
     );
 }
 
@@ -279,6 +279,41 @@ fn a_password_file_that_is_not_there_yet_is_a_warning_because_it_may_come() {
     let wanted =
         "warning: {dir}/gateway.toml:11: sink \"cloud\": could not read password-file {dir}/absent: ";
     assert!(said.contains(wanted), "{said}");
+}
+
+#[test]
+fn what_is_in_a_token_or_key_file_is_looked_at_and_never_shown() {
+    let site = Installed::new(
+        "[[sink.http]]\nname = \"hooks\"\nurl = \"https://localhost\"\n\
+         bearer-file = \"{dir}/token\"\nsigning-key-file = \"{dir}/key\"\n",
+    );
+    let write = |name: &str, text: &str| fs::write(site.folder.path().join(name), text).expect("written");
+    let (code, said, _) = site.tidegate(&["check"]);
+    assert_eq!(code, Some(0), "{said}");
+    for (line, key, file) in [(10, "bearer-file", "token"), (11, "signing-key-file", "key")] {
+        let wanted = format!(
+            "warning: {{dir}}/gateway.toml:{line}: sink \"hooks\": could not read {key} {{dir}}/{file}: "
+        );
+        assert!(said.contains(&wanted), "{said}");
+    }
+    write("token", "token: s3cret\n");
+    write("key", "s3cret\n");
+    let (code, _, said) = site.tidegate(&["check"]);
+    assert_eq!(code, Some(78));
+    assert!(
+        said.contains("gateway.toml:10: sink \"hooks\": could not load bearer-file"),
+        "{said}"
+    );
+    assert!(
+        said.contains("gateway.toml:11: sink \"hooks\": could not load signing-key-file"),
+        "{said}"
+    );
+    assert!(said.contains("whsec_$(openssl rand -base64 32)"), "{said}");
+    assert!(!said.contains("s3cret"), "{said}");
+    write("token", "s3cret\n");
+    write("key", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n");
+    let (code, said, _) = site.tidegate(&["check"]);
+    assert_eq!((code, said.contains("hooks")), (Some(0), false), "{said}");
 }
 
 #[test]

@@ -94,7 +94,8 @@ fn value(config: &Config, name: &str, shape: Shape) -> Json {
         Shape::Whole => match name {
             "part" | "parts" | "count" | "first_sequence" => 1,
             "max_bytes" => 268_435_456,
-            "undelivered_bytes" => 201_326_592,
+            "room_bytes" => 255_852_544,
+            "undelivered_bytes" => 204_690_432,
             "from" => 4096,
             "to" => 8192,
             _ => 17,

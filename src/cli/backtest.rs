@@ -15,7 +15,7 @@ use crate::{
     event::{Data, Draft, Transition},
     journal,
     recorder::{self, Record},
-    story::{Replay, Rules},
+    story::{Replay, Rules, Stop},
     time::Timestamp,
 };
 
@@ -52,22 +52,30 @@ impl Backtest {
         let rules = super::test::rules(&self.rules).map_err(|report| super::wrong(&report))?;
         let config = super::configuration(&self.config)?;
         let dir = place(&self.config, None)?;
-        let (would, span, count, damage) =
-            replay(&dir, rules, Span::of(self.from, self.to)).map_err(|error| {
-                Failure::Failed(format!("tidegate: could not read {}: {error}", dir.display()))
-            })?;
-        warn_of(damage);
+        let wanted = Span::of(self.from, self.to);
+        let near = Span {
+            from: Timestamp(wanted.from.0.saturating_sub(SAME)),
+            to: Timestamp(wanted.to.0.saturating_add(SAME)),
+        };
         let mut did = Vec::new();
+        let mut runs = Runs::default();
         let read = journal::peek(&config.journal.dir, |entry| {
             let event = entry.event;
             let at = event.recorded.wall_of(event.draft.at);
-            if span.has(at) && matches!(event.draft.data, Data::Rule(_)) {
+            runs.take(at, &event.draft);
+            if near.has(at) && matches!(event.draft.data, Data::Rule(_)) {
                 did.push(Event {
                     at,
                     draft: event.draft.clone(),
                 });
             }
         });
+        let replayed = replay(&dir, rules, wanted, &runs.starts);
+        let (would, span, count, damage) = replayed.map_err(|error| {
+            Failure::Failed(format!("tidegate: could not read {}: {error}", dir.display()))
+        })?;
+        warn_of(damage);
+        did.retain(|event| span.has(event.at));
         if let Err(error) = read {
             let said = format!("warning: {error}; only what would have happened is shown");
             noted(&said);
@@ -77,24 +85,78 @@ impl Backtest {
     }
 }
 
+/// When the gateway was down, as its own events tell.
+#[derive(Debug, Default)]
+struct Runs {
+    /// In order of time, unless a clock was wrong.
+    starts: Vec<Start>,
+    /// The last that was said before, and whether that was goodbye.
+    last: Option<Timestamp>,
+    stopped: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Start {
+    /// The last that is known of the run before; none: nothing.
+    down: Option<Timestamp>,
+    stop: Stop,
+    up: Timestamp,
+}
+
+impl Runs {
+    fn take(&mut self, at: Timestamp, draft: &Draft) {
+        match &*draft.kind {
+            "io.tidegate.gateway.GatewayStarted" => {
+                // What recovery found wrong stands before it: only goodbye is right behind a clean stop.
+                let Data::Gateway(data) = &draft.data else { return };
+                let is_clean = self.stopped || data.get("unclean") == Some(&false.into());
+                self.starts.push(Start {
+                    down: self.last,
+                    stop: if is_clean { Stop::Restart } else { Stop::Kill },
+                    up: at,
+                });
+                self.stopped = false;
+            }
+            "io.tidegate.gateway.GatewayStopped" => self.stopped = true,
+            _ => {}
+        }
+        self.last = Some(at);
+    }
+}
+
 type Replayed = (Vec<Event>, Span, u64, recorder::Damage);
 
 /// What the rules say of the readings, and from when to when these are.
-fn replay(dir: &Path, rules: Rules, wanted: Span) -> io::Result<Replayed> {
+fn replay(dir: &Path, rules: Rules, wanted: Span, starts: &[Start]) -> io::Result<Replayed> {
     let mut rules = Some(rules);
     let mut replay: Option<Replay> = None;
     let mut down = None;
+    let mut starts = starts.iter().peekable();
     let (mut first, mut last) = (Timestamp(i64::MAX), Timestamp(i64::MIN));
     let mut count = 0_u64;
     let damage = recorder::read(dir, |record| {
         match record {
             Record::Began(stopped) => down = stopped,
             Record::Reading { reading, wall, .. } if wanted.has(wall) => {
+                let mut recorded = down.take();
                 if let Some(rules) = rules.take() {
                     replay = Some(Replay::new(rules, wall));
                     first = wall;
-                } else if let (Some(replay), Some(down)) = (&mut replay, down.take()) {
-                    replay.restart(down, wall);
+                    while starts.next_if(|start| start.up <= wall).is_some() {}
+                } else if let Some(replay) = &mut replay {
+                    while let Some(start) = starts.next_if(|start| start.up <= wall) {
+                        // The recorder may have heard more of the run before than the journal.
+                        let down = start.down.max(Some(last)).max(recorded.take());
+                        replay.restart(
+                            start.stop,
+                            down.map_or(start.up, |down| down.min(start.up)),
+                            start.up,
+                        );
+                    }
+                    // Only the recorder remembers.
+                    if let Some(down) = recorded {
+                        replay.restart(Stop::Restart, down, wall);
+                    }
                 }
                 if let Some(replay) = &mut replay {
                     replay.tell(&reading, wall);
@@ -229,6 +291,35 @@ mod tests {
                 data: Data::Gateway(serde_json::Map::new()),
             },
         }
+    }
+
+    #[test]
+    fn the_journal_tells_when_the_gateway_was_down_and_whether_it_had_said_goodbye() {
+        let mut runs = Runs::default();
+        let mut take = |at: i64, name: &str, data: serde_json::Value| {
+            let mut event = event(at);
+            event.draft.kind = format!("io.tidegate.gateway.{name}").into();
+            event.draft.data = Data::Gateway(data.as_object().cloned().unwrap_or_default());
+            runs.take(Timestamp(at), &event.draft);
+        };
+        take(10, "GatewayStarted", serde_json::json!({ "unclean": false }));
+        take(50, "GatewayStopped", serde_json::json!({}));
+        take(60, "GatewayStarted", serde_json::json!({ "unclean": false }));
+        take(70, "GatewayAlive", serde_json::json!({}));
+        take(90, "GatewayStarted", serde_json::json!({ "unclean": true }));
+        let start = |down: Option<i64>, stop, up| Start {
+            down: down.map(Timestamp),
+            stop,
+            up: Timestamp(up),
+        };
+        assert_eq!(
+            runs.starts,
+            [
+                start(None, Stop::Restart, 10),
+                start(Some(50), Stop::Restart, 60),
+                start(Some(70), Stop::Kill, 90),
+            ]
+        );
     }
 
     #[test]

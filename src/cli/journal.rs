@@ -16,6 +16,7 @@ use crate::{
     time::Timestamp,
 };
 
+mod change;
 mod export;
 mod fsck;
 mod ls;
@@ -36,6 +37,21 @@ pub(super) enum Command {
     Fsck(fsck::Fsck),
     /// Write events to the standard output as CloudEvents.
     Export(export::Export),
+    /// Send a sink again what is kept, from some event or time on.
+    ///
+    /// The running gateway moves the sink's cursor back and goes on from there; other sinks do not notice. Receivers know
+    /// what they have by its id.
+    Replay(change::Replay),
+    /// Forget where a sink stood that is no longer configured.
+    ///
+    /// Such a cursor holds nothing back. It only says where the sink goes on if it is ever configured again.
+    Forget(change::Forget),
+    /// End the epoch, as part of putting an old image of the card back. The gateway must be stopped.
+    ///
+    /// The gateway that runs on an old image gives out numbers again that it gave to other events after the image was
+    /// taken. In a new epoch it cannot. What the image has not delivered yet is delivered, under the old epoch; rule
+    /// state begins anew, and open alarms of the old epoch are void.
+    NewEpoch(change::NewEpoch),
 }
 
 impl Command {
@@ -45,6 +61,9 @@ impl Command {
             Self::Show(show) => show.run(),
             Self::Fsck(fsck) => fsck.run(),
             Self::Export(export) => export.run(),
+            Self::Replay(replay) => replay.run(),
+            Self::Forget(forget) => forget.run(),
+            Self::NewEpoch(new_epoch) => new_epoch.run(),
         }
     }
 }

@@ -205,9 +205,10 @@ impl fmt::Display for Report {
     }
 }
 
-/// Whether it holds a URL with a user in it. Reports are logged: such a line is named, never shown.
+/// Whether it holds a URL with a user in it, or headers. Reports are logged: such a line is named, never shown.
 pub(super) fn has_password(text: &str) -> bool {
-    text.split_once("://").is_some_and(|(_, rest)| rest.contains('@'))
+    let in_url = text.split_once("://").is_some_and(|(_, rest)| rest.contains('@'));
+    in_url || text.trim_start().starts_with("headers")
 }
 
 /// The line, from 1, that the byte at `offset` stands in.

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use super::{Config, check::Checker, raw, sinks};
-use crate::forward::mqtt::Tls;
+use crate::forward::{Error, Tls, http::secrets::Secrets};
 
 pub(super) fn check(file: &raw::File, config: &Config, checker: &mut Checker<'_>) {
     journal(file, &config.journal.dir, checker);
+    http(file, config, checker);
     for sink in &config.sinks.mqtt {
         let Some(table) = sinks::mqtt_table(&file.sink.mqtt, sink) else {
             continue;
@@ -37,6 +38,31 @@ pub(super) fn check(file: &raw::File, config: &Config, checker: &mut Checker<'_>
                     path.display()
                 ),
             );
+        }
+    }
+}
+
+fn http(file: &raw::File, config: &Config, checker: &mut Checker<'_>) {
+    for sink in &config.sinks.http {
+        let Some(table) = sinks::http_table(&file.sink.http, sink) else {
+            continue;
+        };
+        let raw = table.get_ref();
+        let who = format!("sink \"{}\"", sink.terms.name);
+        for mistake in Tls::mistakes(sink).into_iter().chain(Secrets::mistakes(sink)) {
+            let place = match mistake.key() {
+                Some("ca") => &raw.ca,
+                Some("bearer-file") => &raw.bearer_file,
+                Some("signing-key-file") => &raw.signing_key_file,
+                _ => &raw.url,
+            };
+            let span = place.as_ref().map_or_else(|| table.span(), toml::Spanned::span);
+            if let Error::Unreadable { .. } = mistake {
+                let until = "the sink connects only when it can be read: it is read for every connection";
+                checker.warn(span, format!("{who}: {mistake}; {until}"));
+            } else {
+                checker.wrong(span, format!("{who}: {mistake}"));
+            }
         }
     }
 }

@@ -63,6 +63,8 @@ pub enum Shape {
     Numbers,
     /// A table of text.
     Labels,
+    /// The same, and never shown.
+    Secrets,
     /// A subordinate table.
     Table(&'static Table),
     /// A list of subordinate tables.
@@ -249,10 +251,7 @@ static SINK: Table = Table {
     header: "[sink]",
     noun: "[sink]",
     named_by: "",
-    keys: &[
-        live("mqtt", Tables(&SINK_MQTT)),
-        later_table("http", Tables(&SINK_HTTP)),
-    ],
+    keys: &[live("mqtt", Tables(&SINK_MQTT)), live("http", Tables(&SINK_HTTP))],
     ..PLAIN
 };
 
@@ -294,25 +293,25 @@ static SINK_HTTP: Table = Table {
     noun: "sink",
     named_by: "name",
     keys: &[
-        later("name"),
-        later("url"),
-        later("mode"),
-        later("batch"),
-        later("timeout"),
-        later("bearer-file"),
-        later("signing-key-file"),
-        later("ca"),
-        later("headers"),
-        later("compression"),
-        later("max-attempts"),
-        later("required"),
-        later("from"),
-        later("events"),
-        later("min-severity"),
-        later("devices"),
+        live("name", Text),
+        live("url", Text),
+        live("mode", Text),
+        live("batch", Whole),
+        live("timeout", Duration),
+        live("bearer-file", Text),
+        live("signing-key-file", Text),
+        live("ca", Text),
+        live("headers", Shape::Secrets),
+        live("compression", Text),
+        live("max-attempts", Whole),
+        live("required", Flag),
+        live("from", Text),
+        live("events", Texts),
+        live("min-severity", Text),
+        live("devices", Texts),
         later("drain-rate"),
-        later("partition-by"),
-        later("schema"),
+        live("partition-by", Text),
+        live("schema", Whole),
     ],
     ..PLAIN
 };

@@ -242,6 +242,7 @@ pub(super) struct Override {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Sinks {
     pub mqtt: List<SinkMqtt>,
+    pub http: List<SinkHttp>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -262,6 +263,29 @@ pub(super) struct SinkMqtt {
     pub key: Text,
     pub inflight: Option<Spanned<i64>>,
     pub ack_timeout: Text,
+    pub max_attempts: Option<Spanned<i64>>,
+    pub required: Option<bool>,
+    pub from: Text,
+    pub events: Texts,
+    pub min_severity: Text,
+    pub devices: Texts,
+    pub partition_by: Text,
+    pub schema: Option<Spanned<i64>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub(super) struct SinkHttp {
+    pub name: Text,
+    pub url: Text,
+    pub mode: Text,
+    pub batch: Option<Spanned<i64>>,
+    pub timeout: Text,
+    pub bearer_file: Text,
+    pub signing_key_file: Text,
+    pub ca: Text,
+    pub headers: Option<Spanned<BTreeMap<String, String>>>,
+    pub compression: Text,
     pub max_attempts: Option<Spanned<i64>>,
     pub required: Option<bool>,
     pub from: Text,
@@ -307,6 +331,7 @@ macro_rules! sink_keys {
 }
 
 sink_keys!(SinkMqtt);
+sink_keys!(SinkHttp);
 
 impl File {
     /// Adds what an included file says: only tables of which there may be many.

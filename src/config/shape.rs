@@ -138,16 +138,26 @@ fn shape(wanted: Shape, who: &str, name: &str, found: &Spanned<DeValue<'_>>, che
             "a list of numbers, like [18, 24]".to_owned(),
         ),
         Shape::Labels => (
-            value
-                .as_table()
-                .is_some_and(|labels| labels.values().all(|label| label.get_ref().is_str())),
+            texts(value),
             r#"a table of texts, like { site = "hq" }"#.to_owned(),
         ),
+        Shape::Secrets => {
+            if !texts(value) {
+                let form = r#"must be a table of texts, like { "X-Api-Key" = "..." }"#;
+                checker.wrong(found.span(), format!("{who}: {name} {form}"));
+            }
+            return;
+        }
     };
     if !right {
         let written = checker.written(&found.span());
         checker.wrong(found.span(), format!("{who}: {name} = {written} must be {form}"));
     }
+}
+
+fn texts(value: &DeValue<'_>) -> bool {
+    let table = value.as_table();
+    table.is_some_and(|table| table.values().all(|text| text.get_ref().is_str()))
 }
 
 /// `rule "HighTemperature"`, or the table's header where nothing tells it from its like.

@@ -1,4 +1,4 @@
-//! `[[sink.mqtt]]` and those to come: what their tables share, and what no two sinks may share.
+//! `[[sink.mqtt]]` and `[[sink.http]]`: what their tables share, and what no two sinks may share.
 
 use std::ops::Range;
 
@@ -14,8 +14,10 @@ use crate::{
     rule::Pattern,
 };
 
+mod http;
 mod mqtt;
 
+pub(super) use http::table as http_table;
 pub(super) use mqtt::table as mqtt_table;
 
 /// Where events go.
@@ -23,18 +25,23 @@ pub(super) use mqtt::table as mqtt_table;
 pub struct Sinks {
     /// `[[sink.mqtt]]`.
     pub mqtt: Vec<forward::mqtt::Settings>,
+    /// `[[sink.http]]`.
+    pub http: Vec<forward::http::Settings>,
 }
 
 impl Sinks {
     /// What each of them says that every sink may say.
     pub fn terms(&self) -> impl Iterator<Item = &Terms> {
-        self.mqtt.iter().map(|sink| &sink.terms)
+        let mqtt = self.mqtt.iter().map(|sink| &sink.terms);
+        mqtt.chain(self.http.iter().map(|sink| &sink.terms))
     }
 }
 
 pub(super) fn sinks(raw: &raw::Sinks, gateway: &str, checker: &mut Checker<'_>) -> Sinks {
     let mut taken = Taken::default();
-    for name in raw.mqtt.iter().filter_map(|table| table.get_ref().name.as_ref()) {
+    let mqtt = raw.mqtt.iter().map(|table| &table.get_ref().name);
+    let http = raw.http.iter().map(|table| &table.get_ref().name);
+    for name in mqtt.chain(http).flatten() {
         if let Some(first) = taken.take(name.get_ref(), name.span()) {
             let place = checker.place(&first, &name.span());
             checker.wrong(
@@ -48,6 +55,7 @@ pub(super) fn sinks(raw: &raw::Sinks, gateway: &str, checker: &mut Checker<'_>) 
     }
     Sinks {
         mqtt: mqtt::sinks(&raw.mqtt, gateway, checker),
+        http: http::sinks(&raw.http, checker),
     }
 }
 

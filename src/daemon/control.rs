@@ -15,7 +15,7 @@ use std::{
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -23,15 +23,19 @@ use tracing::{info, warn};
 
 use super::{
     evaluate::Asked,
-    reload::{Refused, Reload},
+    reload::{Order, Refused},
+    uplinks,
 };
 use crate::{
-    control::{Active, Alarm, Done, MAX_REQUEST, Mute, Request, Response},
-    event::{Epoch, Position},
-    journal::Journal,
+    control::{Active, Alarm, Done, MAX_REQUEST, Mute, Request, Response, Start},
+    event::{Epoch, EpochError, Position, Sequence, SinkName},
+    journal::{
+        Journal,
+        inspect::{self, Inspection},
+    },
     reading::{DeviceId, Value},
     rule::engine::{ActiveEpisode, MuteTarget},
-    time::{Clock, ClockQuality, EngineTime},
+    time::{Clock, ClockQuality, EngineTime, Timestamp},
 };
 
 mod dead;
@@ -164,8 +168,10 @@ async fn tell(writer: &mut (impl AsyncWriteExt + Unpin), response: &Response) ->
 #[derive(Clone, Debug)]
 pub(super) struct Desk {
     pub(super) engine: mpsc::Sender<Asked>,
-    pub(super) reload: mpsc::Sender<Reload>,
+    pub(super) orders: mpsc::Sender<Order>,
     pub(super) journal: Journal,
+    pub(super) journal_dir: PathBuf,
+    pub(super) uplinks: watch::Receiver<Vec<uplinks::View>>,
     pub(super) clock: Clock,
     pub(super) epoch: Epoch,
 }
@@ -185,6 +191,8 @@ impl Desk {
             } => self.mute(&target, for_s, reason).await,
             Request::Unmute { target } => self.unmute(&target).await,
             Request::Forget { device } => self.forget(&device).await,
+            Request::Replay { sink, from } => self.replay(&sink, from).await,
+            Request::ForgetSink { sink } => self.forget_sink(&sink).await,
             Request::Active => return said(self.active().await),
             Request::DeadLs { sink } => return said(Ok(self.dead(sink.as_deref()))),
             Request::DeadResend { sink, events } => self.resend(&sink, &events).await,
@@ -195,8 +203,8 @@ impl Desk {
 
     async fn reload(&self) -> Response {
         let (answer, answered) = oneshot::channel();
-        if self.reload.try_send(Reload(answer)).is_err() {
-            return Response::Failed("another reload is under way; try again".to_owned());
+        if self.orders.try_send(Order::Reload(answer)).is_err() {
+            return Response::Failed(UNDER_WAY.to_owned());
         }
         match timeout(WORK, answered).await {
             Ok(Ok(Ok((reloaded, position)))) => said(self.on_disk(position).await.map(|()| reloaded)),
@@ -254,6 +262,68 @@ impl Desk {
         Ok(format!(
             "{device} is forgotten: its alarms are cleared, its state is gone"
         ))
+    }
+
+    async fn replay(&self, sink: &str, from: Start) -> Result<String, Why> {
+        let configured: Vec<SinkName> = self.uplinks.borrow().iter().map(|it| it.name.clone()).collect();
+        let Some(name) = configured.iter().find(|name| name.to_string() == sink) else {
+            let names: Vec<String> = configured.iter().map(ToString::to_string).collect();
+            return Err(format!(
+                "no sink {sink:?} is configured; there are: {}",
+                names.join(", ")
+            ));
+        };
+        let first = inspect::Start::try_from(from)?;
+        let dir = self.journal_dir.clone();
+        let looking = tokio::task::spawn_blocking(move || Inspection::look(&dir)?.first(first));
+        let first = match looking.await {
+            Ok(Ok(Some(first))) => first.entry,
+            Ok(Ok(None)) => {
+                return Err(
+                    "nothing that is kept was stored from there on; `tidegate journal ls` lists what is"
+                        .to_owned(),
+                );
+            }
+            Ok(Err(error)) => return Err(error.to_string()),
+            Err(error) => return Err(error.to_string()),
+        };
+        let position = Position(first.position.0.saturating_sub(1));
+        let ordered = |answer| Order::Replay(name.clone(), position, answer);
+        self.order(ordered).await?;
+        let from = format!("{}-{}", first.epoch, first.sequence);
+        let stored = first.event.recorded.wall;
+        info!(sink, from, "the sink is sent again what it had");
+        Ok(format!(
+            "{sink} is sent again all from {from} on, which was stored {stored}; its chain of previoussequence starts \
+             anew, with zeros"
+        ))
+    }
+
+    async fn forget_sink(&self, sink: &str) -> Result<String, Why> {
+        let name: SinkName = sink.parse().map_err(|error| format!("{sink:?}: {error}"))?;
+        self.order(|answer| Order::Forget(name, answer)).await?;
+        info!(sink, "where the sink stood is forgotten");
+        Ok(format!(
+            "{sink} is forgotten: if it is configured again it begins as a new one"
+        ))
+    }
+
+    /// Has the stages changed, and waits until that is on the disk.
+    async fn order(
+        &self,
+        order: impl FnOnce(oneshot::Sender<Result<bool, String>>) -> Order,
+    ) -> Result<(), Why> {
+        let (answer, answered) = oneshot::channel();
+        if self.orders.try_send(order(answer)).is_err() {
+            return Err(UNDER_WAY.to_owned());
+        }
+        match timeout(WORK, answered).await {
+            Ok(Ok(Ok(true))) => Ok(()),
+            Ok(Ok(Ok(false))) => Err(NOT_ON_DISK.to_owned()),
+            Ok(Ok(Err(why))) => Err(why),
+            Ok(Err(_)) => Err(STOPPING.to_owned()),
+            Err(_) => Err("it takes long; the log may say why".to_owned()),
+        }
     }
 
     async fn active(&self) -> Result<Active, Why> {
@@ -333,14 +403,34 @@ impl Desk {
         let written = durable.wait_for(|durable| *durable >= position);
         match timeout(WORK, written).await {
             Ok(Ok(_)) => Ok(()),
-            _ => Err(
-                "it is done, but not on the disk yet (is the journal full?): the log may say why".to_owned(),
-            ),
+            _ => Err(NOT_ON_DISK.to_owned()),
         }
     }
 }
 
+const NOT_ON_DISK: &str = "it is done, but not on the disk yet (is the journal full?): the log may say why";
+const UNDER_WAY: &str = "another reload or replay is under way; try again";
 const STOPPING: &str = "the gateway is stopping; ask again when it runs";
+
+impl TryFrom<Start> for inspect::Start {
+    type Error = Why;
+
+    fn try_from(start: Start) -> Result<Self, Why> {
+        Ok(match start {
+            Start::Event { epoch, sequence } => {
+                let epoch = epoch.map(|epoch| epoch.parse()).transpose();
+                Self::Event(
+                    epoch.map_err(|error: EpochError| error.to_string())?,
+                    Sequence(sequence),
+                )
+            }
+            Start::Stored(time) => {
+                let time: jiff::Timestamp = time.parse().map_err(|_| format!("{time:?} is no time"))?;
+                Self::Stored(Timestamp(time.as_microsecond()))
+            }
+        })
+    }
+}
 
 fn said<T: serde::Serialize>(answer: Result<T, Why>) -> Response {
     match answer.map(serde_json::to_value) {

@@ -1,6 +1,6 @@
 //! A gateway whose stages all run: built, changed, watched and stopped in flow order.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{self, mpsc, oneshot},
@@ -17,7 +17,7 @@ use super::{
     evaluate::{self, Asked},
     lines::Lines,
     local, pulse,
-    reload::Reload,
+    reload::Order,
     stages::{Ended, fallen, finish, journal_error, stage_ended, staged},
     uplinks::{Loaded, Uplinks},
     wall_clock::WallClock,
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     config::{Config, Machine},
-    event::{Epoch, Origin, Position},
+    event::{Epoch, Origin, Position, SinkName},
     forward::Terms,
     hub::Hub,
     journal::{self, Journal, Owner, Recovered, SinkPlan},
@@ -49,6 +49,7 @@ pub(super) struct Gateway {
     journal_ended: oneshot::Receiver<Result<(), journal::Error>>,
     recorder_ended: Option<recorder::Ended>,
     pub(super) announcer: Announcer,
+    journal_dir: PathBuf,
     epoch: Epoch,
     clock: Clock,
     origin: Arc<Origin>,
@@ -98,12 +99,18 @@ impl Gateway {
             Stamps::new(clock.clone(), config.events.max_clock_skew).in_zone(config.gateway.timezone.clone());
         let stamps = Arc::new(stamps);
         let mut gateway = Self {
-            uplinks: Uplinks::new(journal.clone(), Arc::clone(&origin), recovered.epoch),
+            uplinks: Uplinks::new(
+                journal.clone(),
+                Arc::clone(&origin),
+                recovered.epoch,
+                clock.clone(),
+            ),
             lines: Lines::new(Arc::clone(&stamps)),
             journal: journal.clone(),
             journal_ended,
             recorder_ended,
             announcer: announcer.clone(),
+            journal_dir: config.journal.dir.clone(),
             epoch: recovered.epoch,
             clock: clock.clone(),
             origin,
@@ -237,6 +244,38 @@ impl Gateway {
         decided
     }
 
+    /// Sends a sink again what stands behind `position`; answers whether that is on the disk.
+    pub(super) async fn replay(&mut self, sink: &SinkName, position: Position) -> Result<bool, String> {
+        let Some(halted) = self.uplinks.halt(sink).await else {
+            return Err(format!("no sink {sink} is configured"));
+        };
+        let come = self.journal.cursor(sink).position;
+        let replayed = if position < come {
+            Ok(self.journal.replay(sink, position).await)
+        } else {
+            Err(format!(
+                "{sink} has not come that far yet: it goes on where it stands"
+            ))
+        };
+        self.uplinks.resume(halted);
+        replayed
+    }
+
+    /// Forgets the cursor of a sink that is not configured; answers whether that is on the disk.
+    pub(super) async fn forget(&mut self, sink: &SinkName) -> Result<bool, String> {
+        if self.uplinks.has(sink) {
+            return Err(format!(
+                "{sink} is configured: take its table out of the configuration and `tidegate reload` first"
+            ));
+        }
+        if !self.journal.sinks().contains(sink) {
+            return Err(format!(
+                "the journal knows no sink {sink}: `tidegate journal ls` lists those that it knows"
+            ));
+        }
+        Ok(self.journal.forget(sink).await)
+    }
+
     fn watch(&self, config: &Config) -> Watch {
         Watch {
             announcer: self.announcer.clone(),
@@ -254,11 +293,13 @@ impl Gateway {
     }
 
     /// What the control socket's commands need.
-    pub(super) fn desk(&self, reload: mpsc::Sender<Reload>) -> Desk {
+    pub(super) fn desk(&self, orders: mpsc::Sender<Order>) -> Desk {
         Desk {
             engine: self.asked.clone(),
-            reload,
+            orders,
             journal: self.journal.clone(),
+            journal_dir: self.journal_dir.clone(),
+            uplinks: self.uplinks.views(),
             clock: self.clock.clone(),
             epoch: self.epoch,
         }

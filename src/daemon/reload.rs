@@ -11,12 +11,19 @@ use super::uplinks::Loaded;
 use crate::{
     config::{Config, Gateway, Report},
     control::Reloaded,
-    event::Position,
+    event::{Position, SinkName},
 };
 
-/// Somebody wants the configuration to be read again. What it changed is on the disk when the position is.
+/// What changes the stages that run: done by the task that waits for the stop, one after the other.
 #[derive(Debug)]
-pub(super) struct Reload(pub(super) oneshot::Sender<Result<(Reloaded, Position), Refused>>);
+pub(super) enum Order {
+    /// Read the configuration again. What it changed is on the disk when the position is.
+    Reload(oneshot::Sender<Result<(Reloaded, Position), Refused>>),
+    /// Send this sink again what stands behind there; the answer says whether that is on the disk.
+    Replay(SinkName, Position, oneshot::Sender<Result<bool, String>>),
+    /// Forget the cursor of a sink that is not configured.
+    Forget(SinkName, oneshot::Sender<Result<bool, String>>),
+}
 
 /// Why a configuration was not applied: the report.
 #[derive(Debug)]
@@ -163,6 +170,8 @@ fn differences(old: &Config, new: &Config) -> Vec<String> {
     named("[[rule]]", rules, &new.rules, rule, &mut changed);
     let sink = |sink: &crate::forward::mqtt::Settings| (sink.terms.name.clone(), sink.clone());
     named("[[sink.mqtt]]", &sinks.mqtt, &new.sinks.mqtt, sink, &mut changed);
+    let sink = |sink: &crate::forward::http::Settings| (sink.terms.name.clone(), sink.clone());
+    named("[[sink.http]]", &sinks.http, &new.sinks.http, sink, &mut changed);
     changed
 }
 

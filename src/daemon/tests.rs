@@ -431,11 +431,13 @@ async fn a_change_that_is_not_on_the_disk_is_not_said_to_be_done() {
     use crate::control::{Request, Response};
     let (journal, recovered, _running) = journal(WhenFull::DropOldest);
     let (engine, mut questions) = mpsc::channel(4);
-    let (reload, mut reloads) = mpsc::channel(1);
+    let (orders, mut reloads) = mpsc::channel(1);
     let desk = Desk {
         engine,
-        reload,
+        orders,
         journal,
+        journal_dir: PathBuf::new(),
+        uplinks: watch::channel(Vec::new()).1,
         clock: Clock::system(),
         epoch: recovered.epoch,
     };
@@ -450,7 +452,7 @@ async fn a_change_that_is_not_on_the_disk_is_not_said_to_be_done() {
                     Asked::Forget(_, answer) => assert!(answer.send(Some(never)).is_ok()),
                     other => panic!("{other:?}"),
                 },
-                Some(Reload(answer)) = reloads.recv() => {
+                Some(Order::Reload(answer)) = reloads.recv() => {
                     assert!(answer.send(Ok((Reloaded::default(), never))).is_ok());
                 }
             }

@@ -3,7 +3,7 @@
 //! A reload leaves a sink that is as it was alone, connection and all. One that is removed or changed says goodbye
 //! within [`LEAVE`]; what it had not delivered stays in the journal, behind its cursor.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use sha2::{Digest, Sha256};
 use tokio::{
@@ -17,8 +17,9 @@ use super::stages::{Ended, staged};
 use crate::{
     config::Sinks,
     event::{Epoch, Origin, SinkName},
-    forward::{self, Terms, mqtt},
+    forward::{self, Terms, Tls, http, mqtt},
     journal::Journal,
+    time::Clock,
 };
 
 /// How long a sink that is removed or changed may take to say goodbye.
@@ -35,13 +36,15 @@ pub(super) struct Loaded {
 /// Every kind of sink there is.
 #[derive(Clone, Debug)]
 enum Kind {
-    Mqtt(Box<mqtt::Settings>, mqtt::Tls),
+    Mqtt(Box<mqtt::Settings>, Tls),
+    Http(Box<http::Settings>, Tls),
 }
 
 impl Kind {
     fn terms(&self) -> &Terms {
         match self {
             Self::Mqtt(settings, _) => &settings.terms,
+            Self::Http(settings, _) => &settings.terms,
         }
     }
 
@@ -49,33 +52,45 @@ impl Kind {
     fn says_the_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Mqtt(settings, _), Self::Mqtt(others, _)) => settings == others,
+            (Self::Http(settings, _), Self::Http(others, _)) => settings == others,
+            _ => false,
         }
     }
 }
 
 impl Loaded {
     /// Reads the files that the sinks name. Blocking.
-    pub(super) fn load_all(sinks: &Sinks) -> Result<Vec<Self>, mqtt::Error> {
-        sinks.mqtt.iter().map(Self::mqtt).collect()
+    pub(super) fn load_all(sinks: &Sinks) -> Result<Vec<Self>, forward::Error> {
+        let mqtt = sinks.mqtt.iter().map(Self::mqtt);
+        mqtt.chain(sinks.http.iter().map(Self::http)).collect()
     }
 
-    fn mqtt(settings: &mqtt::Settings) -> Result<Self, mqtt::Error> {
-        let mut files = Sha256::new();
-        for path in [&settings.ca, &settings.cert, &settings.key]
-            .into_iter()
-            .flatten()
-        {
-            files.update(std::fs::read(path).unwrap_or_default());
-        }
+    fn mqtt(settings: &mqtt::Settings) -> Result<Self, forward::Error> {
         Ok(Self {
-            kind: Kind::Mqtt(Box::new(settings.clone()), mqtt::Tls::load(settings)?),
-            files: files.finalize().into(),
+            files: digest(&[&settings.ca, &settings.cert, &settings.key]),
+            kind: Kind::Mqtt(Box::new(settings.clone()), Tls::load(settings)?),
+        })
+    }
+
+    fn http(settings: &http::Settings) -> Result<Self, forward::Error> {
+        Ok(Self {
+            // Token and key as well: a connection that lives on would go on with the old ones.
+            files: digest(&[&settings.ca, &settings.bearer_file, &settings.signing_key_file]),
+            kind: Kind::Http(Box::new(settings.clone()), Tls::load(settings)?),
         })
     }
 
     fn runs_as(&self, running: &Running) -> bool {
         self.kind.says_the_same(&running.kind) && self.files == running.files
     }
+}
+
+fn digest(files: &[&Option<PathBuf>]) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    for path in files.iter().copied().flatten() {
+        digest.update(std::fs::read(path).unwrap_or_default());
+    }
+    digest.finalize().into()
 }
 
 /// What can be seen of an uplink.
@@ -101,6 +116,7 @@ pub(super) struct Uplinks {
     journal: Journal,
     origin: Arc<Origin>,
     epoch: Epoch,
+    clock: Clock,
     running: BTreeMap<SinkName, Running>,
     /// Told whenever there are others.
     views: watch::Sender<Vec<View>>,
@@ -110,11 +126,12 @@ pub(super) struct Uplinks {
 
 impl Uplinks {
     /// None yet.
-    pub(super) fn new(journal: Journal, origin: Arc<Origin>, epoch: Epoch) -> Self {
+    pub(super) fn new(journal: Journal, origin: Arc<Origin>, epoch: Epoch, clock: Clock) -> Self {
         Self {
             journal,
             origin,
             epoch,
+            clock,
             running: BTreeMap::new(),
             views: watch::Sender::default(),
             stop: CancellationToken::new(),
@@ -130,29 +147,39 @@ impl Uplinks {
     /// From now on these and no others. Those whose files are not as they were count as changed.
     pub(super) async fn set(&mut self, sinks: Vec<Loaded>) {
         let is_kept = |running: &Running| sinks.iter().any(|sink| sink.runs_as(running));
-        let leaving: Vec<_> = self
-            .running
-            .extract_if(.., |_, running| !is_kept(running))
-            .collect();
-        for (_, running) in &leaving {
-            running.stop.cancel();
-        }
-        let left = async {
-            for (_, running) in &leaving {
-                running.ended.cancelled().await;
-            }
-        };
-        if timeout(LEAVE, left).await.is_err() {
-            for (_, running) in &leaving {
-                running.task.abort();
-                running.ended.cancelled().await;
-            }
-        }
+        let leaving = self.running.extract_if(.., |_, running| !is_kept(running));
+        let leaving: Vec<_> = leaving.map(|(_, running)| running).collect();
+        leave(&leaving).await;
         for sink in sinks {
             if !self.running.contains_key(&sink.kind.terms().name) {
                 self.start(sink);
             }
         }
+        self.show();
+    }
+
+    /// Whether it is configured.
+    pub(super) fn has(&self, name: &SinkName) -> bool {
+        self.running.contains_key(name)
+    }
+
+    /// Stops one, as it would be if it were removed, until [`Uplinks::resume`].
+    pub(super) async fn halt(&mut self, name: &SinkName) -> Option<Loaded> {
+        let halted = self.running.remove(name)?;
+        leave(std::slice::from_ref(&halted)).await;
+        Some(Loaded {
+            kind: halted.kind,
+            files: halted.files,
+        })
+    }
+
+    /// Lets it go on, from its cursor as it is now.
+    pub(super) fn resume(&mut self, sink: Loaded) {
+        self.start(sink);
+        self.show();
+    }
+
+    fn show(&self) {
         let views = self.running.values().map(|running| running.view.clone());
         self.views.send_replace(views.collect());
     }
@@ -164,12 +191,17 @@ impl Uplinks {
         let (stop, ended) = (self.stop.child_token(), CancellationToken::new());
         let (told, guard) = (stop.clone(), ended.clone().drop_guard());
         let (journal, origin, epoch) = (self.journal.clone(), Arc::clone(&self.origin), self.epoch);
+        let clock = self.clock.clone();
         let work = {
             let kind = kind.clone();
             async move {
                 match kind {
                     Kind::Mqtt(settings, tls) => {
                         let uplink = mqtt::Uplink::new(*settings, tls, journal, origin, epoch);
+                        uplink.run(told, status).await;
+                    }
+                    Kind::Http(settings, tls) => {
+                        let uplink = http::Uplink::new(*settings, tls, journal, clock);
                         uplink.run(told, status).await;
                     }
                 }
@@ -190,5 +222,23 @@ impl Uplinks {
             task,
         };
         self.running.insert(name, running);
+    }
+}
+
+/// Each says goodbye within [`LEAVE`], all at once.
+async fn leave(leaving: &[Running]) {
+    for running in leaving {
+        running.stop.cancel();
+    }
+    let left = async {
+        for running in leaving {
+            running.ended.cancelled().await;
+        }
+    };
+    if timeout(LEAVE, left).await.is_err() {
+        for running in leaving {
+            running.task.abort();
+            running.ended.cancelled().await;
+        }
     }
 }

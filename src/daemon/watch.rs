@@ -40,7 +40,7 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(1);
 /// How often the open alarms are listed.
 const DAILY: Duration = Duration::from_hours(24);
-/// Of `max-bytes`, in hundredths: from where undelivered events are filling the journal, and below which no longer.
+/// Of the room for events, in hundredths: from where undelivered events are filling the journal, and below which no longer.
 const FILLING: u64 = 80;
 const DRAINED: u64 = 60;
 /// How often it is told at most that events were set aside for a sink.
@@ -227,9 +227,13 @@ impl Watch {
     }
 
     fn look_at_room(&self, now: EngineTime, filling: &mut Option<EngineTime>) {
-        let undelivered_bytes = self.journal.health().borrow().undelivered_bytes;
+        let (undelivered_bytes, room_bytes) = {
+            let health = self.journal.health();
+            let health = health.borrow();
+            (health.undelivered_bytes, health.room_bytes)
+        };
         let max_bytes = self.settings.max_bytes;
-        let hundredths = undelivered_bytes.saturating_mul(100) / max_bytes.max(1);
+        let hundredths = undelivered_bytes.saturating_mul(100) / room_bytes.max(1);
         let gateway = self.announcer.gateway();
         if filling.is_none() && hundredths >= FILLING {
             *filling = Some(now);
@@ -239,6 +243,7 @@ impl Watch {
             };
             let fact = JournalFilling {
                 undelivered_bytes,
+                room_bytes,
                 max_bytes,
                 when_full: when_full.to_owned(),
             };
@@ -248,6 +253,7 @@ impl Watch {
         {
             let fact = JournalDrained {
                 undelivered_bytes,
+                room_bytes,
                 max_bytes,
             };
             self.tell(&fact, &gateway, since, now);

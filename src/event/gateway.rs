@@ -333,10 +333,12 @@ facts! {
         /// How long it was away, in seconds.
         failed_for_s: u64,
     }
-    /// Undelivered events take four fifths of the journal.
+    /// Undelivered events take four fifths of the room that the journal has for them.
     Warning JournalFilling {
         /// Bytes of events that some sink has yet to deliver.
         undelivered_bytes: u64,
+        /// What they can grow to; the rule state and a spare segment take the rest of `max_bytes`.
+        room_bytes: u64,
         /// What the journal may occupy.
         max_bytes: u64,
         /// What happens when it is full: drop-oldest or refuse.
@@ -346,6 +348,8 @@ facts! {
     Warning JournalDrained {
         /// Bytes of events that some sink has yet to deliver.
         undelivered_bytes: u64,
+        /// What they can grow to.
+        room_bytes: u64,
         /// What the journal may occupy.
         max_bytes: u64,
     }

@@ -7,16 +7,12 @@
 //! Nothing is subscribed to: no downlink, no commands. A wrong certificate file is an error at the start; a
 //! wrong password file is a reason why a connection failed, because it is read again for each one.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Forwarder, Log, Pace, Status, Terms};
+use super::{Forwarder, Log, Pace, Status, Terms, tls::Files};
 use crate::{
     event::{Epoch, Origin, cloudevents::Form},
     journal::Journal,
@@ -24,9 +20,8 @@ use crate::{
 
 mod connection;
 mod link;
-mod tls;
 
-pub use tls::Tls;
+pub use super::tls::Tls;
 
 #[cfg(test)]
 mod broker;
@@ -85,45 +80,13 @@ pub enum Version {
     V311,
 }
 
-/// What is wrong with an uplink's files.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A file cannot be used.
-    #[error("could not load {key} from {}: {reason}", path.display())]
-    File {
-        /// The key that names it: `ca`, `cert` or `key`.
-        key: &'static str,
-        /// Which.
-        path: PathBuf,
-        /// Why not, and what to do.
-        reason: String,
-    },
-    /// Only one of `cert` and `key`.
-    #[error("a client certificate needs both `cert` and `key`")]
-    HalfIdentity,
-    /// Nobody to trust.
-    #[error("the system has no root certificates (install ca-certificates, or set `ca`)")]
-    NoRoots,
-    /// TLS itself.
-    #[error("could not set up TLS: {0}")]
-    Tls(#[source] rustls::Error),
-}
-
-impl Error {
-    fn file(key: &'static str, path: &Path, reason: String) -> Self {
-        Self::File {
-            key,
-            path: path.to_owned(),
-            reason,
-        }
-    }
-
-    /// The key of `[[sink.mqtt]]` that it is about, if it is one.
-    #[must_use]
-    pub fn key(&self) -> Option<&'static str> {
-        match self {
-            Self::File { key, .. } => Some(key),
-            _ => None,
+impl<'s> From<&'s Settings> for Files<'s> {
+    fn from(settings: &'s Settings) -> Self {
+        Self {
+            tls: settings.tls,
+            ca: settings.ca.as_deref(),
+            cert: settings.cert.as_deref(),
+            key: settings.key.as_deref(),
         }
     }
 }

@@ -35,6 +35,10 @@ impl Kind {
     pub const STATE: Self = Self(2);
     /// A cursor's move forward ([`Move`]).
     pub const CURSOR: Self = Self(3);
+    /// A cursor's move back ([`Move`]): what somebody asked for anew.
+    pub const REPLAY: Self = Self(4);
+    /// A cursor is no longer kept ([`Move`], of which only the name counts).
+    pub const FORGOTTEN: Self = Self(5);
     /// A note of what will not come ([`Note`]).
     pub const DISCARD: Self = Self(6);
     /// A clean stop. Empty.

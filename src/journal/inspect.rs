@@ -137,6 +137,15 @@ pub struct Found {
     pub length: usize,
 }
 
+/// A point in a journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// An event, of the current epoch if none is named.
+    Event(Option<Epoch>, Sequence),
+    /// When something was stored.
+    Stored(Timestamp),
+}
+
 /// What a walk over a segment comes upon.
 enum Seen<'a> {
     Frame(usize, Header, &'a [u8]),
@@ -219,8 +228,7 @@ impl Inspection {
         let mut cursors = std::collections::BTreeMap::<SinkName, Cursor>::new();
         let images = self.epochs.iter().filter_map(|kept| kept.image.as_ref());
         for (name, cursor) in images.flat_map(|image| &image.cursors) {
-            let newest = cursors.entry(name.clone()).or_default();
-            *newest = (*newest).max(*cursor);
+            cursors.insert(name.clone(), *cursor);
         }
         let mut facts = Vec::new();
         for (name, cursor) in cursors {
@@ -314,6 +322,41 @@ impl Inspection {
                 return ControlFlow::Break(());
             }
             ControlFlow::Continue(())
+        })?;
+        Ok(found)
+    }
+
+    /// The first event that is kept from there on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the disk cannot be read.
+    pub fn first(&self, start: Start) -> Result<Option<Found>, Error> {
+        let place = |epoch| self.epochs.iter().position(|kept| kept.epoch == epoch);
+        let named = match start {
+            Start::Event(Some(epoch), _) => place(epoch),
+            _ => self.epochs.len().checked_sub(1),
+        };
+        let Some(named) = named else { return Ok(None) };
+        let mut found = None;
+        let after = match start {
+            Start::Event(_, sequence) => {
+                let epoch = self.epochs.get(named).map(|kept| kept.epoch);
+                epoch.and_then(|epoch| self.before(epoch, sequence))
+            }
+            Start::Stored(_) => None,
+        };
+        self.events(after.unwrap_or_default(), |event| {
+            let entry = &event.entry;
+            let is_it = match start {
+                Start::Event(_, sequence) => (place(entry.epoch), entry.sequence) >= (Some(named), sequence),
+                Start::Stored(time) => entry.event.recorded.wall >= time,
+            };
+            if !is_it {
+                return ControlFlow::Continue(());
+            }
+            found = Some(event);
+            ControlFlow::Break(())
         })?;
         Ok(found)
     }

@@ -190,17 +190,37 @@ fn set_aside(storage: &dyn Storage, root: &Path, name: &str) -> Result<String, E
     Ok(format!("it was moved to {}", to.display()))
 }
 
+/// Ends the current epoch: the next start begins another one. None if there is no epoch to end.
+pub(super) fn end_epoch(storage: &dyn Storage, root: &Path) -> Result<Option<Epoch>, Error> {
+    let current = root.join("current");
+    if !storage.is_dir(&current) {
+        return Ok(None);
+    }
+    let identity = Identity::read(storage, &current).map_err(at("read the identity of", &current))?;
+    // Without one the next start moves the directory aside and begins another epoch anyway.
+    let Some(Identity { epoch, .. }) = identity else {
+        return Ok(None);
+    };
+    put_by(storage, root, epoch)?;
+    Ok(Some(epoch))
+}
+
 /// Another's journal: what it still owes is delivered under its own epoch.
 fn archive(storage: &dyn Storage, root: &Path, mut current: Found) -> Result<Found, Error> {
+    current.image.dir = put_by(storage, root, current.identity.epoch)?;
+    Ok(current)
+}
+
+/// The current epoch's directory becomes an old one's; answers where it is now.
+fn put_by(storage: &dyn Storage, root: &Path, epoch: Epoch) -> Result<PathBuf, Error> {
     let from = root.join("current");
-    let mut to = root.join(format!("epoch-{}", current.identity.epoch));
+    let mut to = root.join(format!("epoch-{epoch}"));
     while storage.is_dir(&to) {
         to.as_mut_os_string().push("-again");
     }
     storage.rename(&from, &to).map_err(at("rename", &from))?;
     storage.sync_dir(root).map_err(at("flush", root))?;
-    current.image.dir = to;
-    Ok(current)
+    Ok(to)
 }
 
 /// A new epoch: all of it is written before its name says so.
@@ -248,13 +268,13 @@ fn found_epoch(
 fn places(owner: &Owner, archives: &[Found], found: &Found) -> BTreeMap<SinkName, Cursor> {
     let image = &found.image;
     let mut cursors = BTreeMap::new();
+    // The newest word counts, also where it is a move back.
     for (sink, cursor) in archives
         .iter()
         .flat_map(|old| &old.image.cursors)
         .chain(&image.cursors)
     {
-        let place: &mut Cursor = cursors.entry(sink.clone()).or_default();
-        *place = (*place).max(*cursor);
+        cursors.insert(sink.clone(), *cursor);
     }
     let is_new = image
         .segments

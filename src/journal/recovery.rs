@@ -66,6 +66,8 @@ pub(super) struct Image {
     pub slots: Slots,
     pub state: BTreeMap<Vec<u8>, Vec<u8>>,
     pub cursors: BTreeMap<SinkName, Cursor>,
+    /// The last position of the epoch before.
+    base: Position,
     pub last: Position,
     pub sequence: Sequence,
     pub group: u32,
@@ -127,6 +129,7 @@ pub(super) fn recover(
         slots,
         state: BTreeMap::new(),
         cursors: BTreeMap::new(),
+        base: after,
         last: after,
         sequence: Sequence(0),
         group: 0,
@@ -477,7 +480,9 @@ impl Image {
         }
         self.sequence = self.sequence.max(newest.sequence).max(kept);
         self.last = self.last.max(newest.position);
-        for cursor in self.cursors.values() {
+        // One that still stands in an older epoch says nothing of this one's numbers.
+        let base = self.base;
+        for cursor in self.cursors.values().filter(|cursor| cursor.position > base) {
             self.sequence = self.sequence.max(cursor.sequence);
             self.last = self.last.max(cursor.position);
         }
@@ -675,6 +680,15 @@ impl Image {
             && let Some(moved) = frame::decode(payload)
         {
             self.move_cursor(moved);
+        } else if header.kind == Kind::REPLAY
+            && let Some(moved) = frame::decode::<Move>(payload)
+        {
+            let (sink, cursor) = moved.parts();
+            self.cursors.insert(sink, cursor);
+        } else if header.kind == Kind::FORGOTTEN
+            && let Some(Move(sink, ..)) = frame::decode(payload)
+        {
+            self.cursors.remove(&sink);
         } else if header.kind == Kind::DISCARD
             && let Some(note) = frame::decode::<Note>(payload)
         {

@@ -69,6 +69,14 @@ impl Writer {
         kept + spare + self.slots.bytes() + SMALL_FILES + self.aside
     }
 
+    /// What events can use of it: not what the state's two slots and the spare take, nor the end of the newest segment.
+    pub fn room(&self) -> u64 {
+        let spare: u64 = self.spares.iter().map(|spare| spare.size as u64).sum();
+        let segment = self.segment_size as u64;
+        self.bound()
+            .saturating_sub(self.slots.bytes() + SMALL_FILES + spare.max(segment) + segment)
+    }
+
     fn bound(&self) -> u64 {
         let most = self.settings.max_bytes;
         most.max(LEAST.min(most) + self.aside)

@@ -244,6 +244,7 @@ impl Writer {
             parked,
             last: Sequence(self.catalog.last_sequence()),
             undelivered_bytes: slowest.map_or(0, owed),
+            room_bytes: self.room(),
             used_bytes: self.total(),
             refused: self.shared.queue().refused,
         }

@@ -101,10 +101,10 @@ impl Commit {
 }
 
 /// What moves of cursors take.
-pub(super) fn bytes_of(moved: &[Move]) -> usize {
+pub(super) fn bytes_of(moved: &[(Kind, Move)]) -> usize {
     let bytes = moved
         .iter()
-        .map(|moved| frame::HEADER + frame::encode(moved).len());
+        .map(|(_, moved)| frame::HEADER + frame::encode(moved).len());
     bytes.sum()
 }
 
@@ -188,7 +188,7 @@ pub(super) struct Batch {
     group: u32,
     taken: usize,
     marks: Vec<(Position, usize)>,
-    cursors: Vec<Move>,
+    cursors: Vec<(Kind, Move)>,
     told: Option<Note>,
     through: Position,
 }
@@ -244,9 +244,9 @@ impl Batch {
         self.taken += 1;
     }
 
-    pub fn push_cursor(&mut self, moved: Move) {
-        self.push(Kind::CURSOR, Position(0), true, &frame::encode(&moved));
-        self.cursors.push(moved);
+    pub fn push_cursor(&mut self, (kind, moved): (Kind, Move)) {
+        self.push(kind, Position(0), true, &frame::encode(&moved));
+        self.cursors.push((kind, moved));
     }
 
     /// A note that all up to there was delivered: nobody is told anything.
@@ -446,7 +446,14 @@ impl Writer {
                 };
             }
         }
-        self.written.extend(batch.cursors.into_iter().map(Move::parts));
+        for (kind, moved) in batch.cursors {
+            let (sink, cursor) = moved.parts();
+            if kind == Kind::FORGOTTEN {
+                self.written.remove(&sink);
+            } else {
+                self.written.insert(sink, cursor);
+            }
+        }
         self.durable.send_replace(last);
         self.give_up(given_up)
     }
@@ -457,13 +464,22 @@ impl Writer {
         self.taken = self.shared.cursors().clone();
     }
 
-    /// The cursors taken that have moved since they were last written.
-    pub fn moved(&self) -> Vec<Move> {
-        let moved = self
-            .taken
-            .iter()
-            .filter(|(sink, cursor)| self.written.get(*sink) != Some(*cursor));
-        moved.map(|(sink, cursor)| Move::new(sink, cursor)).collect()
+    /// The cursors taken that have moved, on or back, since they were last written, and those that are no more.
+    pub fn moved(&self) -> Vec<(Kind, Move)> {
+        let moved = self.taken.iter().filter_map(|(sink, cursor)| {
+            let kind = match self.written.get(sink) {
+                Some(written) if written == cursor => return None,
+                Some(written) if written > cursor => Kind::REPLAY,
+                _ => Kind::CURSOR,
+            };
+            Some((kind, Move::new(sink, cursor)))
+        });
+        let forgotten = self
+            .written
+            .keys()
+            .filter(|sink| !self.taken.contains_key(*sink))
+            .map(|sink| (Kind::FORGOTTEN, Move::new(sink, &Cursor::default())));
+        moved.chain(forgotten).collect()
     }
 
     /// Writes a snapshot as of now. On a full disk there is none: the older ones stay, and what they need.
@@ -536,7 +552,7 @@ impl Writer {
         if let Some(mut batch) = self.batch_here(0) {
             // Where there is no room for commits, the reserve takes the cursors.
             for moved in self.moved() {
-                if batch.takes(2 * frame::HEADER + frame::encode(&moved).len()) {
+                if batch.takes(2 * frame::HEADER + frame::encode(&moved.1).len()) {
                     batch.push_cursor(moved);
                 }
             }

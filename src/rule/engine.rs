@@ -25,7 +25,7 @@ use self::{
 };
 use super::{DeviceFacts, Rule, state::Outcome};
 use crate::{
-    event::{EpisodeId, Epoch, Position, Severity},
+    event::{EpisodeId, Epoch, Labels, Position, Severity},
     reading::{DeviceId, Metric, Reading, Value},
     time::{EngineTime, Moment},
 };
@@ -57,6 +57,7 @@ pub struct Engine {
     /// The place of each rule, by name.
     rule_numbers: HashMap<Arc<str>, u32>,
     facts: Vec<DeviceFacts>,
+    no_labels: Arc<Labels>,
     epoch: Epoch,
     max_devices: usize,
     max_metrics: usize,
@@ -90,6 +91,8 @@ pub struct Engine {
     rests_on: Position,
     unsaved: VecDeque<checkpoint::Unsaved>,
     counts: Counts,
+    /// All that was kept was taken in.
+    settled: bool,
 }
 
 /// What the engine is made from.
@@ -200,7 +203,7 @@ impl Engine {
     pub fn observe(&mut self, reading: &Reading, out: &mut Outcome) -> Result<(), Skipped> {
         let (device, watch) = self.admit(reading)?;
         out.depends_on = out.depends_on.max(self.rests_on);
-        for slot in self.watches[watch].slots.iter() {
+        for slot in self.watches[watch].slots() {
             out.depends_on = out.depends_on.max(self.slots[*slot].committed);
         }
         let at = self.place(device, watch, reading)?;
@@ -310,8 +313,9 @@ impl Engine {
             known.offset = now.0.saturating_sub(reading.at.0).max(0);
             at = reading.at.shifted(known.offset);
         }
-        if watch.stamp != NEVER {
-            if at < watch.stamp {
+        let stamp = watch.stamp();
+        if stamp != NEVER {
+            if at < stamp {
                 if known.late_since == NEVER {
                     known.late_since = now;
                 }
@@ -322,7 +326,7 @@ impl Engine {
                 known.offset = now.0.saturating_sub(reading.at.0).max(0);
                 at = now;
                 self.counts.reanchored = self.counts.reanchored.saturating_add(1);
-            } else if at == watch.stamp && watch.repeats(&reading.value) {
+            } else if at == stamp && watch.repeats(&reading.value) {
                 self.counts.duplicates = self.counts.duplicates.saturating_add(1);
                 return Err(Skipped::Duplicate);
             }

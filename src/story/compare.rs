@@ -68,10 +68,20 @@ impl Verdict {
 }
 
 impl Story {
+    /// Whether the story looks at what this rule says. What is no rule's is always looked at.
+    fn is_about(&self, said: &Said) -> bool {
+        match &said.draft.data {
+            Data::Rule(data) => {
+                self.only.is_empty() || self.only.iter().any(|name| **name == *data.rule.name)
+            }
+            Data::Gateway(_) => true,
+        }
+    }
+
     /// Compares what was said with what was expected. The order of events of one time does not matter.
     #[must_use]
     pub fn judge(&self, said: &[Said]) -> Verdict {
-        let mut left: Vec<&Said> = said.iter().collect();
+        let mut left: Vec<&Said> = said.iter().filter(|said| self.is_about(said)).collect();
         let mut lines: Vec<(At, Line)> = Vec::new();
         let mut missing: Vec<&Expected> = Vec::new();
         for expected in &self.expected {

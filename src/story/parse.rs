@@ -61,6 +61,7 @@ const FILE_KEYS: &[&str] = &["rules", "story", "set"];
 const STORY_KEYS: &[&str] = &[
     "name",
     "rules",
+    "only",
     "device",
     "start",
     "synchronised",
@@ -142,6 +143,10 @@ fn story(
     let device = table.get("device").and_then(|item| reader.device(item));
     let own = table.get("rules").and_then(|item| reader.text("rules", item));
     let rules = reader.sets.rules(own.or(rules), &span, &mut reader.wrong)?;
+    let only = match table.get("only") {
+        Some(item) => reader.names(&format!("{who}: only"), item, &rules)?,
+        None => Vec::new(),
+    };
     let Some(items) = table.get("steps").and_then(|item| item.get_ref().as_array()) else {
         let form =
             r#"steps = [ { at = "0s", temperature = 31.0 }, { at = "30s", expect = "HighTemperature" } ]"#;
@@ -183,6 +188,7 @@ fn story(
         name: name.to_owned(),
         line,
         rules,
+        only,
         start,
         quality,
         checkpoint,
@@ -264,6 +270,31 @@ impl Reader<'_> {
             self.wrong(item.span(), format!("{who} must be text in quotes"));
         }
         text
+    }
+
+    /// Names of rules: each must be one.
+    fn names(&mut self, who: &str, item: &Item<'_>, rules: &Rules) -> Option<Vec<String>> {
+        let Some(items) = item.get_ref().as_array().filter(|items| !items.is_empty()) else {
+            self.wrong(
+                item.span(),
+                format!("{who} must be a list of rules by name: only = [\"boiler-too-hot\"]"),
+            );
+            return None;
+        };
+        let known = || rules.rules.iter().map(|rule| &*rule.name);
+        let mut names = Vec::new();
+        for item in items {
+            let name = self.text(who, item)?;
+            if !known().any(|known| known == name) {
+                let remedy = match config::closest(name, known()) {
+                    Some(meant) => format!("did you mean {meant:?}?"),
+                    None => format!("the rules are {}", listed(&known().collect::<Vec<_>>())),
+                };
+                self.wrong(item.span(), format!("{who}: there is no rule {name:?}; {remedy}"));
+            }
+            names.push(name.to_owned());
+        }
+        Some(names)
     }
 
     pub fn device(&mut self, item: &Item<'_>) -> Option<crate::reading::DeviceId> {

@@ -25,6 +25,7 @@ impl Replay {
             name: String::new(),
             line: 0,
             rules: std::sync::Arc::new(rules),
+            only: Vec::new(),
             start,
             quality: ClockQuality::Synchronised,
             checkpoint: At(60_000_000),
@@ -59,13 +60,13 @@ impl Replay {
         self.gateway.obey(&act, self.now);
     }
 
-    /// The gateway was stopped at `down` and runs again at `up`: its own absence is nobody's silence.
-    pub fn restart(&mut self, down: Timestamp, up: Timestamp) {
+    /// The gateway was down from `down` to `up`, after a clean stop or none: its own absence is nobody's silence.
+    pub fn restart(&mut self, stop: Stop, down: Timestamp, up: Timestamp) {
         let down = self.at(down);
         self.go_on(down);
         let away = self.at(up).0.saturating_sub(self.now.0).max(0);
         let act = Act::Start {
-            stop: Stop::Restart,
+            stop,
             away,
             clock: super::ClockChange::default(),
         };

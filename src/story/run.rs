@@ -30,11 +30,20 @@ pub enum Stop {
     Reboot,
 }
 
-/// Restarts that the story does not tell of, to see that they change nothing.
+/// What comes between the steps of a story.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Between {
+    /// A stop and a start.
+    Stop(Stop),
+    /// The same configuration is taken up again.
+    Reload,
+}
+
+/// Something that the story does not tell of, to see that it changes nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct Interruption {
-    /// How.
-    pub stop: Stop,
+    /// What.
+    pub by: Between,
     /// Right before the steps of the n-th different time of the story; none: before all.
     pub before: Option<usize>,
 }
@@ -60,6 +69,8 @@ pub(super) struct Gateway {
     /// How often windows are saved, in microseconds, and when next.
     checkpoint: i64,
     next_checkpoint: At,
+    /// The configuration is edited while the gateway is down.
+    reloads_by_restart: bool,
 }
 
 impl Story {
@@ -72,24 +83,40 @@ impl Story {
     /// The same with restarts between.
     #[must_use]
     pub fn tell_interrupted(&self, interruption: Option<Interruption>) -> Vec<Said> {
+        self.tell_by(Gateway::new(self), interruption)
+    }
+
+    /// The same with a clean restart in place of each reload.
+    #[must_use]
+    pub fn tell_restarted(&self) -> Vec<Said> {
         let mut gateway = Gateway::new(self);
+        gateway.reloads_by_restart = true;
+        self.tell_by(gateway, None)
+    }
+
+    fn tell_by(&self, mut gateway: Gateway, interruption: Option<Interruption>) -> Vec<Said> {
         let mut times = 0;
         let mut steps = self.steps.as_slice();
         let mut last = At(0);
         while let Some(at) = steps.first().map(|step| step.at) {
             let count = steps.iter().take_while(|step| step.at == at).count();
             let (now, later) = steps.split_at(count);
-            if let Some(Interruption { stop, before }) = interruption
+            if let Some(Interruption { by, before }) = interruption
                 && before.is_none_or(|before| before == times)
             {
                 // What falls due at the very time of a step comes after its readings: so the restart is just before.
                 let just_before = At(at.0 - 1).max(last);
                 gateway.pass(just_before);
-                if stop == Stop::Kill {
-                    // What a crash may cost, window data younger than the checkpoint, is a story of its own.
-                    gateway.save_windows(just_before);
+                match by {
+                    Between::Stop(stop) => {
+                        if stop != Stop::Restart {
+                            // What a crash may cost, window data younger than the checkpoint, is a story of its own.
+                            gateway.save_windows(just_before);
+                        }
+                        gateway.start(stop, just_before, 0, ClockChange::default());
+                    }
+                    Between::Reload => gateway.reload(),
                 }
-                gateway.start(stop, just_before, 0, ClockChange::default());
             }
             gateway.pass(at);
             let mut up = at;
@@ -135,6 +162,7 @@ impl Gateway {
             quality: story.quality,
             checkpoint: story.checkpoint.0,
             next_checkpoint: story.checkpoint,
+            reloads_by_restart: false,
         };
         gateway.commit(out);
         gateway
@@ -235,9 +263,10 @@ impl Gateway {
             }
             Act::Reload(rules) => {
                 self.rules = Arc::clone(rules);
-                let mut out = Outcome::default();
-                self.engine.reconfigure(setup(rules), &mut out);
-                self.commit(out);
+                if self.reloads_by_restart {
+                    return self.start(Stop::Restart, at, 0, ClockChange::default());
+                }
+                self.reload();
                 at
             }
             Act::Mute {
@@ -264,6 +293,12 @@ impl Gateway {
                 at
             }
         }
+    }
+
+    fn reload(&mut self) {
+        let mut out = Outcome::default();
+        self.engine.reconfigure(setup(&self.rules), &mut out);
+        self.commit(out);
     }
 
     /// Down at `at`, up again `away` later; answers when.

@@ -71,6 +71,34 @@ fn whatever_is_not_expected_is_a_failure() {
 }
 
 #[test]
+fn a_story_may_look_at_some_rules_only() {
+    let silent = "[[rule]]\nevent = \"Silent\"\nmetric = \"temperature\"\nsilent-for = \"1m\"\n";
+    let told = |only: &str| {
+        let steps = "steps = [{ at = \"0s\", temperature = 95 }, { at = \"30s\", expect = \"BoilerTooHot\" }, { at = \"1h\" }]";
+        parsed(&format!(
+            "{RULES}{silent}[[story]]\nname = \"x\"\ndevice = \"b\"\n{only}\n{steps}\n"
+        ))
+    };
+    let lines = |only: &str| {
+        let story = told(only).unwrap_or_else(|report| panic!("{report}")).remove(0);
+        story.judge(&story.tell()).lines.len()
+    };
+    assert_eq!(lines(""), 2, "the silence, too");
+    assert_eq!(lines("only = [\"boiler-too-hot\"]"), 1);
+    for (only, wanted) in [
+        (
+            "only = [\"boiler-to-hot\"]",
+            "s.toml:14: story \"x\": only: there is no rule \"boiler-to-hot\"; did you mean \"boiler-too-hot\"?",
+        ),
+        ("only = \"silent\"", "only must be a list of rules by name"),
+        ("only = []", "only must be a list of rules by name"),
+    ] {
+        let report = told(only).map(|_| ()).expect_err(only);
+        assert!(report.contains(wanted), "{report}");
+    }
+}
+
+#[test]
 fn one_step_may_stand_for_many_readings() {
     let many =
         story(r#"{ at = "1s", every = "10s", temperature = [91, 92, 93] }, { at = "5s", expect = "A" }"#);

@@ -90,6 +90,7 @@ impl Reference {
             metric: reading.metric.clone(),
             value: reading.value.clone(),
             at,
+            heard: at,
             stamped: reading.stamped,
             forgotten: false,
         });

@@ -9,6 +9,7 @@ mod contract;
 mod control;
 mod device;
 mod hostile;
+mod journal;
 mod kill;
 mod own_events;
 mod parts;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use rumqttc::QoS;
 use serde_json::Value;
+use sha2::Digest;
 use tokio::time::timeout;
 
 use super::{
@@ -57,13 +58,15 @@ async fn a_start_and_a_stop_are_told_in_order_with_what_the_start_found() {
         .collect();
     assert_eq!(unclean, [Some(false), Some(false), Some(true)]);
     let config = std::fs::read(site.config()).expect("a configuration");
+    let sum = sha2::Sha256::digest(&config)
+        .iter()
+        .fold(String::new(), |sum, byte| format!("{sum}{byte:02x}"));
     for start in &started {
         assert_eq!(start["data"]["epoch"], start["epoch"]);
         assert_eq!(start["data"]["version"], env!("CARGO_PKG_VERSION"));
         assert_eq!(text(start, "/data/boot_id").len(), 32);
-        assert_eq!(text(start, "/data/configuration_sha256").len(), 64);
+        assert_eq!(text(start, "/data/configuration_sha256"), sum);
     }
-    assert!(!config.is_empty());
     assert_eq!(
         started[1]["data"]["last_sequence"].as_u64(),
         text(&events[stopped], "/sequence").parse().ok()
@@ -181,7 +184,9 @@ async fn a_journal_that_fills_and_drains_is_told_and_so_is_what_had_no_room() {
         (&"WARN".into(), &"plantroom-1".into())
     );
     let undelivered = filling["data"]["undelivered_bytes"].as_u64().expect("bytes");
-    assert!(undelivered * 10 >= 8 * 1024 * 1024 * 8, "{filling}");
+    let room = filling["data"]["room_bytes"].as_u64().expect("bytes");
+    assert!(undelivered * 10 >= room * 8, "{filling}");
+    assert!((6 << 20..8 << 20).contains(&room), "{filling}");
 
     cable.mend();
     let drained = cloud.wait_for(is("JournalDrained")).await;
@@ -292,7 +297,7 @@ async fn what_is_off_is_not_recorded() {
     let cloud = Cloud::subscribe(broker.port).await;
     let off = "[events]\noff = [\"GatewayStarted\", \"GatewayStopped\", \"GatewayAlive\", \"ActiveAlarms\", \
                \"ConfigurationChanged\", \"ConfigurationRejected\", \"AlarmMuted\", \"AlarmUnmuted\", \
-               \"ClockSynchronised\", \"ClockLost\", \"SourceFailed\", \"UplinkLost\"]\nheartbeat = \"1s\"";
+               \"ClockSynchronised\", \"ClockLost\", \"SourceFailed\", \"UplinkLost\", \"DeviceConnected\", \"DeviceDisconnected\"]\nheartbeat = \"1s\"";
     let site = Site::new().uplink(broker.port, "5").tables(off);
     let gateway = Gateway::start(&site).await;
     let mut device = Device::new(Version::V5, QoS::AtLeastOnce, gateway.door, "thermostat-7");

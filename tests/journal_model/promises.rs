@@ -258,3 +258,94 @@ fn a_reader_at_the_end_misses_nothing_while_segments_change() {
     }
     reader.join().unwrap();
 }
+
+#[test]
+fn a_cursor_that_was_moved_back_stays_there_through_power_cuts_and_goes_on_from_there() {
+    for seed in 0..20 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let disk = Simulated::default();
+        let open = Open::new(&disk);
+        open.commit(&["a", "b", "c"], &[]);
+        let entries = open.read_all();
+        open.journal.acknowledge(&sink("cloud"), cursor_at(&entries[2]));
+        open.commit(&["d"], &[]);
+        let before = Position(entries[1].position.0 - 1);
+        assert!(block_on(open.journal.replay(&sink("cloud"), before)));
+        open.power_cut(&disk, &mut random);
+        let open = Open::new(&disk);
+        let cursor = open.journal.cursor(&sink("cloud"));
+        assert_eq!(
+            (cursor.position, cursor.sequence),
+            (before, Sequence(0)),
+            "seed {seed}"
+        );
+        assert_eq!(texts(&open.read(cursor)), ["b", "c", "d"]);
+        open.journal.acknowledge(&sink("cloud"), cursor_at(&entries[1]));
+        open.close();
+        let open = Open::new(&disk);
+        assert_eq!(open.journal.cursor(&sink("cloud")), cursor_at(&entries[1]));
+    }
+}
+
+#[test]
+fn a_forgotten_cursor_is_gone_after_a_power_cut_too() {
+    let mut random = fastrand::Rng::with_seed(1);
+    let disk = Simulated::default();
+    let open = Open::on(&disk, &settings(), owner(&["cloud", "old"]));
+    open.commit(&["a"], &[]);
+    assert_eq!(open.journal.sinks(), [sink("cloud"), sink("old")]);
+    assert!(block_on(open.journal.forget(&sink("old"))));
+    open.power_cut(&disk, &mut random);
+    let open = Open::new(&disk);
+    assert_eq!(open.journal.sinks(), [sink("cloud")]);
+    open.close();
+    assert_eq!(Open::new(&disk).journal.sinks(), [sink("cloud")]);
+}
+
+#[test]
+fn a_cursor_goes_back_no_further_than_what_is_kept() {
+    let disk = Simulated::default();
+    let open = Open::new(&disk);
+    let mut number = 0;
+    while open
+        .read_all()
+        .first()
+        .is_none_or(|first| first.sequence == Sequence(1))
+    {
+        number += 1;
+        let position = open.commit(&[&format!("{number} {}", "p".repeat(50_000))], &[]);
+        let all = Cursor {
+            position,
+            sequence: Sequence(number),
+            passed: Sequence(number),
+        };
+        open.journal.acknowledge(&sink("cloud"), all);
+    }
+    assert!(block_on(open.journal.replay(&sink("cloud"), Position(0))));
+    let cursor = open.journal.cursor(&sink("cloud"));
+    assert!(cursor.position > Position(0));
+    assert_eq!(open.read(cursor), open.read_all());
+}
+
+#[test]
+fn a_new_epoch_counts_from_one_also_if_it_is_killed_before_anything_of_it_was_delivered() {
+    let disk = Simulated::default();
+    let open = Open::new(&disk);
+    open.commit(&["a", "b", "c", "d", "e"], &[]);
+    let last = open.read_all().pop().unwrap();
+    open.journal.acknowledge(&sink("cloud"), cursor_at(&last));
+    open.close();
+    let moved = || Owner {
+        board_serial: "another".to_owned(),
+        ..owner(&["cloud"])
+    };
+    let open = Open::on(&disk, &settings(), moved());
+    open.commit(&["first"], &[]);
+    open.kill(&disk);
+    let open = Open::on(&disk, &settings(), moved());
+    assert_eq!(open.recovered.last, Sequence(1));
+    open.commit(&["second"], &[]);
+    let entries = open.read(open.journal.cursor(&sink("cloud")));
+    let numbers: Vec<u64> = entries.iter().map(|entry| entry.sequence.0).collect();
+    assert_eq!(numbers, [1, 2]);
+}

@@ -10,17 +10,19 @@
 )]
 
 mod dead;
+mod endpoint;
 mod faults;
 mod refusals;
 mod server;
+mod webhooks;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tidegate::{
     event::{Data, Draft, Epoch, Origin, Position, Sequence, Severity, cloudevents::Form},
     forward::{
-        Pace, Status, Terms,
-        mqtt::{Settings, Tls, Uplink, Version},
+        Pace, Status, Terms, Tls, http,
+        mqtt::{Settings, Uplink, Version},
     },
     journal::{self, Journal, Owner, Recovered, SinkPlan, WhenFull, storage::simulated::Simulated},
     rule::state::Outcome,
@@ -46,6 +48,9 @@ pub(crate) fn long() -> bool {
     std::env::var_os("TIDEGATE_LONG").is_some()
 }
 
+/// Each has its own cursor.
+pub(crate) const SINKS: [&str; 3] = ["cloud", "second", "third"];
+
 /// A journal on a disk in memory.
 pub(crate) struct Log {
     pub(crate) journal: Journal,
@@ -66,11 +71,13 @@ impl Log {
             origin: origin(),
             machine_id: machine.to_owned(),
             board_serial: "b".to_owned(),
-            sinks: vec![SinkPlan {
-                name: "cloud".parse().unwrap(),
-                required: true,
-                from_oldest: false,
-            }],
+            sinks: SINKS
+                .map(|name| SinkPlan {
+                    name: name.parse().unwrap(),
+                    required: true,
+                    from_oldest: false,
+                })
+                .into(),
         };
         let (journal, Recovered { epoch, .. }, ended) =
             Journal::open_on(disk.mount(), &settings, owner, Clock::system()).unwrap();
@@ -175,10 +182,23 @@ impl Running {
         };
         let tls = Tls::load(&settings).unwrap();
         let uplink = Uplink::new(settings, tls, log.journal.clone(), origin(), log.epoch);
+        Self::of(|stop, status| uplink.with_pace(pace).run(stop, status))
+    }
+
+    pub(crate) fn start_http(settings: http::Settings, log: &Log) -> Self {
+        let tls = Tls::load(&settings).unwrap();
+        let uplink = http::Uplink::new(settings, tls, log.journal.clone(), Clock::system())
+            .with_backoff(Duration::from_millis(1), Duration::from_millis(4));
+        Self::of(|stop, status| uplink.run(stop, status))
+    }
+
+    fn of<F: Future<Output = ()> + Send + 'static>(
+        run: impl FnOnce(CancellationToken, watch::Sender<Status>) -> F,
+    ) -> Self {
         let (sender, status) = watch::channel(Status::default());
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        tasks.spawn(uplink.with_pace(pace).run(stop.clone(), sender));
+        tasks.spawn(run(stop.clone(), sender));
         Self { status, stop, tasks }
     }
 

@@ -6,10 +6,10 @@ use super::*;
 use crate::{
     event::{Labels, Origin, SinkName},
     forward,
-    journal::{Limit, Owner, WhenFull, storage::simulated::Simulated},
+    journal::{Limit, Owner, SinkPlan, WhenFull, storage::simulated::Simulated},
 };
 
-fn journal() -> (Journal, journal::Recovered, journal::Running, journal::Settings) {
+fn journal(sinks: Vec<SinkPlan>) -> (Journal, journal::Recovered, journal::Running, journal::Settings) {
     let settings = journal::Settings {
         dir: "/journal".into(),
         max_bytes: 8 * 1024 * 1024,
@@ -26,7 +26,7 @@ fn journal() -> (Journal, journal::Recovered, journal::Running, journal::Setting
         }),
         machine_id: "m".to_owned(),
         board_serial: "b".to_owned(),
-        sinks: Vec::new(),
+        sinks,
     };
     let disk = Simulated::default().mount();
     let (journal, recovered, running) = Journal::open_on(disk, &settings, owner, Clock::system()).unwrap();
@@ -36,7 +36,7 @@ fn journal() -> (Journal, journal::Recovered, journal::Running, journal::Setting
 /// A clock that no test can move: what must pass is asked of the deciding part (`standing`); here the wiring counts.
 #[tokio::test]
 async fn the_list_of_alarms_comes_from_the_engine_and_every_loss_names_its_sink_and_its_reason() {
-    let (journal, recovered, _running, settings) = journal();
+    let (journal, recovered, _running, settings) = journal(Vec::new());
     let (asked, mut questions) = mpsc::channel(1);
     let sink: SinkName = "cloud".parse().unwrap();
     let status = forward::Status {
@@ -107,4 +107,56 @@ async fn the_list_of_alarms_comes_from_the_engine_and_every_loss_names_its_sink_
         panic!("the gateway's own")
     };
     assert_eq!(data["reason"], "connection refused");
+}
+
+#[tokio::test]
+async fn a_journal_that_is_full_has_been_said_to_fill_however_much_of_it_is_state() {
+    let sink = SinkPlan {
+        name: "cloud".parse().unwrap(),
+        required: true,
+        from_oldest: true,
+    };
+    let (journal, recovered, _running, settings) = journal(vec![sink]);
+    let watch = Watch {
+        announcer: Announcer::new(journal.clone(), Clock::system(), "gw".into(), &[]),
+        clock: Clock::system(),
+        epoch: recovered.epoch,
+        journal: journal.clone(),
+        settings,
+        asked: mpsc::channel(1).0,
+        uplinks: watch::channel(Vec::new()).1,
+        lines: watch::channel(Vec::new()).1,
+        presence: None,
+        named: watch::channel(Named::default()).1,
+        stop: CancellationToken::new(),
+    };
+    let mut durable = journal.durable();
+    // An eighth of the journal, and it has two copies; and more events than fit beside it.
+    let state = (0..14).map(|number| crate::rule::state::StateChange {
+        key: format!("r/{number}").into_bytes(),
+        value: Some(vec![7; 64 * 1024]),
+    });
+    let mut last = journal.append(crate::rule::state::Outcome {
+        state: state.collect(),
+        ..crate::rule::state::Outcome::default()
+    });
+    let report = "x".repeat(8 * 1024);
+    for _ in 0..1200 {
+        let fact = crate::event::gateway::ConfigurationRejected {
+            report: report.clone(),
+            used: String::new(),
+        };
+        durable.wait_for(|durable| *durable >= last).await.unwrap();
+        last = watch.announcer.record(&fact).unwrap();
+    }
+    let mut filling = None;
+    let mut health = journal.health();
+    let looked = async {
+        while filling.is_none() {
+            health.changed().await.unwrap();
+            watch.look_at_room(Clock::system().now(), &mut filling);
+        }
+    };
+    let in_time = tokio::time::timeout(Duration::from_secs(20), looked).await;
+    assert!(in_time.is_ok(), "{:?}", journal.health().borrow());
 }

@@ -24,7 +24,7 @@ use crate::{
 impl Engine {
     /// Takes a reading that counts.
     pub(super) fn enter(&mut self, watch: u32, at: EngineTime, reading: &Reading, out: &mut Outcome) {
-        let count = self.watches[watch].slots.len();
+        let count = self.watches[watch].slots().len();
         let row = &mut self.watches[watch];
         let before = row.seen;
         row.hear(at, &reading.value, reading.stamped);
@@ -41,7 +41,7 @@ impl Engine {
             self.save_watch(watch, out);
         }
         for place in 0..count {
-            if let Some(slot) = self.watches[watch].slots.get(place).copied() {
+            if let Some(slot) = self.watches[watch].slots().get(place).copied() {
                 if is_first {
                     self.touch(slot);
                 }

@@ -29,6 +29,7 @@ impl Engine {
             hushes: Hushes::new(&setup.rules, &now),
             rules: setup.rules,
             facts: setup.devices,
+            no_labels: Arc::default(),
             epoch: setup.epoch,
             max_devices: setup.max_devices,
             max_metrics: setup.max_metrics,
@@ -53,6 +54,7 @@ impl Engine {
             rests_on: Position::default(),
             unsaved: std::collections::VecDeque::new(),
             counts: super::Counts::default(),
+            settled: false,
         };
         for (rule, number) in engine.rules.clone().iter().zip(0..) {
             engine.plan(number, Vec::new());
@@ -122,7 +124,7 @@ impl Engine {
             return *device;
         }
         let device = self.devices.push(Device {
-            about: Arc::new(About::new(id, &self.facts)),
+            about: Arc::new(About::new(id, &self.facts, &self.no_labels)),
             watches: Vec::new(),
             slots: Vec::new(),
             late_since: NEVER,
@@ -287,7 +289,9 @@ impl Engine {
                 until: NEVER,
             };
             // It may have been heard of before the rule's own metric was.
-            quiet.listen(unless, &self.watches, self.now, plan.rule.stale_after);
+            if self.settled {
+                quiet.listen(unless, &self.watches, self.now, plan.rule.stale_after);
+            }
             Box::new(quiet)
         });
         Some(Box::new(Wide {
@@ -307,12 +311,12 @@ impl Engine {
     /// Lets a slot hear of a watch, in the order of rules, then devices.
     fn attach(&mut self, watch: u32, slot: u32, keep: Keep) {
         let row = &self.watches[watch];
-        if !row.slots.contains(&slot) {
-            let mut slots = row.slots.to_vec();
+        if !row.slots().contains(&slot) {
+            let mut slots = row.slots().to_vec();
             let key = self.order(slot);
             let place = slots.partition_point(|other| self.order(*other) < key);
             slots.insert(place, slot);
-            self.watches[watch].slots = slots.into();
+            self.watches[watch].set_slots(slots);
         }
         let row = &mut self.watches[watch];
         row.keep = row.keep.max(keep);

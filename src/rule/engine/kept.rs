@@ -32,6 +32,8 @@ pub(super) struct Kept {
     pub watches: Vec<KeptWatch>,
     pub slots: Vec<KeptSlot>,
     pub windows: Vec<KeptWindow>,
+    /// Nothing vouches for it: what was not saved yet is missing.
+    pub after_crash: bool,
 }
 
 /// What is left to do for the disk to have it as it is kept.
@@ -303,7 +305,10 @@ impl Engine {
 impl Read {
     /// The same, as of now.
     fn kept(self, boots: &Boots, now: &Moment, out: &mut Outcome) -> Kept {
-        let mut kept = Kept::default();
+        let mut kept = Kept {
+            after_crash: self.stopped.is_none(),
+            ..Kept::default()
+        };
         let on_disk = |at: Moment| {
             if at.boot_id == now.boot_id {
                 OnDisk::Same

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     look::Wide,
     plan::Plan,
-    saved::{Encoded, as_array},
+    saved::{Encoded, Fingerprint, as_array},
 };
 use crate::{
     event::{Position, Reason, Severity},
@@ -30,8 +30,9 @@ pub(super) const NO_WATCH: u32 = u32::MAX;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Run {
     pub since: EngineTime,
-    pub min: Option<f64>,
-    pub max: Option<f64>,
+    /// No number while there was none.
+    min: f64,
+    max: f64,
     pub readings: u64,
 }
 
@@ -46,8 +47,8 @@ impl Run {
     fn started(since: EngineTime, look: &Look) -> Self {
         let mut run = Self {
             since,
-            min: None,
-            max: None,
+            min: f64::NAN,
+            max: f64::NAN,
             readings: 0,
         };
         run.add(look);
@@ -57,9 +58,17 @@ impl Run {
     fn add(&mut self, look: &Look) {
         self.readings = self.readings.saturating_add(u64::from(look.entered));
         if let Some(number) = look.number {
-            self.min = Some(self.min.map_or(number, |min| min.min(number)));
-            self.max = Some(self.max.map_or(number, |max| max.max(number)));
+            self.min = self.min.min(number);
+            self.max = self.max.max(number);
         }
+    }
+
+    pub(super) fn min(&self) -> Option<f64> {
+        (!self.min.is_nan()).then_some(self.min)
+    }
+
+    pub(super) fn max(&self) -> Option<f64> {
+        (!self.max.is_nan()).then_some(self.max)
     }
 }
 
@@ -79,14 +88,12 @@ pub(super) struct Episode {
     pub number: u64,
     pub run: Run,
     pub raised_at: EngineTime,
-    /// Since when the clear condition has been true, while Clearing.
-    pub quiet_since: EngineTime,
     /// When it was said last, by a raise or a reminder.
     pub said_at: EngineTime,
     pub reminders: u32,
     pub flaps: u32,
-    /// The rule has other numbers than those it was last judged by.
-    pub edited: bool,
+    /// By what it was last judged, if the rule has other numbers now.
+    pub judged_by: Option<Fingerprint>,
     /// It could have ended but for `max-raises`: from then on only quiet ends it.
     pub throttled: bool,
     pub names: Arc<Encoded<Names>>,
@@ -96,11 +103,10 @@ as_array!(Episode {
     number,
     run,
     raised_at,
-    quiet_since,
     said_at,
     reminders,
     flaps,
-    edited,
+    judged_by,
     throttled,
     names,
 });
@@ -174,7 +180,7 @@ pub(super) struct Slot {
 }
 
 /// There may be eight thousand rules and a thousand devices.
-const _: () = assert!(size_of::<Slot>() <= 72);
+const _: () = assert!(size_of::<Slot>() <= 72 && size_of::<Episode>() <= 80 && size_of::<Run>() <= 32);
 
 impl Slot {
     /// Judges what the condition says.
@@ -238,7 +244,9 @@ impl Slot {
             {
                 self.raise(*run, at, now)
             }
-            Latch::Clearing(episode) if quiet_from(&episode, now.plan) <= at => self.clear(episode, at),
+            Latch::Clearing(episode) if quiet_from(&episode, self.entered, now.plan) <= at => {
+                self.clear(episode, at)
+            }
             Latch::Active(mut episode) if is_reminder_due(&episode, now.plan, at) => {
                 remind(&mut episode, at);
                 self.latch = Latch::Active(episode);
@@ -280,7 +288,7 @@ impl Slot {
             Latch::Normal => NO_DEADLINE,
             Latch::Active(episode) => reminder(episode),
             Latch::Pending(run) => run.since.after(plan.hold).max(self.raise_from(plan)),
-            Latch::Clearing(episode) => quiet_from(episode, plan).min(reminder(episode)),
+            Latch::Clearing(episode) => quiet_from(episode, self.entered, plan).min(reminder(episode)),
         }
     }
 
@@ -302,11 +310,10 @@ impl Slot {
             number: now.next_episode,
             run,
             raised_at: at,
-            quiet_since: NEVER,
             said_at: at,
             reminders: 0,
             flaps: 0,
-            edited: false,
+            judged_by: None,
             throttled: false,
             names: Arc::clone(&now.plan.names),
         };
@@ -321,8 +328,7 @@ impl Slot {
             return Effect::None;
         };
         episode.throttled |= out_of_raises;
-        episode.quiet_since = at;
-        if quiet_from(&episode, now.plan) <= at {
+        if quiet_from(&episode, at, now.plan) <= at {
             return self.clear(episode, at);
         }
         self.enter(Latch::Clearing(episode), at);
@@ -333,7 +339,7 @@ impl Slot {
         let Latch::Active(episode) = &mut self.latch else {
             return otherwise;
         };
-        if !std::mem::take(&mut episode.edited) {
+        if episode.judged_by.take().is_none() {
             return otherwise;
         }
         self.entered = at;
@@ -342,7 +348,7 @@ impl Slot {
 
     fn clear(&mut self, episode: Box<Episode>, at: EngineTime) -> Effect {
         self.enter(Latch::Normal, at);
-        let reason = if episode.edited {
+        let reason = if episode.judged_by.is_some() {
             Reason::RuleChanged
         } else {
             Reason::BackToNormal
@@ -368,13 +374,13 @@ fn remind(episode: &mut Episode, at: EngineTime) {
     episode.reminders = episode.reminders.saturating_add(1);
 }
 
-/// When an episode may end whose clear condition is true: after `clear-hold`, and if it is throttled not before
+/// When an episode may end whose clear condition is true since it is Clearing: after `clear-hold`, and if it is throttled not before
 /// the time of one raise was quiet.
-fn quiet_from(episode: &Episode, plan: &Plan) -> EngineTime {
+fn quiet_from(episode: &Episode, since: EngineTime, plan: &Plan) -> EngineTime {
     let hold = if episode.throttled {
         plan.clear_hold.max(plan.raise_interval())
     } else {
         plan.clear_hold
     };
-    episode.quiet_since.after(hold)
+    since.after(hold)
 }

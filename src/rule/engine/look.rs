@@ -251,7 +251,7 @@ impl Slot {
         match &self.latch {
             Latch::Normal | Latch::Clearing(_) => true,
             Latch::Pending(_) => false,
-            Latch::Active(episode) => episode.edited,
+            Latch::Active(episode) => episode.judged_by.is_some(),
         }
     }
 }

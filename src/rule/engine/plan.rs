@@ -119,8 +119,9 @@ pub(super) struct About {
 }
 
 impl About {
-    /// Name and labels from all entries that match; where two say different things the first decides.
-    pub(super) fn new(device: &DeviceId, entries: &[DeviceFacts]) -> Self {
+    /// Name and labels from all entries that match; where two say different things the first decides. Devices
+    /// without labels share `none`.
+    pub(super) fn new(device: &DeviceId, entries: &[DeviceFacts], none: &Arc<Labels>) -> Self {
         let mut name = None;
         let mut labels = Labels::new();
         for entry in entries.iter().filter(|entry| entry.id.matches(device.as_str())) {
@@ -132,7 +133,11 @@ impl About {
         Self {
             device: device.clone(),
             name,
-            labels: Arc::new(labels),
+            labels: if labels.is_empty() {
+                Arc::clone(none)
+            } else {
+                Arc::new(labels)
+            },
         }
     }
 }

@@ -8,7 +8,7 @@ use super::{
     checkpoint::Unsaved,
     kept::{Kept, KeptSlot, KeptWatch, KeptWindow, OnDisk},
     latch::{Latch, NEVER, NO_WATCH},
-    look::Input,
+    look::{Input, Quiet},
     plan::About,
     saved::{Question, SavedSlot, forget, run_key, slot_key, watch_key},
     speak::Report,
@@ -17,7 +17,7 @@ use super::{
 use crate::{
     event::{EpisodeId, Reason, Transition},
     reading::DeviceId,
-    rule::{Condition, Watched, state::Outcome},
+    rule::{Condition, Verdict, Watched, state::Outcome},
 };
 
 impl Engine {
@@ -35,11 +35,15 @@ impl Engine {
             self.take_window(window, out);
             out.may_end();
         }
+        if kept.after_crash {
+            self.trust_holds();
+        }
     }
 
     /// After all was taken in: judges periods, mutes and what speaks against a rule, and fires what fell due while nobody ran.
     pub(super) fn settle(&mut self, out: &mut Outcome) {
         let at = self.now;
+        self.settled = true;
         let changed = self.hushes.look(&self.saved_at());
         let muted: Vec<MuteTarget> = self.hushes.mutes.keys().cloned().collect();
         for target in muted {
@@ -49,13 +53,41 @@ impl Engine {
         for index in 0..self.slots.len() {
             // It may have been heard of before the slot was, or may be forgotten since. What leaves its window now is
             // a deadline like others.
-            if self.slots[index].quiet_leaves(&self.plans[self.slots[index].plan]) > at {
+            let slot = &self.slots[index];
+            let quiet = slot.wide.as_ref().and_then(|wide| wide.unless.as_deref());
+            let asks = |quiet: &Quiet| !quiet.on || self.watches[quiet.input.watch].seen == NEVER;
+            if quiet.is_some_and(asks) && slot.quiet_leaves(&self.plans[slot.plan]) > at {
                 self.listen(index, at, out);
             }
             self.schedule(index, at);
             out.may_end();
         }
         self.advance(at, out);
+    }
+
+    /// After a crash nobody knows when what a hold waits for was heard of last; that it was is known, or the hold would
+    /// have ended. So it counts from now, as a silence does.
+    fn trust_holds(&mut self) {
+        for index in 0..self.slots.len() {
+            let slot = &self.slots[index];
+            let plan = &self.plans[slot.plan];
+            let wanted = match &slot.latch {
+                Latch::Pending(_) => Verdict::Holds,
+                Latch::Clearing(_) => Verdict::Clears,
+                Latch::Normal | Latch::Active(_) => continue,
+            };
+            let Some(wide) = slot.wide.as_ref().filter(|_| plan.is_composite()) else {
+                continue;
+            };
+            for (input, (_, watched)) in wide.inputs.iter().zip(plan.inputs()) {
+                let value = input.value(watched, &self.watches);
+                let said = value.and_then(|value| watched.test.judge(&value));
+                let row = &mut self.watches[input.watch];
+                if said == Some(wanted) && row.seen != NEVER {
+                    row.seen = self.now;
+                }
+            }
+        }
     }
 
     fn take_watch(&mut self, kept: &KeptWatch, out: &mut Outcome) {
@@ -183,14 +215,14 @@ impl Engine {
         };
         let slot = &mut self.slots[index];
         let plan = &self.plans[slot.plan];
-        let edited = !plan.decides.judges_as(&saved.rule);
         // What spoke against it by another question says nothing now, nor after the next restart.
         let asks_anew = !plan.decides.asks_as(&saved.rule);
         slot.latch = saved.latch;
         slot.paid = saved.paid;
         slot.entered = saved.entered;
         if let Latch::Active(episode) | Latch::Clearing(episode) = &mut slot.latch {
-            episode.edited |= edited;
+            let last = episode.judged_by.unwrap_or(saved.rule.judges);
+            episode.judged_by = (last != plan.decides.judges).then_some(last);
             self.active = self.active.saturating_add(1);
         }
         if let Some(wide) = &mut slot.wide {

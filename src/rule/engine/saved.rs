@@ -100,15 +100,18 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Encoded<T> {
     }
 }
 
+/// The first bytes of a hash: tells whether something was edited.
+pub(super) type Fingerprint = [u8; 4];
+
 /// A rule as it decides: tells an edited rule, and speaks for a removed one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Decides {
     /// Without what would not fit: first labels and runbook, which only decorate, then the numbers.
     pub facts: Arc<RuleFacts>,
     /// Of what it judges values by.
-    judges: [u8; 8],
+    pub judges: Fingerprint,
     /// Of its `unless`.
-    asks: [u8; 8],
+    asks: Fingerprint,
 }
 
 impl Decides {
@@ -134,18 +137,13 @@ impl Decides {
         Encoded::new(decides)
     }
 
-    /// Whether it judges each value as the other does.
-    pub(super) fn judges_as(&self, other: &Self) -> bool {
-        self.judges == other.judges
-    }
-
     /// Whether its `unless` asks what the other's does.
     pub(super) fn asks_as(&self, other: &Self) -> bool {
         self.asks == other.asks
     }
 }
 
-fn digest(value: &impl Serialize) -> [u8; 8] {
+fn digest(value: &impl Serialize) -> Fingerprint {
     let whole = Sha256::digest(encode(value));
     std::array::from_fn(|place| whole.get(place).copied().unwrap_or_default())
 }
@@ -376,7 +374,6 @@ impl SavedSlot {
                 for time in [
                     &mut episode.run.since,
                     &mut episode.raised_at,
-                    &mut episode.quiet_since,
                     &mut episode.said_at,
                 ] {
                     move_by(time, by);

@@ -165,8 +165,8 @@ impl Report<'_> {
                 since: episode.run.since,
                 raised_at: episode.raised_at,
                 duration_ms: millis(self.at.since(episode.run.since)),
-                min: episode.run.min,
-                max: episode.run.max,
+                min: episode.run.min(),
+                max: episode.run.max(),
                 readings: episode.run.readings,
                 reminder: match self.transition {
                     Transition::Reminded => episode.reminders,

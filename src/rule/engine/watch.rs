@@ -37,8 +37,6 @@ impl Device {
 pub(super) struct Watch {
     /// When the last reading counted; [`NEVER`] if none came.
     pub seen: EngineTime,
-    /// The newest stamp of the device's own.
-    pub stamp: EngineTime,
     /// What the last reading said.
     last: Scalar,
     /// What else must be known, which is seldom.
@@ -46,15 +44,20 @@ pub(super) struct Watch {
     pub unit: Option<Arc<str>>,
     pub device: u32,
     pub metric: u32,
-    /// Who looks at it: by rule, then device.
-    pub slots: Slots,
+    /// Who looks at it; [`NOBODY`], and of several the first: all are with what is odd.
+    slot: u32,
     /// What must be saved of it and when.
     pub keep: Keep,
     /// Waits to be saved.
     pub queued: bool,
     /// It was sent or is expected, so the rules about it have their slots; else it is only a part of others'.
     pub staffed: bool,
+    /// The last reading's time is the newest stamp; else that is with what is odd.
+    is_stamp: bool,
 }
+
+/// In place of a slot.
+const NOBODY: u32 = u32::MAX;
 
 /// Whether the last value must be on the disk, so that a crash loses no more than the latest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,38 +70,6 @@ pub(super) enum Keep {
     Always,
 }
 
-/// Slots by number; mostly it is one.
-#[derive(Debug)]
-pub(super) enum Slots {
-    One(u32),
-    Some(Box<[u32]>),
-}
-
-impl Default for Slots {
-    fn default() -> Self {
-        Self::Some(Box::default())
-    }
-}
-
-impl From<Vec<u32>> for Slots {
-    fn from(slots: Vec<u32>) -> Self {
-        match slots.as_slice() {
-            [one] => Self::One(*one),
-            _ => Self::Some(slots.into()),
-        }
-    }
-}
-
-impl std::ops::Deref for Slots {
-    type Target = [u32];
-    fn deref(&self) -> &[u32] {
-        match self {
-            Self::One(one) => std::slice::from_ref(one),
-            Self::Some(slots) => slots,
-        }
-    }
-}
-
 /// A [`Value`] in half the room.
 #[derive(Debug, PartialEq)]
 enum Scalar {
@@ -108,15 +79,30 @@ enum Scalar {
     Text(Box<Arc<str>>),
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Odd {
     /// The last number, where something else came after it.
     number: Option<f64>,
     /// What the newest stamp said, where an arrival came after it.
     stamped: Option<Value>,
+    /// The newest stamp, where that is not the last reading's time.
+    stamp: EngineTime,
+    /// Who looks at it, where they are several: by rule, then device.
+    slots: Box<[u32]>,
 }
 
-const _: () = assert!(size_of::<Watch>() <= 88);
+impl Default for Odd {
+    fn default() -> Self {
+        Self {
+            number: None,
+            stamped: None,
+            stamp: NEVER,
+            slots: Box::default(),
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Watch>() <= 64);
 
 impl Watch {
     pub(super) fn new(device: u32, metric: u32) -> Self {
@@ -124,20 +110,52 @@ impl Watch {
             device,
             metric,
             seen: NEVER,
-            stamp: NEVER,
             last: Scalar::Bool(false),
             odd: None,
             unit: None,
-            slots: Slots::default(),
+            slot: NOBODY,
             keep: Keep::Nothing,
             queued: false,
             staffed: false,
+            is_stamp: false,
+        }
+    }
+
+    /// Who looks at it: by rule, then device.
+    pub(super) fn slots(&self) -> &[u32] {
+        match &self.odd {
+            _ if self.slot == NOBODY => &[],
+            Some(odd) if !odd.slots.is_empty() => &odd.slots,
+            _ => std::slice::from_ref(&self.slot),
+        }
+    }
+
+    pub(super) fn set_slots(&mut self, slots: Vec<u32>) {
+        self.slot = slots.first().copied().unwrap_or(NOBODY);
+        if slots.len() > 1 {
+            self.odd.get_or_insert_default().slots = slots.into();
+        }
+    }
+
+    /// The newest stamp of the device's own.
+    pub(super) fn stamp(&self) -> EngineTime {
+        if self.is_stamp {
+            return self.seen;
+        }
+        self.odd.as_ref().map_or(NEVER, |odd| odd.stamp)
+    }
+
+    /// To be called last: the last reading's time is looked at.
+    fn set_stamp(&mut self, stamp: EngineTime) {
+        self.is_stamp = stamp != NEVER && stamp == self.seen;
+        if stamp != NEVER && !self.is_stamp {
+            self.odd.get_or_insert_default().stamp = stamp;
         }
     }
 
     /// Whether anybody asks for it; else it is forgotten over a restart.
     pub(super) fn is_of_note(&self) -> bool {
-        self.keep != Keep::Nothing || !self.slots.is_empty()
+        self.keep != Keep::Nothing || !self.slots().is_empty()
     }
 
     /// Takes a reading that counts.
@@ -148,35 +166,40 @@ impl Watch {
         {
             self.odd.get_or_insert_default().number = Some(*number);
         }
+        let mut stamp = self.stamp();
         if stamped {
-            self.stamp = at;
+            stamp = at;
             if let Some(odd) = &mut self.odd {
                 odd.stamped = None;
             }
-        } else if self.stamp != NEVER && self.odd.as_ref().is_none_or(|odd| odd.stamped.is_none()) {
+        } else if stamp != NEVER && self.odd.as_ref().is_none_or(|odd| odd.stamped.is_none()) {
             let said = self.last.value();
             self.odd.get_or_insert_default().stamped = Some(said);
         }
         self.last = new;
         self.seen = self.seen.max(at);
+        self.set_stamp(stamp);
     }
 
     /// Restores what was known, if it is newer than what is.
     pub(super) fn restore(&mut self, saved: &WatchState) {
+        let mut stamp = self.stamp();
         if saved.seen > self.seen
             && let Some(value) = &saved.value
         {
             self.seen = saved.seen;
             self.last = Scalar::of(value);
-            self.odd = None;
+            if let Some(odd) = &mut self.odd {
+                (odd.number, odd.stamped) = (None, None);
+            }
             if let (Some(number), false) = (saved.number, matches!(value, Value::Number(_))) {
                 self.odd.get_or_insert_default().number = Some(number);
             }
         }
         if let Some((at, said)) = &saved.stamp
-            && *at > self.stamp
+            && *at > stamp
         {
-            self.stamp = *at;
+            stamp = *at;
             if self.seen == NEVER {
                 self.last = Scalar::of(said);
                 self.seen = *at;
@@ -184,6 +207,7 @@ impl Watch {
                 self.odd.get_or_insert_default().stamped = Some(said.clone());
             }
         }
+        self.set_stamp(stamp);
     }
 
     /// The last value; none if none came.
@@ -193,9 +217,10 @@ impl Watch {
 
     /// The newest stamp and what it said.
     pub(super) fn stamped(&self) -> Option<(EngineTime, Value)> {
-        (self.stamp != NEVER).then(|| {
+        let stamp = self.stamp();
+        (stamp != NEVER).then(|| {
             let said = self.odd.as_ref().and_then(|odd| odd.stamped.clone());
-            (self.stamp, said.unwrap_or_else(|| self.last.value()))
+            (stamp, said.unwrap_or_else(|| self.last.value()))
         })
     }
 

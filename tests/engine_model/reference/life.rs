@@ -121,8 +121,8 @@ pub struct Episode {
     pub severity: Severity,
     /// It could have ended but for `max-raises`.
     pub throttled: bool,
-    /// The rule has other numbers than those it was last judged by.
-    pub edited: bool,
+    /// The rule as it was when it was last judged, if it has other numbers now.
+    pub judged_by: Option<Box<Plan>>,
 }
 
 impl Slot {
@@ -403,7 +403,7 @@ impl Reference {
             rule: Arc::clone(&plan.rule),
             severity: plan.severity,
             throttled: false,
-            edited: false,
+            judged_by: None,
         };
         let raise = (at, plan.raise_interval());
         self.slots.get_mut(key).unwrap().raises.push(raise);
@@ -416,7 +416,7 @@ impl Reference {
         let Some(episode) = self.slots[key].episode().cloned() else {
             return;
         };
-        let reason = reason.unwrap_or(if episode.edited {
+        let reason = reason.unwrap_or(if episode.judged_by.is_some() {
             Reason::RuleChanged
         } else {
             Reason::BackToNormal
@@ -428,10 +428,10 @@ impl Reference {
     /// `changed`: the rule's numbers were edited while it was active, and it still holds.
     fn still_holds(&mut self, key: &Key, at: Second) {
         let slot = self.slots.get_mut(key).unwrap();
-        let Some(episode) = slot.episode_mut().filter(|episode| episode.edited) else {
+        let Some(episode) = slot.episode_mut().filter(|episode| episode.judged_by.is_some()) else {
             return;
         };
-        episode.edited = false;
+        episode.judged_by = None;
         let episode = episode.clone();
         slot.entered = at;
         self.tell(key, &episode, Transition::Changed, None, at);

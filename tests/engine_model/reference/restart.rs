@@ -11,7 +11,7 @@ use tidegate::{
 use super::{
     Key, Reference, Second,
     life::{Plan, State, any_matches},
-    values,
+    values::{self, Say},
 };
 
 /// The gateway was gone and is back.
@@ -63,12 +63,34 @@ impl Reference {
         for key in self.slots.keys().cloned().collect::<Vec<_>>() {
             let known = self.readings.len();
             let is_silence = matches!(self.plan(&key).condition, Condition::Silent { .. });
+            self.trust_hold(&key, back_at);
             let slot = self.slots.get_mut(&key).unwrap();
             if is_silence && !matches!(slot.state, State::Active(_)) {
                 slot.silent_from = (back_at, known);
             }
             if is_silence && matches!(slot.state, State::Pending(_)) {
                 slot.state = State::Normal;
+            }
+        }
+    }
+
+    /// "A hold goes on": what it waits for was heard of, else it would have ended; when it becomes stale starts anew.
+    fn trust_hold(&mut self, key: &Key, back_at: Second) {
+        let plan = self.plan(key);
+        let wanted = match &self.slots[key].state {
+            State::Pending(_) => Say::Holds,
+            State::Clearing(..) => Say::Clears,
+            State::Normal | State::Active(_) => return,
+        };
+        let from = self.slots[key].from;
+        for part in plan.condition.parts() {
+            let device = values::of(part, &key.1);
+            let value = values::looked_at(&self.readings, from, device, &part.watched, back_at);
+            let said = value.and_then(|value| values::judge(&part.watched.test, &value));
+            let mut readings = self.readings.iter_mut().rev();
+            let last = readings.find(|kept| kept.is(device, &part.watched.metric));
+            if let Some(last) = last.filter(|_| said == Some(wanted)) {
+                last.heard = back_at;
             }
         }
     }
@@ -85,9 +107,9 @@ impl Reference {
                 None => self.end(&key, Reason::RuleRemoved, now),
                 Some(after) if !is_same(&before, &after, &key.1) => self.end(&key, Reason::RuleChanged, now),
                 Some(after) => {
-                    let edited = before.numbers() != after.numbers();
                     if let Some(episode) = self.slots.get_mut(&key).unwrap().episode_mut() {
-                        episode.edited |= edited;
+                        let last = episode.judged_by.take().unwrap_or(Box::new(before));
+                        episode.judged_by = (last.numbers() != after.numbers()).then_some(last);
                     }
                 }
             }

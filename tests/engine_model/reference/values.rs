@@ -21,6 +21,8 @@ pub struct Kept {
     pub metric: Metric,
     pub value: Value,
     pub at: Second,
+    /// From when on it is not stale.
+    pub heard: Second,
     pub stamped: bool,
     /// Its device was forgotten.
     pub forgotten: bool,
@@ -146,7 +148,7 @@ pub fn part(
 ) -> Option<Say> {
     let device = of(part, own);
     let last = readings(all, device, &part.watched.metric, at).last()?;
-    if at - last.at >= seconds(stale_after) {
+    if at - last.heard >= seconds(stale_after) {
         return None;
     }
     judge(

@@ -8,7 +8,20 @@ use rustls_pki_types::{
     pem::{self, PemObject},
 };
 
-use super::{Error, Settings};
+use super::Error;
+
+/// The files that an uplink's TLS is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Files<'s> {
+    /// Whether there is TLS at all.
+    pub tls: bool,
+    /// PEM: instead of the system's roots.
+    pub ca: Option<&'s Path>,
+    /// PEM: our certificate.
+    pub cert: Option<&'s Path>,
+    /// PEM: its key.
+    pub key: Option<&'s Path>,
+}
 
 /// What an uplink takes from its certificate files, loaded: none without TLS. Read once, so it is loaded before
 /// anything is opened.
@@ -16,14 +29,15 @@ use super::{Error, Settings};
 pub struct Tls(pub(super) Option<Arc<ClientConfig>>);
 
 impl Tls {
-    /// Loads the certificates that `settings` name. Blocking.
+    /// Loads the certificates that a sink's settings name. Blocking.
     ///
     /// # Errors
     ///
     /// A certificate or key that cannot be used, named.
-    pub fn load(settings: &Settings) -> Result<Self, Error> {
-        if settings.tls {
-            configure(settings).map(|config| Self(Some(config)))
+    pub fn load<'s>(settings: impl Into<Files<'s>>) -> Result<Self, Error> {
+        let files = settings.into();
+        if files.tls {
+            configure(&files).map(|config| Self(Some(config)))
         } else {
             Ok(Self(None))
         }
@@ -31,29 +45,27 @@ impl Tls {
 
     /// Everything that keeps [`Tls::load`] from loading; empty: it would.
     #[must_use]
-    pub fn mistakes(settings: &Settings) -> Vec<Error> {
-        let ca = settings.ca.as_deref().map(|path| certificates("ca", path).err());
-        let cert = settings
-            .cert
-            .as_deref()
-            .map(|path| certificates("cert", path).err());
-        let key = settings.key.as_deref().map(|path| private_key(path).err());
+    pub fn mistakes<'s>(settings: impl Into<Files<'s>>) -> Vec<Error> {
+        let files = settings.into();
+        let ca = files.ca.map(|path| certificates("ca", path).err());
+        let cert = files.cert.map(|path| certificates("cert", path).err());
+        let key = files.key.map(|path| private_key(path).err());
         let each: Vec<Error> = [ca, cert, key].into_iter().flatten().flatten().collect();
         if each.is_empty() {
-            Self::load(settings).err().into_iter().collect()
+            Self::load(files).err().into_iter().collect()
         } else {
             each
         }
     }
 }
 
-fn configure(settings: &Settings) -> Result<Arc<ClientConfig>, Error> {
+fn configure(files: &Files<'_>) -> Result<Arc<ClientConfig>, Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(Error::Tls)?
-        .with_root_certificates(roots(settings.ca.as_deref())?);
-    let config = match (&settings.cert, &settings.key) {
+        .with_root_certificates(roots(files.ca)?);
+    let config = match (files.cert, files.key) {
         (None, None) => builder.with_no_client_auth(),
         (Some(cert), Some(key)) => builder
             .with_client_auth_cert(certificates("cert", cert)?, private_key(key)?)
