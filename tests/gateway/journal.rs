@@ -158,7 +158,7 @@ async fn the_status_says_what_stands_well_and_what_needs_somebody() {
     assert_eq!(code, Some(1));
     assert!(complaint.contains("no gateway is running here"), "{complaint}");
     let gateway = Gateway::start(&site).await;
-    let mut device = Device::new(Version::V5, QoS::AtLeastOnce, gateway.door, "thermostat-7");
+    let mut device = Device::new(Version::V311, QoS::AtLeastOnce, gateway.door, "thermostat-7");
     alarms(2, &mut device, &cloud).await;
     device
         .publish_until_acknowledged(&[r#"{"temp": 31.0}"#, "no JSON"])
