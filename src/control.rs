@@ -16,6 +16,8 @@ use std::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value as Json;
 
+pub mod status;
+
 /// Bytes of a request with its line end.
 pub const MAX_REQUEST: usize = 16 * 1024;
 /// Bytes of an answer: all alarms of a large site.
@@ -67,6 +69,8 @@ pub enum Request {
         /// Its name.
         sink: String,
     },
+    /// How everything stands. Answered with [`status::Status`].
+    Status,
     /// List the open episodes, and record them as `ActiveAlarms`. Answered with [`Active`].
     Active,
     /// List what was set aside for a sink, or for all. Answered with [`Dead`].

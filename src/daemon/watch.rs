@@ -41,7 +41,7 @@ const EVERY: Duration = Duration::from_secs(1);
 /// How often the open alarms are listed.
 const DAILY: Duration = Duration::from_hours(24);
 /// Of the room for events, in hundredths: from where undelivered events are filling the journal, and below which no longer.
-const FILLING: u64 = 80;
+pub(super) const FILLING: u64 = 80;
 const DRAINED: u64 = 60;
 /// How often it is told at most that events were set aside for a sink.
 const SET_ASIDE_EVERY: Duration = Duration::from_mins(1);
@@ -181,8 +181,8 @@ impl Watch {
     fn look_at_lines(&self, now: EngineTime, known: &mut HashMap<String, Standing>) {
         let views = self.lines.borrow().clone();
         known.retain(|name, _| views.iter().any(|view| view.name == *name));
-        for lines::View { name, port, link } in views {
-            let link = link.borrow().clone();
+        for lines::View { name, port, counters } in views {
+            let link = counters.link.borrow().clone();
             let standing = known.entry(name.clone()).or_default();
             match standing.look(now, link == Link::Up) {
                 None => {}
