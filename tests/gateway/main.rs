@@ -3,6 +3,7 @@
 
 #![expect(clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+#[expect(dead_code, reason = "the tests of the peers use more of it")]
 mod cloud;
 #[path = "../contract/mod.rs"]
 mod contract;
@@ -19,6 +20,7 @@ mod sdks;
 mod service;
 mod sinks;
 mod wall_clock;
+mod webhooks;
 
 use std::time::Duration;
 

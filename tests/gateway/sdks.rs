@@ -23,33 +23,38 @@ use super::{
     text,
 };
 
-fn here(path: &str) -> PathBuf {
+pub(crate) fn here(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-fn python() -> Command {
+pub(crate) fn python() -> Command {
     Command::new(here("target/tools/python/bin/python3"))
 }
 
-/// A program that subscribes and prints each event as its SDK read it.
-struct Receiver {
+/// A program that receives and prints each event as its SDK read it.
+pub(crate) struct Receiver {
     lines: Lines<BufReader<ChildStdout>>,
     _process: Child,
 }
 
 impl Receiver {
-    async fn start(mut command: Command, port: u16) -> Self {
+    /// It has said nothing yet.
+    pub(crate) fn spawn(mut command: Command) -> Self {
         let mut process = command
-            .arg(port.to_string())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
             .expect("the tools of tests/tools are installed (./test does it)");
         let lines = BufReader::new(process.stdout.take().expect("piped")).lines();
-        let mut receiver = Self {
+        Self {
             lines,
             _process: process,
-        };
+        }
+    }
+
+    async fn start(mut command: Command, port: u16) -> Self {
+        command.arg(port.to_string());
+        let mut receiver = Self::spawn(command);
         assert_eq!(receiver.line().await, "subscribed");
         receiver
     }
@@ -68,21 +73,24 @@ impl Receiver {
         Self::start(command, port).await
     }
 
-    async fn line(&mut self) -> String {
+    pub(crate) async fn line(&mut self) -> String {
         let line = timeout(PATIENCE, self.lines.next_line()).await.expect("in time");
         line.expect("readable")
             .expect("the receiver ended: its complaint stands above")
     }
 
-    async fn event(&mut self) -> Value {
+    pub(crate) async fn event(&mut self) -> Value {
         serde_json::from_str(&self.line().await).expect("JSON")
     }
 }
 
 /// A gateway whose sink has this form, that raised an alarm and cleared it; what its own door said meanwhile.
 async fn one_alarm(form: &str, broker: &Mosquitto) -> (Gateway, Vec<Value>) {
-    let site = Site::new().uplink(broker.port, "5").sink(form);
-    let gateway = Gateway::start(&site).await;
+    one_alarm_at(&Site::new().uplink(broker.port, "5").sink(form)).await
+}
+
+pub(crate) async fn one_alarm_at(site: &Site) -> (Gateway, Vec<Value>) {
+    let gateway = Gateway::start(site).await;
     let door = Cloud::subscribe(gateway.door).await;
     let mut device = Device::new(Version::V5, QoS::AtLeastOnce, gateway.door, "thermostat-7");
     device.publish_until_acknowledged(&[r#"{"temp": 31.0}"#]).await;
@@ -105,7 +113,7 @@ fn floats(value: &Value) -> Value {
 }
 
 /// What the SDK read is what the gateway's own door said, attribute by attribute.
-fn assert_same(read: &Value, said: &Value, form: &str) {
+pub(crate) fn assert_same(read: &Value, said: &Value, form: &str) {
     let attributes = read["attributes"].as_object().expect("attributes");
     let mut expected = said.as_object().expect("an event").clone();
     let data = expected.remove("data").expect("data");
@@ -116,7 +124,7 @@ fn assert_same(read: &Value, said: &Value, form: &str) {
     assert_eq!(names, expected.keys().collect::<Vec<_>>(), "{form}");
     for (name, value) in &expected {
         let got = &attributes[name];
-        // User properties are texts.
+        // User properties and headers are texts.
         let same = floats(got) == floats(value) || got.as_str() == Some(&value.to_string());
         assert!(same, "{form}: {name} is {got}, not {value}");
     }

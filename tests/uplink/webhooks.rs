@@ -368,7 +368,7 @@ async fn headers_of_the_configuration_and_gzip_are_on_every_request() {
 }
 
 #[tokio::test]
-async fn a_signature_is_of_the_very_bytes_and_its_id_of_what_they_carry() {
+async fn a_signature_names_what_it_is_of_and_nothing_else_by_that_name() {
     let files = tempfile::tempdir().unwrap();
     let path = files.path().join("key");
     std::fs::write(&path, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n").unwrap();
@@ -394,7 +394,8 @@ async fn a_signature_is_of_the_very_bytes_and_its_id_of_what_they_carry() {
             let names = ids.entry(id).or_insert_with(|| sequences.clone());
             assert_eq!(*names, sequences, "one id, one content");
             assert!(asked.header("webhook-signature").starts_with("v1,"));
-            assert!(asked.header("webhook-timestamp").parse::<u64>().unwrap() > 1_700_000_000);
+            let seconds = asked.header("webhook-timestamp").parse::<u64>().unwrap();
+            assert!((1_700_000_000..100_000_000_000).contains(&seconds), "{seconds}");
         }
     }
 }

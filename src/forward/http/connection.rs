@@ -177,8 +177,15 @@ impl Connection {
         }
         if let Some(key) = &live.secrets.signing {
             // Of this attempt: a receiver takes no message of long ago.
-            let timestamp = self.clock.moment().wall.0.max(0).div_euclid(1000).to_string();
-            let signature = key.sign(&outgoing.id, &timestamp, &outgoing.body);
+            let timestamp = self
+                .clock
+                .moment()
+                .wall
+                .0
+                .max(0)
+                .div_euclid(1_000_000)
+                .to_string();
+            let signature = key.sign(&outgoing.id, &timestamp, &outgoing.plain);
             for (name, value) in [
                 (WEBHOOK_ID, &outgoing.id),
                 (WEBHOOK_TIMESTAMP, &timestamp),

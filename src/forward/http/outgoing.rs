@@ -54,6 +54,8 @@ pub(super) struct Outgoing {
     pub id: String,
     pub headers: HeaderMap,
     pub body: Bytes,
+    /// The body before it was packed: what is signed. The standard's own libraries take text, not gzip.
+    pub plain: Bytes,
 }
 
 impl Outgoing {
@@ -79,17 +81,19 @@ impl Outgoing {
             }
             _ => unreachable!("only a batch has another number of events than one"),
         };
+        let plain = Bytes::from(body);
         let body = match compression {
-            Compression::None => body,
+            Compression::None => plain.clone(),
             Compression::Gzip => {
                 headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-                gzip(&body).expect("memory takes all that is written")
+                gzip(&plain).expect("memory takes all that is written").into()
             }
         };
         Self {
             id: id(items),
             headers,
-            body: body.into(),
+            body,
+            plain,
         }
     }
 }
