@@ -347,10 +347,12 @@ impl Engine {
 
     pub(super) fn keep_watch(&self, watch: u32) -> WatchState {
         let row = &self.watches[watch];
+        let value = row.last();
+        let is_number = matches!(value, Some(Value::Number(_)));
         WatchState {
-            seen: row.seen,
-            value: row.last(),
-            number: row.number(),
+            seen: row.seen(),
+            value,
+            number: row.number().filter(|_| !is_number),
             unit: row.unit.clone(),
             stamp: row.stamped(),
         }
