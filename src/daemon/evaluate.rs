@@ -60,6 +60,8 @@ pub struct Open {
     pub episodes: Vec<ActiveEpisode>,
     /// The mutes that go on.
     pub mutes: Vec<Mute>,
+    /// Devices that were heard and not forgotten.
+    pub devices: usize,
 }
 
 /// Questions that may wait for the engine; who asks waits.
@@ -308,6 +310,7 @@ fn open(engine: &Engine) -> Open {
     Open {
         episodes: engine.episodes().collect(),
         mutes: engine.mutes().collect(),
+        devices: engine.devices_seen(),
     }
 }
 

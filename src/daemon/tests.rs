@@ -9,6 +9,7 @@ use super::{
     control::Desk,
     evaluate::Asked,
     gateway::{owner, settle},
+    status::Views,
     *,
 };
 use crate::{
@@ -104,14 +105,18 @@ fn journal(when_full: WhenFull) -> (Journal, Recovered, journal::Running) {
     journal_on(&Simulated::default(), when_full)
 }
 
-fn journal_on(disk: &Simulated, when_full: WhenFull) -> (Journal, Recovered, journal::Running) {
-    let settings = Settings {
+fn settings(when_full: WhenFull) -> Settings {
+    Settings {
         dir: "/journal".into(),
         max_bytes: 8 * 1024 * 1024,
         max_age: None,
         when_full,
         state_delay: Duration::from_millis(5),
-    };
+    }
+}
+
+fn journal_on(disk: &Simulated, when_full: WhenFull) -> (Journal, Recovered, journal::Running) {
+    let settings = settings(when_full);
     let owner = Owner {
         origin: origin(),
         machine_id: "m".to_owned(),
@@ -435,9 +440,21 @@ async fn a_change_that_is_not_on_the_disk_is_not_said_to_be_done() {
     let desk = Desk {
         engine,
         orders,
+        views: Views {
+            gateway: "gw".into(),
+            epoch: recovered.epoch,
+            clock: Clock::system(),
+            started: Clock::system().now(),
+            is_rejected: false,
+            journal: journal.clone(),
+            settings: settings(WhenFull::DropOldest),
+            engine: watch::channel(evaluate::Status::default()).1,
+            uplinks: watch::channel(Vec::new()).1,
+            lines: watch::channel(Vec::new()).1,
+            door: None,
+            addresses: Vec::new(),
+        },
         journal,
-        journal_dir: PathBuf::new(),
-        uplinks: watch::channel(Vec::new()).1,
         clock: Clock::system(),
         epoch: recovered.epoch,
     };

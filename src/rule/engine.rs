@@ -243,6 +243,11 @@ impl Engine {
         self.active
     }
 
+    /// Devices that were heard and not forgotten.
+    pub fn devices_seen(&self) -> usize {
+        self.devices.iter().filter(|device| device.seen).count()
+    }
+
     /// What was counted.
     pub fn counts(&self) -> Counts {
         self.counts

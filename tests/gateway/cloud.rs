@@ -7,13 +7,19 @@ use std::{
 
 use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
 use serde_json::Value;
-use tokio::{sync::Notify, task::JoinSet, time::timeout};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+    time::timeout,
+};
 
 use super::{PATIENCE, contract, text};
 
 pub(crate) struct Cloud {
     seen: Arc<Mutex<Vec<Value>>>,
     news: Arc<Notify>,
+    /// How many subscriptions were granted.
+    subscribed: watch::Receiver<usize>,
     _pump: JoinSet<()>,
 }
 
@@ -23,30 +29,43 @@ impl Cloud {
     }
 
     pub(crate) async fn subscribe_to(port: u16, filter: &str) -> Self {
-        let mut options = MqttOptions::new(format!("cloud-{filter}"), "127.0.0.1", port);
+        let options = MqttOptions::new(format!("cloud-{filter}"), "127.0.0.1", port);
+        Self::with(options, filter).await
+    }
+
+    /// One that the broker keeps what comes for while either of them is away, and that always comes back.
+    pub(crate) async fn lasting(port: u16) -> Self {
+        let mut options = MqttOptions::new("cloud", "127.0.0.1", port);
+        options.set_clean_session(false);
+        Self::with(options, "tidegate/+/events/#").await
+    }
+
+    async fn with(mut options: MqttOptions, filter: &str) -> Self {
         options.set_max_packet_size(1 << 20, 1 << 20);
+        let lasts = !options.clean_session();
+        let filter = filter.to_owned();
         let (client, mut events) = AsyncClient::new(options, 16);
-        client.subscribe(filter, QoS::AtLeastOnce).await.expect("queued");
         let (seen, news) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Notify::new()));
-        let (tell, subscribed) = tokio::sync::oneshot::channel();
+        let (tell, mut subscribed) = watch::channel(0);
         let mut pump = JoinSet::new();
         pump.spawn({
             let (seen, news) = (Arc::clone(&seen), Arc::clone(&news));
             async move {
-                let _client = client;
-                let mut tell = Some(tell);
                 loop {
                     let event = match events.poll().await {
                         Ok(event) => event,
                         // The broker may be reached but not ready yet; later, its end is the test's.
-                        Err(_) if tell.is_some() => {
+                        Err(_) if lasts || *tell.borrow() == 0 => {
                             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
                             continue;
                         }
                         Err(_) => return,
                     };
                     match event {
-                        Event::Incoming(Packet::SubAck(_)) => drop(tell.take().map(|tell| tell.send(()))),
+                        Event::Incoming(Packet::ConnAck(answer)) if !answer.session_present => {
+                            client.try_subscribe(&filter, QoS::AtLeastOnce).expect("room");
+                        }
+                        Event::Incoming(Packet::SubAck(_)) => tell.send_modify(|count| *count += 1),
                         Event::Incoming(Packet::Publish(publish)) => {
                             let event = serde_json::from_slice(&publish.payload).expect("an event is JSON");
                             seen.lock().expect("not poisoned").push(event);
@@ -57,15 +76,28 @@ impl Cloud {
                 }
             }
         });
-        timeout(PATIENCE, subscribed)
+        timeout(PATIENCE, subscribed.wait_for(|count| *count > 0))
             .await
             .expect("in time")
             .expect("the broker answers a subscription");
         Self {
             seen,
             news,
+            subscribed,
             _pump: pump,
         }
+    }
+
+    /// How often it had to subscribe because the broker knew it no longer.
+    pub(crate) fn subscriptions(&self) -> usize {
+        *self.subscribed.borrow()
+    }
+
+    /// Waits until it has subscribed once more.
+    pub(crate) async fn subscribes_again(&self, before: usize) {
+        let mut subscribed = self.subscribed.clone();
+        let again = timeout(PATIENCE, subscribed.wait_for(|count| *count > before)).await;
+        again.expect("in time").expect("it lives");
     }
 
     pub(crate) async fn wait_until(&self, mut done: impl FnMut(&[Value]) -> bool) {

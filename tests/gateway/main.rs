@@ -3,6 +3,7 @@
 
 #![expect(clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+#[expect(dead_code, reason = "the tests of the peers use more of it")]
 mod cloud;
 #[path = "../contract/mod.rs"]
 mod contract;

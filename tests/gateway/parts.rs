@@ -27,6 +27,12 @@ pub(crate) async fn free_port() -> u16 {
     listener.local_addr().expect("an address").port()
 }
 
+pub(crate) fn signal(process: &Child, signal: rustix::process::Signal) {
+    let pid = process.id().expect("running").cast_signed();
+    let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
+    rustix::process::kill_process(pid, signal).expect("it is ours");
+}
+
 /// Waits until somebody listens there, or the process has ended.
 async fn open(port: u16, child: &mut Child) {
     let trying = async {
@@ -384,10 +390,8 @@ impl Gateway {
         *self = Self::start(site).await;
     }
 
-    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        let pid = self.process.id().expect("running").cast_signed();
-        let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
-        rustix::process::kill_process(pid, signal).expect("it is ours");
+    pub(crate) fn signal(&self, what: rustix::process::Signal) {
+        signal(&self.process, what);
     }
 
     /// SIGTERM; it must end with 0 within its grace period.
