@@ -151,11 +151,15 @@ fn event(who: &str, written: &Spanned<String>, checker: &mut Checker<'_>) -> Opt
 
 /// A pattern that no event of this configuration matches is a slip.
 pub(super) fn matched(raw: &raw::Sinks, rules: &[rules::Placed], checker: &mut Checker<'_>) {
-    let lists = raw.mqtt.iter().filter_map(|table| {
+    let mqtt = raw.mqtt.iter().filter_map(|table| {
         let keys = table.get_ref();
         Some((who("[[sink.mqtt]]", &keys.name), keys.events.as_ref()?))
     });
-    for (who, list) in lists {
+    let http = raw.http.iter().filter_map(|table| {
+        let keys = table.get_ref();
+        Some((who("[[sink.http]]", &keys.name), keys.events.as_ref()?))
+    });
+    for (who, list) in mqtt.chain(http) {
         for written in list.get_ref() {
             let pattern = Pattern(written.get_ref().as_str().into());
             let mut own = gateway::FACTS.iter().map(|fact| fact.name);
