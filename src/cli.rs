@@ -25,6 +25,7 @@ mod readings;
 mod recorded;
 mod reload;
 mod run;
+mod status;
 mod table;
 mod test;
 
@@ -160,6 +161,10 @@ enum Command {
         #[command(subcommand)]
         command: DeviceCommand,
     },
+    /// How the running gateway stands: journal, sinks, sources, alarms, what was lost.
+    ///
+    /// Exit code 0: nothing needs a person. Exit code 1: something does, or no gateway runs; a line with ! says what.
+    Status(status::Status),
     /// What the running gateway has raised.
     #[command(after_help = SOCKET)]
     Events {
@@ -241,6 +246,7 @@ impl Arguments {
             Command::Readings(readings) => readings.list(),
             Command::Backtest(backtest) => backtest.run(),
             Command::Journal { command } => command.run(),
+            Command::Status(status) => status.run(),
         }
     }
 }

@@ -33,6 +33,7 @@ mod reload;
 pub mod signals;
 mod stages;
 mod standing;
+mod status;
 pub mod systemd;
 mod uplinks;
 pub mod wall_clock;
@@ -158,7 +159,7 @@ impl Daemon {
             last_good.keep(&self.config.files);
         }
         if let Some(socket) = socket {
-            let serving = socket.serve(gateway.desk(orders));
+            let serving = socket.serve(gateway.desk(&self.config, self.rejected.is_some(), orders));
             gateway
                 .others
                 .spawn(staged("control socket", gateway.end.clone(), serving));

@@ -15,7 +15,7 @@ use std::{
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, oneshot},
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -24,7 +24,7 @@ use tracing::{info, warn};
 use super::{
     evaluate::Asked,
     reload::{Order, Refused},
-    uplinks,
+    status::Views,
 };
 use crate::{
     control::{Active, Alarm, Done, MAX_REQUEST, Mute, Request, Response, Start},
@@ -37,6 +37,8 @@ use crate::{
     rule::engine::{ActiveEpisode, MuteTarget},
     time::{Clock, ClockQuality, EngineTime, Timestamp},
 };
+
+mod dead;
 
 /// Connections at once: people and scripts on the gateway itself.
 const MAX_CONNECTIONS: usize = 16;
@@ -168,8 +170,7 @@ pub(super) struct Desk {
     pub(super) engine: mpsc::Sender<Asked>,
     pub(super) orders: mpsc::Sender<Order>,
     pub(super) journal: Journal,
-    pub(super) journal_dir: PathBuf,
-    pub(super) uplinks: watch::Receiver<Vec<uplinks::View>>,
+    pub(super) views: Views,
     pub(super) clock: Clock,
     pub(super) epoch: Epoch,
 }
@@ -191,7 +192,14 @@ impl Desk {
             Request::Forget { device } => self.forget(&device).await,
             Request::Replay { sink, from } => self.replay(&sink, from).await,
             Request::ForgetSink { sink } => self.forget_sink(&sink).await,
+            Request::Status => {
+                let open = self.ask(Asked::Episodes).await.ok();
+                return said(Ok(self.views.status(open.as_ref())));
+            }
             Request::Active => return said(self.active().await),
+            Request::DeadLs { sink } => return said(Ok(self.dead(sink.as_deref()))),
+            Request::DeadResend { sink, events } => self.resend(&sink, &events).await,
+            Request::DeadDrop { sink, events } => self.drop_letters(&sink, &events).await,
         };
         said(done.map(|said| Done { said }))
     }
@@ -260,7 +268,13 @@ impl Desk {
     }
 
     async fn replay(&self, sink: &str, from: Start) -> Result<String, Why> {
-        let configured: Vec<SinkName> = self.uplinks.borrow().iter().map(|it| it.name.clone()).collect();
+        let configured: Vec<SinkName> = self
+            .views
+            .uplinks
+            .borrow()
+            .iter()
+            .map(|it| it.name.clone())
+            .collect();
         let Some(name) = configured.iter().find(|name| name.to_string() == sink) else {
             let names: Vec<String> = configured.iter().map(ToString::to_string).collect();
             return Err(format!(
@@ -269,7 +283,7 @@ impl Desk {
             ));
         };
         let first = inspect::Start::try_from(from)?;
-        let dir = self.journal_dir.clone();
+        let dir = self.views.settings.dir.clone();
         let looking = tokio::task::spawn_blocking(move || Inspection::look(&dir)?.first(first));
         let first = match looking.await {
             Ok(Ok(Some(first))) => first.entry,

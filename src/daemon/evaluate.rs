@@ -35,7 +35,7 @@ pub struct Status {
 #[derive(Debug)]
 pub enum Asked {
     /// Go on with another configuration, and save windows so often.
-    Reconfigure(Box<Setup>, Duration, oneshot::Sender<Position>),
+    Reconfigure(Box<Setup>, oneshot::Sender<Position>),
     /// Which of these there are.
     Known(Vec<MuteTarget>, oneshot::Sender<Vec<MuteTarget>>),
     /// Which rule has this event.
@@ -60,6 +60,8 @@ pub struct Open {
     pub episodes: Vec<ActiveEpisode>,
     /// The mutes that go on.
     pub mutes: Vec<Mute>,
+    /// Devices that were heard and not forgotten.
+    pub devices: usize,
 }
 
 /// Questions that may wait for the engine; who asks waits.
@@ -269,8 +271,8 @@ fn answer(
     engine.set_moment(clock.moment());
     let mut outcome = Outcome::default();
     match asked {
-        Asked::Reconfigure(setup, every, answer) => {
-            *checkpoint = every;
+        Asked::Reconfigure(setup, answer) => {
+            *checkpoint = setup.checkpoint;
             engine.reconfigure(*setup, &mut outcome);
             let position = commit(engine, outcome, announcer).unwrap_or_default();
             reply(answer, position);
@@ -308,6 +310,7 @@ fn open(engine: &Engine) -> Open {
     Open {
         episodes: engine.episodes().collect(),
         mutes: engine.mutes().collect(),
+        devices: engine.devices_seen(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! A gateway whose stages all run: built, changed, watched and stopped in flow order.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{self, mpsc, oneshot},
@@ -19,6 +19,7 @@ use super::{
     local, pulse,
     reload::Order,
     stages::{Ended, fallen, finish, journal_error, stage_ended, staged},
+    status::Views,
     uplinks::{Loaded, Uplinks},
     wall_clock::WallClock,
     watch::{Named, Watch},
@@ -40,7 +41,7 @@ use crate::{
         self, INTAKE_LEN, Intake, Stamps,
         mqtt::{self, Door, House},
     },
-    time::Clock,
+    time::{Clock, EngineTime},
 };
 
 /// A gateway whose stages all run.
@@ -49,7 +50,8 @@ pub(super) struct Gateway {
     journal_ended: oneshot::Receiver<Result<(), journal::Error>>,
     recorder_ended: Option<recorder::Ended>,
     pub(super) announcer: Announcer,
-    journal_dir: PathBuf,
+    started: EngineTime,
+    engine_status: sync::watch::Receiver<evaluate::Status>,
     epoch: Epoch,
     clock: Clock,
     origin: Arc<Origin>,
@@ -98,6 +100,7 @@ impl Gateway {
         let stamps =
             Stamps::new(clock.clone(), config.events.max_clock_skew).in_zone(config.gateway.timezone.clone());
         let stamps = Arc::new(stamps);
+        let (status, engine_status) = sync::watch::channel(evaluate::Status::default());
         let mut gateway = Self {
             uplinks: Uplinks::new(
                 journal.clone(),
@@ -110,7 +113,8 @@ impl Gateway {
             journal_ended,
             recorder_ended,
             announcer: announcer.clone(),
-            journal_dir: config.journal.dir.clone(),
+            started: clock.now(),
+            engine_status: engine_status.clone(),
             epoch: recovered.epoch,
             clock: clock.clone(),
             origin,
@@ -128,7 +132,6 @@ impl Gateway {
             others: JoinSet::new(),
             early: None,
         };
-        let (status, engine_status) = sync::watch::channel(evaluate::Status::default());
         let house = evaluate::House {
             announcer: announcer.clone(),
             recorder,
@@ -231,7 +234,7 @@ impl Gateway {
         let (answer, answered) = oneshot::channel();
         let setup = Box::new(setup(config, self.epoch));
         // An engine that has gone is told by its stage's end.
-        let asked = Asked::Reconfigure(setup, config.checkpoint, answer);
+        let asked = Asked::Reconfigure(setup, answer);
         let decided = match self.asked.send(asked).await {
             Ok(()) => answered.await.unwrap_or_default(),
             Err(_) => Position::default(),
@@ -293,13 +296,26 @@ impl Gateway {
     }
 
     /// What the control socket's commands need.
-    pub(super) fn desk(&self, orders: mpsc::Sender<Order>) -> Desk {
+    pub(super) fn desk(&self, config: &Config, is_rejected: bool, orders: mpsc::Sender<Order>) -> Desk {
+        let views = Views {
+            gateway: Arc::clone(&config.gateway.id),
+            epoch: self.epoch,
+            clock: self.clock.clone(),
+            started: self.started,
+            is_rejected,
+            journal: self.journal.clone(),
+            settings: config.journal.clone(),
+            engine: self.engine_status.clone(),
+            uplinks: self.uplinks.views(),
+            lines: self.lines.views(),
+            door: self.door.clone(),
+            addresses: self.addresses.clone(),
+        };
         Desk {
             engine: self.asked.clone(),
             orders,
             journal: self.journal.clone(),
-            journal_dir: self.journal_dir.clone(),
-            uplinks: self.uplinks.views(),
+            views,
             clock: self.clock.clone(),
             epoch: self.epoch,
         }
@@ -440,6 +456,7 @@ fn setup(config: &Config, epoch: Epoch) -> Setup {
         epoch,
         max_devices: config.max_devices,
         max_metrics: config.max_metrics,
+        checkpoint: config.checkpoint,
     }
 }
 

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::stages::{Ended, staged};
 use crate::source::{
     Intake, Stamps,
-    serial::{Counters, Link, Serial, Settings},
+    serial::{Counters, Serial, Settings},
 };
 
 /// What can be seen of a line.
@@ -16,7 +16,7 @@ use crate::source::{
 pub(super) struct View {
     pub(super) name: String,
     pub(super) port: String,
-    pub(super) link: watch::Receiver<Link>,
+    pub(super) counters: Arc<Counters>,
 }
 
 #[derive(Debug)]
@@ -89,7 +89,7 @@ impl Lines {
         let views = self.running.iter().map(|(name, running)| View {
             name: name.clone(),
             port: running.settings.borrow().port.display().to_string(),
-            link: running.counters.link.subscribe(),
+            counters: Arc::clone(&running.counters),
         });
         self.views.send_replace(views.collect());
     }

@@ -9,6 +9,7 @@ use super::{
     control::Desk,
     evaluate::Asked,
     gateway::{owner, settle},
+    status::Views,
     *,
 };
 use crate::{
@@ -104,14 +105,18 @@ fn journal(when_full: WhenFull) -> (Journal, Recovered, journal::Running) {
     journal_on(&Simulated::default(), when_full)
 }
 
-fn journal_on(disk: &Simulated, when_full: WhenFull) -> (Journal, Recovered, journal::Running) {
-    let settings = Settings {
+fn settings(when_full: WhenFull) -> Settings {
+    Settings {
         dir: "/journal".into(),
         max_bytes: 8 * 1024 * 1024,
         max_age: None,
         when_full,
         state_delay: Duration::from_millis(5),
-    };
+    }
+}
+
+fn journal_on(disk: &Simulated, when_full: WhenFull) -> (Journal, Recovered, journal::Running) {
+    let settings = settings(when_full);
     let owner = Owner {
         origin: origin(),
         machine_id: "m".to_owned(),
@@ -217,6 +222,7 @@ async fn a_stop_does_not_wait_for_room_in_a_parked_journal() {
         epoch: recovered.epoch,
         max_devices: 10,
         max_metrics: 10,
+        checkpoint: Duration::from_mins(1),
     };
     let clock = Clock::system();
     let engine = Engine::restore(setup, &[], clock.moment(), &mut Outcome::default());
@@ -252,6 +258,7 @@ async fn flood_with_late_readings(burst: i64) {
         epoch: recovered.epoch,
         max_devices: 10,
         max_metrics: 10,
+        checkpoint: Duration::from_mins(1),
     };
     let mut outcome = Outcome::default();
     let mut engine = Engine::restore(setup, &[], clock.moment(), &mut outcome);
@@ -435,9 +442,21 @@ async fn a_change_that_is_not_on_the_disk_is_not_said_to_be_done() {
     let desk = Desk {
         engine,
         orders,
+        views: Views {
+            gateway: "gw".into(),
+            epoch: recovered.epoch,
+            clock: Clock::system(),
+            started: Clock::system().now(),
+            is_rejected: false,
+            journal: journal.clone(),
+            settings: settings(WhenFull::DropOldest),
+            engine: watch::channel(evaluate::Status::default()).1,
+            uplinks: watch::channel(Vec::new()).1,
+            lines: watch::channel(Vec::new()).1,
+            door: None,
+            addresses: Vec::new(),
+        },
         journal,
-        journal_dir: PathBuf::new(),
-        uplinks: watch::channel(Vec::new()).1,
         clock: Clock::system(),
         epoch: recovered.epoch,
     };
@@ -503,6 +522,7 @@ fn engine(devices: usize, value: f64, clock: &Clock) -> (Engine, Setup) {
         epoch: crate::event::Epoch(1),
         max_devices: 10_000,
         max_metrics: 10,
+        checkpoint: Duration::from_mins(1),
     };
     let mut engine = Engine::restore(setup.clone(), &[], clock.moment(), &mut Outcome::default());
     for device in 0..devices {

@@ -61,6 +61,7 @@ pub struct Engine {
     epoch: Epoch,
     max_devices: usize,
     max_metrics: usize,
+    checkpoint: Duration,
     /// The number of the last episode.
     episodes: u64,
     /// The number of the last mute.
@@ -108,6 +109,8 @@ pub struct Setup {
     pub max_devices: usize,
     /// Metrics of one device.
     pub max_metrics: usize,
+    /// How often [`Engine::save_windows`] is called: what a crash may cost.
+    pub checkpoint: Duration,
 }
 
 /// A reading that was not evaluated.
@@ -241,6 +244,11 @@ impl Engine {
     /// Episodes that are active.
     pub fn active(&self) -> usize {
         self.active
+    }
+
+    /// Devices that were heard and not forgotten.
+    pub fn devices_seen(&self) -> usize {
+        self.devices.iter().filter(|device| device.seen).count()
     }
 
     /// What was counted.

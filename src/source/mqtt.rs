@@ -191,9 +191,16 @@ struct Shared {
 pub struct Handle {
     settings: Arc<RwLock<Arc<Settings>>>,
     presence: Presence,
+    counters: Arc<Counters>,
 }
 
 impl Handle {
+    /// What is counted.
+    #[must_use]
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.counters)
+    }
+
     /// Who is connected.
     #[must_use]
     pub fn presence(&self) -> Presence {
@@ -276,6 +283,7 @@ impl Door {
         Handle {
             settings: Arc::clone(&self.shared.settings),
             presence: self.shared.presence.clone(),
+            counters: self.counters(),
         }
     }
 

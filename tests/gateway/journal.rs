@@ -150,6 +150,54 @@ async fn a_sink_that_was_removed_is_kept_until_it_is_forgotten() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_status_says_what_stands_well_and_what_needs_somebody() {
+    let broker = Mosquitto::start().await;
+    let cloud = Cloud::subscribe(broker.port).await;
+    let site = Site::new().uplink(broker.port, "5");
+    let (code, _, complaint) = site.ask(&["status"]).await;
+    assert_eq!(code, Some(1));
+    assert!(complaint.contains("no gateway is running here"), "{complaint}");
+    let gateway = Gateway::start(&site).await;
+    let mut device = Device::new(Version::V311, QoS::AtLeastOnce, gateway.door, "thermostat-7");
+    alarms(2, &mut device, &cloud).await;
+    device
+        .publish_until_acknowledged(&[r#"{"temp": 31.0}"#, "no JSON"])
+        .await;
+    site.done(&["mute", "high-temperature", "--for", "1h", "--reason", "service"])
+        .await;
+    let status = site.done(&["status", "--format", "json"]).await;
+    let status: Value = serde_json::from_str(&status).expect("JSON");
+    for (pointer, expected) in [
+        ("/healthy", Value::from(true)),
+        ("/gateway", "plantroom-1".into()),
+        ("/sinks/0/name", "cloud".into()),
+        ("/sinks/0/connected", true.into()),
+        ("/journal/parked", false.into()),
+        ("/door/connected", 1.into()),
+        ("/devices", 1.into()),
+        ("/readings", 5.into()),
+        ("/mutes", 1.into()),
+        ("/losses/payloads_undecodable", 1.into()),
+        ("/losses/readings_late", 0.into()),
+    ] {
+        assert_eq!(status.pointer(pointer), Some(&expected), "{pointer}: {status:#}");
+    }
+
+    drop(broker);
+    let screen = loop {
+        let (code, out, complaint) = site.ask(&["status"]).await;
+        if code == Some(1) {
+            assert_eq!(complaint, "tidegate: 1 thing needs somebody\n");
+            break out;
+        }
+    };
+    assert!(screen.contains("\n! sink cloud: "), "{screen}");
+    assert!(screen.contains("\ncloud  AWAY "), "{screen}");
+    assert!(screen.contains("payloads undecodable 1"), "{screen}");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_old_image_that_is_put_back_gets_a_new_epoch_and_delivers_what_it_owed() {
     let site = Site::new().uplink(1, "5");
     let gateway = Gateway::start(&site).await;

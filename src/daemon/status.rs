@@ -1,0 +1,242 @@
+//! How everything stands: looked together from what each stage shows of itself. Nothing waits for a stage but the
+//! engine's answer.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use tokio::sync::watch;
+
+use super::{
+    evaluate::{self, Open},
+    lines, uplinks,
+    watch::FILLING,
+};
+use crate::{
+    control::status::{DoorStatus, JournalStatus, LineStatus, SinkStatus, Status},
+    event::Epoch,
+    journal::{self, Journal},
+    source::{
+        mqtt::{self, Counters},
+        serial::Link,
+    },
+    time::{Clock, ClockQuality, EngineTime},
+};
+
+/// Where to look.
+#[derive(Clone, Debug)]
+pub(super) struct Views {
+    pub(super) gateway: Arc<str>,
+    pub(super) epoch: Epoch,
+    pub(super) clock: Clock,
+    pub(super) started: EngineTime,
+    /// A configuration that was found wrong at the start, and another is used.
+    pub(super) is_rejected: bool,
+    pub(super) journal: Journal,
+    pub(super) settings: journal::Settings,
+    pub(super) engine: watch::Receiver<evaluate::Status>,
+    pub(super) uplinks: watch::Receiver<Vec<uplinks::View>>,
+    pub(super) lines: watch::Receiver<Vec<lines::View>>,
+    pub(super) door: Option<mqtt::Handle>,
+    pub(super) addresses: Vec<SocketAddr>,
+}
+
+impl Views {
+    /// All of it. `open` is what the engine says; none: it did not answer, which is the worst trouble.
+    pub(super) fn status(&self, open: Option<&Open>) -> Status {
+        let moment = self.clock.moment();
+        let counts = self.engine.borrow().counts;
+        let mut status = Status {
+            gateway: self.gateway.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            epoch: self.epoch.to_string(),
+            uptime_s: moment.boot.since(self.started).as_secs(),
+            time: moment.wall.to_string(),
+            clock: match moment.quality {
+                ClockQuality::Synchronised => "synchronised",
+                ClockQuality::Corrected | ClockQuality::Unknown => "unknown",
+            }
+            .to_owned(),
+            journal: self.journal(),
+            sinks: self.sinks(),
+            door: self.door(),
+            lines: self.lines(),
+            devices: open.map_or(0, |open| open.devices),
+            readings: counts.evaluated,
+            alarms: open.map_or(0, |open| open.episodes.len()),
+            mutes: open.map_or(0, |open| open.mutes.len()),
+            losses: self.losses(),
+            ..Status::default()
+        };
+        status.troubles = self.troubles(&status, open.is_some());
+        status.healthy = status.troubles.is_empty();
+        status
+    }
+
+    fn journal(&self) -> JournalStatus {
+        let health = self.journal.health().borrow().clone();
+        JournalStatus {
+            dir: self.settings.dir.to_string_lossy().into_owned(),
+            max_bytes: self.settings.max_bytes,
+            used_bytes: health.used_bytes,
+            undelivered_bytes: health.undelivered_bytes,
+            last: health.last.0,
+            parked: health.parked,
+        }
+    }
+
+    fn sinks(&self) -> Vec<SinkStatus> {
+        let last = self.journal.health().borrow().last.0;
+        let sink = |view: &uplinks::View| {
+            let status = view.status.borrow().clone();
+            SinkStatus {
+                name: view.name.to_string(),
+                connected: status.connected,
+                delivered: status.delivered.0,
+                backlog: last.saturating_sub(status.delivered.0),
+                last_error: status.last_error,
+                sent: status.sent,
+                confirmed: status.acked,
+                redelivered: status.redelivered,
+                refused: status.refused,
+            }
+        };
+        self.uplinks.borrow().iter().map(sink).collect()
+    }
+
+    fn door(&self) -> Option<DoorStatus> {
+        let door = self.door.as_ref()?;
+        Some(DoorStatus {
+            listen: self.addresses.iter().map(ToString::to_string).collect(),
+            connected: door.presence().present().len(),
+            publishes: door.counters().publishes.load(Relaxed),
+        })
+    }
+
+    fn lines(&self) -> Vec<LineStatus> {
+        let line = |view: &lines::View| {
+            let link = view.counters.link.borrow().clone();
+            LineStatus {
+                name: view.name.clone(),
+                port: view.port.clone(),
+                open: link == Link::Up,
+                last_error: match link {
+                    Link::Lost(why) => Some(why),
+                    Link::New | Link::Up => None,
+                },
+                frames: view.counters.frames.load(Relaxed),
+            }
+        };
+        self.lines.borrow().iter().map(line).collect()
+    }
+
+    fn losses(&self) -> BTreeMap<String, u64> {
+        let engine = self.engine.borrow().counts;
+        let mut losses = BTreeMap::from([
+            ("readings_late".to_owned(), engine.late),
+            ("readings_over_limit".to_owned(), engine.over_limit),
+            ("states_unreadable".to_owned(), engine.unreadable),
+            (
+                "commits_refused".to_owned(),
+                self.journal.health().borrow().refused,
+            ),
+        ]);
+        let mut add = |name: &str, counter: &AtomicU64| {
+            *losses.entry(name.to_owned()).or_default() += counter.load(Relaxed);
+        };
+        if let Some(door) = &self.door {
+            let Counters {
+                turned_away,
+                refused_connections,
+                undecodable,
+                rejected_values,
+                parked,
+                not_authorised,
+                protocol_errors,
+                slow_subscribers,
+                too_large_for_subscriber,
+                wills_not_evaluated,
+                panics,
+                connections: _,
+                taken_over: _,
+                publishes: _,
+                acknowledged: _,
+                untimed: _,
+                // Counted by the engine, too.
+                over_limit: _,
+                wills: _,
+            } = &*door.counters();
+            add("connections_turned_away", turned_away);
+            add("connections_refused", refused_connections);
+            add("connections_that_broke_the_protocol", protocol_errors);
+            add("connections_that_panicked", panics);
+            add("payloads_undecodable", undecodable);
+            add("values_rejected", rejected_values);
+            add("publishes_refused_for_room", parked);
+            add("publishes_not_authorised", not_authorised);
+            add("subscribers_cut", slow_subscribers);
+            add("events_too_large_for_subscriber", too_large_for_subscriber);
+            add("wills_not_evaluated", wills_not_evaluated);
+        }
+        for line in self.lines.borrow().iter() {
+            let counters = &line.counters;
+            add("payloads_undecodable", &counters.rejected);
+            add("values_rejected", &counters.rejected_values);
+            add("serial_frames_oversized", &counters.oversized);
+            add("serial_frames_dropped", &counters.dropped_frames);
+            add("serial_bytes_dropped", &counters.dropped_bytes);
+            add("polls_unanswered", &counters.unanswered);
+        }
+        losses
+    }
+
+    fn troubles(&self, status: &Status, engine_answers: bool) -> Vec<String> {
+        let mut troubles = Vec::new();
+        if !engine_answers {
+            troubles.push("the engine does not answer; the log may say why".to_owned());
+        }
+        if self.is_rejected {
+            troubles.push(
+                "the configuration file was wrong at the start and another one runs: `tidegate check` says why"
+                    .to_owned(),
+            );
+        }
+        let journal = &status.journal;
+        if journal.parked {
+            troubles.push(
+                "the journal is full: nothing is evaluated; let the uplink deliver, free the disk, or raise \
+                 [journal] max-bytes"
+                    .to_owned(),
+            );
+        } else if journal.undelivered_bytes >= journal.max_bytes / 100 * FILLING {
+            troubles.push("the journal is filling: most of it waits to be delivered".to_owned());
+        }
+        for sink in &status.sinks {
+            match (&sink.last_error, sink.connected) {
+                (Some(error), _) => troubles.push(format!("sink {}: {error}", sink.name)),
+                (None, false) => troubles.push(format!("sink {}: not connected yet", sink.name)),
+                (None, true) => {}
+            }
+        }
+        for line in status.lines.iter().filter(|line| !line.open) {
+            let why = line.last_error.as_deref().unwrap_or("not opened yet");
+            troubles.push(format!("line {}: {why}", line.name));
+        }
+        if status
+            .losses
+            .get("commits_refused")
+            .is_some_and(|count| *count > 0)
+        {
+            troubles.push(
+                "commits were refused: the journal or its state has no room for them; the log names them"
+                    .to_owned(),
+            );
+        }
+        troubles
+    }
+}
