@@ -81,6 +81,12 @@ async fn killed_and_started_again(kind: Kind) {
     for _ in 0..rounds() {
         load::arrives(&cloud, load.more(50).await).await;
         broker.end().await;
+        let there = cloud.count(|_| true);
+        load.more(500).await;
+        broker.start_again().await;
+        // Again, while the backlog is on its way.
+        cloud.wait_until(|seen| seen.len() > there + 20).await;
+        broker.end().await;
         load.more(50).await;
         broker.start_again().await;
     }
