@@ -276,6 +276,11 @@ impl Gateway {
                 "the journal knows no sink {sink}: `tidegate journal ls` lists those that it knows"
             ));
         }
+        let mut letters = self.journal.dead_letters();
+        letters.retain(|letter| letter.sink == *sink);
+        if !letters.is_empty() {
+            self.journal.drop_letters(&letters);
+        }
         Ok(self.journal.forget(sink).await)
     }
 
