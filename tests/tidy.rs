@@ -56,6 +56,7 @@ const PURE: &[&str] = &[
     "source::mqtt::session",
     "forward::window",
     "forward::filter",
+    "forward::bucket",
     "forward::backoff",
 ];
 
