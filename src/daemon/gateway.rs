@@ -234,7 +234,7 @@ impl Gateway {
         let (answer, answered) = oneshot::channel();
         let setup = Box::new(setup(config, self.epoch));
         // An engine that has gone is told by its stage's end.
-        let asked = Asked::Reconfigure(setup, config.checkpoint, answer);
+        let asked = Asked::Reconfigure(setup, answer);
         let decided = match self.asked.send(asked).await {
             Ok(()) => answered.await.unwrap_or_default(),
             Err(_) => Position::default(),
@@ -461,6 +461,7 @@ fn setup(config: &Config, epoch: Epoch) -> Setup {
         epoch,
         max_devices: config.max_devices,
         max_metrics: config.max_metrics,
+        checkpoint: config.checkpoint,
     }
 }
 
