@@ -378,11 +378,11 @@ impl Gateway {
         Self { door, process }
     }
 
-    /// The most memory it ever had, in KiB.
-    pub(crate) fn peak_memory(&self) -> u64 {
+    /// Memory in KiB: `VmRSS:` now, `VmHWM:` the most it ever had.
+    pub(crate) fn memory(&self, key: &str) -> u64 {
         let path = format!("/proc/{}/status", self.process.id().expect("running"));
         let status = std::fs::read_to_string(path).expect("Linux tells it");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(key));
         let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
         number.expect("a number of KiB")
     }
