@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     io::{self, BufWriter, Write},
+    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -12,8 +13,8 @@ use super::{
     recorded::{Span, Time, place, warn_of},
 };
 use crate::{
-    event::{Data, Draft, Transition},
-    journal,
+    event::{self, Data, Draft, Position, Transition},
+    journal::inspect::Inspection,
     recorder::{self, Record},
     story::{Replay, Rules, Stop},
     time::Timestamp,
@@ -59,8 +60,7 @@ impl Backtest {
         };
         let mut did = Vec::new();
         let mut runs = Runs::default();
-        let read = journal::peek(&config.journal.dir, |entry| {
-            let event = entry.event;
+        let mut take = |event: Arc<event::Event>| {
             let at = event.recorded.wall_of(event.draft.at);
             runs.take(at, &event.draft);
             if near.has(at) && matches!(event.draft.data, Data::Rule(_)) {
@@ -69,6 +69,12 @@ impl Backtest {
                     draft: event.draft.clone(),
                 });
             }
+        };
+        let read = Inspection::look(&config.journal.dir).and_then(|journal| {
+            journal.events(Position(0), |found| {
+                take(found.entry.event);
+                ControlFlow::Continue(())
+            })
         });
         let replayed = replay(&dir, rules, wanted, &runs.starts);
         let (would, span, count, damage) = replayed.map_err(|error| {
@@ -76,9 +82,11 @@ impl Backtest {
         })?;
         warn_of(damage);
         did.retain(|event| span.has(event.at));
-        if let Err(error) = read {
-            let said = format!("warning: {error}; only what would have happened is shown");
-            noted(&said);
+        match read {
+            Ok(unread) => super::journal::warn_of(&unread),
+            Err(error) => noted(&format!(
+                "warning: {error}; only what would have happened is shown"
+            )),
         }
         let mut out = BufWriter::new(io::stdout().lock());
         printed(tell(&would, &did, count, &mut out).and_then(|()| out.flush()))

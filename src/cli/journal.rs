@@ -232,7 +232,7 @@ fn place_of(journal: &Inspection, epoch: Option<Epoch>) -> Result<usize, Failure
 }
 
 /// What a reading passed over, for whoever looks at the terminal.
-fn warn_of(unread: &[journal::inspect::Unread]) {
+pub(super) fn warn_of(unread: &[journal::inspect::Unread]) {
     for bad in unread {
         let lost = match bad.lost {
             Some((from, to)) if from == to => format!("event {from} is missing"),
