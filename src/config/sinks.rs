@@ -6,12 +6,12 @@ use toml::Spanned;
 
 use super::{
     check::{Checker, Taken, Words},
-    raw, rules,
+    raw, rules, units,
 };
 use crate::{
     event::{SinkName, gateway},
-    forward::{self, Terms, filter::Filter},
-    rule::Pattern,
+    forward::{self, Terms, bucket::Rate, filter::Filter},
+    rule::{MaxRaises, Pattern},
 };
 
 mod http;
@@ -83,6 +83,14 @@ fn terms(
     let max_attempts = checker.whole_in(who, "max-attempts", keys.max_attempts, &(1..=1_000_000));
     let from_oldest = checker.word(who, "from", keys.from, &from);
     let filter = filter(who, keys, checker);
+    let drain_rate = keys.drain_rate.and_then(|written| {
+        let rate = units::rate(written.get_ref());
+        if rate.is_none() {
+            let why = format!("drain-rate = {:?}: {}", written.get_ref(), units::RATE_FORM);
+            checker.wrong(written.span(), format!("{who}: {why}"));
+        }
+        rate.map(|MaxRaises { count, per }| Rate { count, per })
+    });
     only_one_form(who, keys, checker);
     let default = Terms::new(name?);
     Some(Terms {
@@ -90,6 +98,7 @@ fn terms(
         required: keys.required.unwrap_or(default.required),
         from_oldest: from_oldest.unwrap_or(default.from_oldest),
         filter,
+        drain_rate,
         ..default
     })
 }

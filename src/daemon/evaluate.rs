@@ -35,7 +35,7 @@ pub struct Status {
 #[derive(Debug)]
 pub enum Asked {
     /// Go on with another configuration, and save windows so often.
-    Reconfigure(Box<Setup>, Duration, oneshot::Sender<Position>),
+    Reconfigure(Box<Setup>, oneshot::Sender<Position>),
     /// Which of these there are.
     Known(Vec<MuteTarget>, oneshot::Sender<Vec<MuteTarget>>),
     /// Which rule has this event.
@@ -271,8 +271,8 @@ fn answer(
     engine.set_moment(clock.moment());
     let mut outcome = Outcome::default();
     match asked {
-        Asked::Reconfigure(setup, every, answer) => {
-            *checkpoint = every;
+        Asked::Reconfigure(setup, answer) => {
+            *checkpoint = setup.checkpoint;
             engine.reconfigure(*setup, &mut outcome);
             let position = commit(engine, outcome, announcer).unwrap_or_default();
             reply(answer, position);

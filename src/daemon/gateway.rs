@@ -234,7 +234,7 @@ impl Gateway {
         let (answer, answered) = oneshot::channel();
         let setup = Box::new(setup(config, self.epoch));
         // An engine that has gone is told by its stage's end.
-        let asked = Asked::Reconfigure(setup, config.checkpoint, answer);
+        let asked = Asked::Reconfigure(setup, answer);
         let decided = match self.asked.send(asked).await {
             Ok(()) => answered.await.unwrap_or_default(),
             Err(_) => Position::default(),
@@ -275,6 +275,11 @@ impl Gateway {
             return Err(format!(
                 "the journal knows no sink {sink}: `tidegate journal ls` lists those that it knows"
             ));
+        }
+        let mut letters = self.journal.dead_letters();
+        letters.retain(|letter| letter.sink == *sink);
+        if !letters.is_empty() {
+            self.journal.drop_letters(&letters);
         }
         Ok(self.journal.forget(sink).await)
     }
@@ -456,6 +461,7 @@ fn setup(config: &Config, epoch: Epoch) -> Setup {
         epoch,
         max_devices: config.max_devices,
         max_metrics: config.max_metrics,
+        checkpoint: config.checkpoint,
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
 };
 
 use super::{
-    Boots, Cursor, Error,
+    Boots, Cursor, DeadLetter, Error, Trays,
     frame::{self, Header, Kind},
     identity::{self, Identity},
     opening::VERSION,
@@ -361,6 +361,18 @@ impl Inspection {
             ControlFlow::Break(())
         })?;
         Ok(found)
+    }
+
+    /// The dead letters, by sink and in the order of their events.
+    #[must_use]
+    pub fn dead_letters(&self) -> Vec<DeadLetter> {
+        // The newest epoch has taken over what those before it had.
+        let newest = self.epochs.iter().rev().find_map(|kept| kept.image.as_ref());
+        let mut letters = Trays::of(newest.iter().flat_map(|image| &image.state)).letters();
+        for letter in &mut letters {
+            self.boots.correct(&mut letter.entry);
+        }
+        letters
     }
 
     /// A position before this event, and behind what stands in earlier segments; none if nobody kept it.

@@ -150,6 +150,7 @@ impl Engine {
             epoch: self.epoch,
             max_devices: self.max_devices,
             max_metrics: self.max_metrics,
+            checkpoint: self.checkpoint,
         };
         self.become_anew(setup, Some(number), out);
         let target = MuteTarget::Device(device.clone());

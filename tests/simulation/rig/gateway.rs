@@ -160,6 +160,7 @@ impl Life {
             epoch: recovered.epoch,
             max_devices: 100,
             max_metrics: 10,
+            checkpoint: Duration::from_mins(1),
         };
         let mut outcome = Outcome::default();
         let mut engine = Engine::restore(setup, &recovered.state, clock.moment(), &mut outcome);
