@@ -73,6 +73,25 @@ pub enum Request {
     Status,
     /// List the open episodes, and record them as `ActiveAlarms`. Answered with [`Active`].
     Active,
+    /// List what was set aside for a sink, or for all. Answered with [`Dead`].
+    DeadLs {
+        /// Its name.
+        sink: Option<String>,
+    },
+    /// Send what was set aside for a sink again. Answered with [`Done`] when it is on its way for certain.
+    DeadResend {
+        /// Its name.
+        sink: String,
+        /// The events' ids; none: all.
+        events: Vec<String>,
+    },
+    /// Give up what was set aside for a sink: `EventsDiscarded` tells it. Answered with [`Done`].
+    DeadDrop {
+        /// Its name.
+        sink: String,
+        /// The events' ids; none: all.
+        events: Vec<String>,
+    },
 }
 
 /// Where a replay begins.
@@ -129,6 +148,34 @@ pub struct Active {
     pub mutes: Vec<Mute>,
     /// Whether the times can be believed.
     pub clock_synchronised: bool,
+}
+
+/// What was set aside.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dead {
+    /// By sink, in the order of the events.
+    pub letters: Vec<Letter>,
+}
+
+/// One event that a sink refused for good.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Letter {
+    /// Which sink.
+    pub sink: String,
+    /// The event's id.
+    pub event: String,
+    /// Its type.
+    pub kind: String,
+    /// Its subject.
+    pub subject: String,
+    /// What the sink said last.
+    pub reason: String,
+    /// How often it refused.
+    pub attempts: u32,
+    /// When it was set aside, RFC 3339.
+    pub at: String,
+    /// Whether it is on its way again.
+    pub resend: bool,
 }
 
 /// One open episode.

@@ -6,8 +6,8 @@
 //! sink that takes everything but the next event counts as away: only a cursor that moves is progress.
 //!
 //! **What is absent.** There is no queue: the journal is the queue, and at most [`AHEAD`] entries are read
-//! ahead of it. Nothing is skipped: an event that a sink refuses for good stops this sink (loudly) until it
-//! is taken, and holds nobody else back. Nothing here knows a protocol: a [`Sink`] connects, a [`Link`] sends.
+//! ahead of it. Nothing is skipped silently: an event that a sink refuses for good is set aside, on the disk,
+//! before the cursor passes it; if that has no room, this sink stops there (loudly). Nothing here knows a protocol: a [`Sink`] connects, a [`Link`] sends.
 
 use std::{collections::VecDeque, future::Future, pin::pin, time::Duration};
 
@@ -19,9 +19,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     event::{Entry, Position, Sequence, SinkName},
-    journal::{self, Cursor, Journal, Limit},
+    journal::{self, Cursor, DeadLetter, Full, Journal, Limit, Refused},
 };
 
+mod aside;
 pub mod backoff;
 mod error;
 pub mod filter;
@@ -71,6 +72,16 @@ pub trait Log: Send + Sync {
     fn cursor(&self, sink: &SinkName) -> Cursor;
     /// Moves a sink's cursor.
     fn acknowledge(&self, sink: &SinkName, through: Cursor);
+    /// Keeps a refused event as a dead letter; answers what must be durable before the cursor passes it.
+    ///
+    /// # Errors
+    ///
+    /// There is no room for it.
+    fn set_aside(&self, refused: &Refused<'_>) -> Result<Position, Full>;
+    /// A sink's dead letter that is to be sent again.
+    fn letter_to_resend(&self, sink: &SinkName) -> Option<DeadLetter>;
+    /// It was delivered, or refused once more: why.
+    fn settle(&self, letter: &DeadLetter, refused: Option<&str>);
     /// The newest sequence on the disk.
     fn last(&self) -> Sequence;
 }
@@ -87,6 +98,15 @@ impl Log for Journal {
     }
     fn acknowledge(&self, sink: &SinkName, through: Cursor) {
         Journal::acknowledge(self, sink, through);
+    }
+    fn set_aside(&self, refused: &Refused<'_>) -> Result<Position, Full> {
+        Journal::set_aside(self, refused)
+    }
+    fn letter_to_resend(&self, sink: &SinkName) -> Option<DeadLetter> {
+        Journal::letter_to_resend(self, sink)
+    }
+    fn settle(&self, letter: &DeadLetter, refused: Option<&str>) {
+        Journal::settle(self, letter, refused);
     }
     fn last(&self) -> Sequence {
         self.health().borrow().last
@@ -144,6 +164,8 @@ pub struct Status {
     pub redelivered: u64,
     /// Refusals of an event.
     pub refused: u64,
+    /// Events set aside as dead letters.
+    pub set_aside: u64,
     /// Connections made.
     pub connections: u64,
 }
@@ -174,6 +196,8 @@ pub struct Forwarder<L, S> {
     backoff: Backoff,
     standing: Standing,
     judged: Option<Judged>,
+    /// How often the connection ended while this letter was on its way again.
+    cut_at: Option<(Position, u32)>,
     /// The last connection ended and the cursor had not moved: one event at a time until it does, so that what
     /// the sink cannot take is known by name.
     alone: bool,
@@ -218,6 +242,10 @@ struct Flow {
     retry_at: Instant,
     /// Without any answer until then the link is dead.
     ack_due: Instant,
+    /// The refused event that is being set aside, and what must be durable for it.
+    aside: Option<(Position, Position)>,
+    /// The dead letter that is on its way again, with nothing beside it.
+    letter: Option<DeadLetter>,
 }
 
 impl<L: Log, S: Sink> Forwarder<L, S> {
@@ -238,6 +266,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
             backoff,
             standing,
             judged: None,
+            cut_at: None,
             alone: false,
         }
     }
@@ -358,17 +387,27 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
             goes_on: false,
             retry_at: now,
             ack_due: now + self.pace.ack_timeout,
+            aside: None,
+            letter: None,
         };
+        let end = self.drive(&mut flow, link, stop).await;
+        if let (Some(letter), End::Lost(reason)) = (flow.letter, &end) {
+            self.letter_lost(&letter, reason);
+        }
+        end
+    }
+
+    async fn drive(&mut self, flow: &mut Flow, link: &mut S::Link, stop: &CancellationToken) -> End {
         let mut durable = self.log.durable();
         let mut stopping = false;
         let mut tick = interval(PULSE_EVERY);
         loop {
-            if let Err(error) = self.feed(&mut flow, link, &mut durable).await {
+            if let Err(error) = self.feed(flow, link, &mut durable).await {
                 return End::Log(error);
             }
             if flow.window.is_empty() && !flow.more {
                 self.note_up();
-                if stopping {
+                if stopping && flow.letter.is_none() {
                     return End::Drained;
                 }
             }
@@ -390,23 +429,23 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
                 verdict = link.next() => {
                     flow.ack_due = Instant::now() + self.pace.ack_timeout;
                     match verdict {
-                        Verdict::Delivered(position) => self.delivered(&mut flow, position, link.limit()),
+                        Verdict::Delivered(position) => self.delivered(flow, position, link.limit()),
                         Verdict::Refused(position, reason) => {
-                            if let Err(error) = self.refused(&mut flow, position, &reason).await {
+                            if let Err(error) = self.refused(flow, position, &reason).await {
                                 return End::Log(error);
                             }
                         }
                         Verdict::Lost(reason) => return End::Lost(reason),
                     }
                 }
-                changed = durable.changed(), if !flow.more && !stopping => {
+                changed = durable.changed(), if (!flow.more || flow.aside.is_some()) && !stopping => {
                     flow.more = true;
                     // The journal has ended: what it still reads goes out, then so do we.
                     stopping = changed.is_err();
                 }
-                () = sleep_until(flow.retry_at), if retry_due => {}
+                () = sleep_until(flow.retry_at), if retry_due && flow.aside.is_none() => {}
                 () = std::future::ready(()), if goes_on => {}
-                () = sleep_until(flow.ack_due), if flow.window.awaits() => {
+                () = sleep_until(flow.ack_due), if flow.window.awaits() || flow.letter.is_some() => {
                     return End::Lost(format!("no acknowledgement for {:?}", self.pace.ack_timeout));
                 }
             }
@@ -420,6 +459,10 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
         link: &mut S::Link,
         durable: &mut watch::Receiver<Position>,
     ) -> Result<(), journal::Error> {
+        self.finish_aside(flow, *durable.borrow());
+        if flow.aside.is_some() || flow.letter.is_some() {
+            return Ok(());
+        }
         if let Some((position, previous)) = flow.window.to_resend() {
             if Instant::now() >= flow.retry_at {
                 self.resend(flow, link, position, previous).await?;
@@ -455,33 +498,10 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
                 }
             }
         }
-        Ok(())
-    }
-
-    /// Sends the oldest hole again.
-    async fn resend(
-        &mut self,
-        flow: &mut Flow,
-        link: &mut S::Link,
-        position: Position,
-        previous: Sequence,
-    ) -> Result<(), journal::Error> {
-        match self.entry_at(position).await? {
-            Some(entry) => {
-                self.hand_over(flow, link, &entry, previous);
-                flow.window.resent(position);
-            }
-            // Discarded meanwhile, for want of room: `EventsDiscarded` tells, nothing is left to send.
-            None => _ = self.passed(flow, position),
+        if flow.window.is_empty() && !flow.more {
+            self.send_letter(flow, link);
         }
         Ok(())
-    }
-
-    /// The event that stands there; none if it was discarded meanwhile, for want of room.
-    async fn entry_at(&self, position: Position) -> Result<Option<Entry>, journal::Error> {
-        let before = Cursor::start(Position(position.0.saturating_sub(1)));
-        let found = self.log.read_after(before, ONE).await?;
-        Ok(found.into_iter().find(|entry| entry.position == position))
     }
 
     fn hand_over(&mut self, flow: &mut Flow, link: &mut S::Link, entry: &Entry, previous: Sequence) {
@@ -498,6 +518,9 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
     }
 
     fn delivered(&mut self, flow: &mut Flow, position: Position, limit: usize) {
+        if self.letter_answered(flow, position, None) {
+            return;
+        }
         if self
             .judged
             .take_if(|judged| judged.position == position)
@@ -534,63 +557,6 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
         self.log.acknowledge(&self.terms.name, cursor);
         self.status
             .send_modify(|status| status.delivered = cursor.sequence);
-    }
-
-    async fn refused(
-        &mut self,
-        flow: &mut Flow,
-        position: Position,
-        reason: &str,
-    ) -> Result<(), journal::Error> {
-        flow.window.refused(position);
-        self.status.send_modify(|status| status.refused += 1);
-        // Of several refused events the oldest is judged first; the others when it is their turn. One that is
-        // not on its way any more, delivered or discarded, is judged no further.
-        let judged = self.judged.as_ref().map(|judged| judged.position);
-        if judged.is_none_or(|judged| position < judged || !flow.window.contains(judged)) {
-            self.judge(position, reason).await?;
-        }
-        let max_attempts = self.terms.max_attempts;
-        let Some(judged) = self.judged.as_mut().filter(|judged| judged.position == position) else {
-            return Ok(());
-        };
-        judged.attempts = judged.attempts.saturating_add(1);
-        flow.retry_at = Instant::now() + judged.backoff.next(fastrand::u8(..));
-        let attempts = judged.attempts;
-        if attempts < max_attempts {
-            return Ok(());
-        }
-        if attempts == max_attempts {
-            tracing::error!(
-                sink = %self.terms.name, position = position.0, attempts, reason,
-                "the sink is STOPPED at an event that it refuses; nothing is skipped, it is tried on"
-            );
-        }
-        self.status.send_modify(|status| {
-            status.last_error = Some(format!("stopped at an event refused {attempts} times: {reason}"));
-        });
-        Ok(())
-    }
-
-    /// Begins to count an event's refusals, and says which event it is.
-    async fn judge(&mut self, position: Position, reason: &str) -> Result<(), journal::Error> {
-        if let Some(entry) = self.entry_at(position).await? {
-            tracing::warn!(
-                sink = %self.terms.name,
-                event = format!("{}-{}", entry.epoch, entry.sequence),
-                kind = %entry.event.draft.kind,
-                reason,
-                "the sink refuses an event: nothing new is sent to it before it takes this one, which is tried \
-                 again with growing waits; let the broker take it (its limit of a packet's size, its check of the \
-                 payload), then the sink goes on by itself"
-            );
-        }
-        self.judged = Some(Judged {
-            position,
-            attempts: 0,
-            backoff: Backoff::new(self.pace.base, self.pace.cap),
-        });
-        Ok(())
     }
 
     fn note_up(&mut self) {

@@ -39,9 +39,10 @@ use crate::{
     time::{BootId, Clock, EngineTime, KnownBoot, Moment},
 };
 
-use self::{boots::Boots, read::Catalog, room::Room, storage::Storage};
+use self::{boots::Boots, dead::Trays, read::Catalog, room::Room, storage::Storage};
 
 mod boots;
+mod dead;
 mod frame;
 mod identity;
 pub mod inspect;
@@ -58,6 +59,7 @@ pub mod storage;
 mod thread;
 mod writer;
 
+pub use dead::{DeadLetter, Full, Refused, Untold};
 pub use peek::peek;
 #[doc(hidden)]
 pub use thread::Stepped;
@@ -577,6 +579,8 @@ struct Shared {
     origin: RwLock<Arc<Origin>>,
     clock: Clock,
     boots: Boots,
+    dead: Trays,
+    max_bytes: u64,
     sinks: RwLock<Arc<[SinkPlan]>>,
     /// The last position of the epochs before.
     base: Position,

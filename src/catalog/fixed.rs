@@ -30,7 +30,7 @@ fn has_cause(config: &Config, name: &str) -> bool {
         "DeviceConnected" | "DeviceDisconnected" => {
             config.mqtt.is_some() && config.devices.iter().any(|device| !device.id.0.contains('*'))
         }
-        "UplinkLost" | "UplinkRestored" => config.sinks.terms().next().is_some(),
+        "UplinkLost" | "UplinkRestored" | "EventSetAside" => config.sinks.terms().next().is_some(),
         _ => true,
     }
 }

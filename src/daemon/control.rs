@@ -40,6 +40,8 @@ use crate::{
     time::{Clock, ClockQuality, EngineTime, Timestamp},
 };
 
+mod dead;
+
 /// Connections at once: people and scripts on the gateway itself.
 const MAX_CONNECTIONS: usize = 16;
 /// A connection that asks nothing for so long is closed; an answer must be read within it.
@@ -199,6 +201,9 @@ impl Desk {
                 return said(Ok(self.views.status(open.as_ref())));
             }
             Request::Active => return said(self.active().await),
+            Request::DeadLs { sink } => return said(Ok(self.dead(sink.as_deref()))),
+            Request::DeadResend { sink, events } => self.resend(&sink, &events).await,
+            Request::DeadDrop { sink, events } => self.drop_letters(&sink, &events).await,
         };
         said(done.map(|said| Done { said }))
     }

@@ -24,10 +24,10 @@ use super::{
 };
 use crate::{
     event::{
-        Epoch,
+        Epoch, SinkName,
         gateway::{
-            At, DeviceConnected, DeviceDisconnected, JournalDrained, JournalFilling, Recorded, SourceFailed,
-            SourceRecovered, UplinkLost, UplinkRestored,
+            At, DeviceConnected, DeviceDisconnected, EventSetAside, JournalDrained, JournalFilling, Recorded,
+            SourceFailed, SourceRecovered, UplinkLost, UplinkRestored,
         },
     },
     journal::{self, Journal},
@@ -43,6 +43,8 @@ const DAILY: Duration = Duration::from_hours(24);
 /// Of the room for events, in hundredths: from where undelivered events are filling the journal, and below which no longer.
 pub(super) const FILLING: u64 = 80;
 const DRAINED: u64 = 60;
+/// How often it is told at most that events were set aside for a sink.
+const SET_ASIDE_EVERY: Duration = Duration::from_mins(1);
 
 /// Whom presence is told of.
 #[derive(Clone, Debug, Default)]
@@ -68,6 +70,8 @@ struct Told {
     lines: HashMap<String, Standing>,
     devices: Devices,
     filling: Option<EngineTime>,
+    /// For which sink something that was set aside was told, and when.
+    set_aside: HashMap<SinkName, EngineTime>,
     /// Of [`PAIRS`], at the last look.
     is_off: [[bool; 2]; 4],
 }
@@ -110,6 +114,7 @@ impl Watch {
                 continue;
             }
             self.look_at_uplinks(now, &mut told.uplinks);
+            self.look_at_dead_letters(now, &mut told.set_aside);
             self.look_at_lines(now, &mut told.lines);
             self.look_at_devices(now, &mut told.devices);
             if now.since(listed) >= DAILY {
@@ -252,6 +257,20 @@ impl Watch {
                 max_bytes,
             };
             self.tell(&fact, &gateway, since, now);
+        }
+    }
+
+    /// Once a minute for each sink, however many; the next time tells what has come since.
+    fn look_at_dead_letters(&self, now: EngineTime, told: &mut HashMap<SinkName, EngineTime>) {
+        if self.announcer.is_off(EventSetAside::FACT.name) {
+            return;
+        }
+        told.retain(|_, at| now.since(*at) < SET_ASIDE_EVERY);
+        for untold in self.journal.untold() {
+            if !told.contains_key(&untold.sink) {
+                told.insert(untold.sink.clone(), now);
+                self.journal.tell_set_aside(untold);
+            }
         }
     }
 

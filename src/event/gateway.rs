@@ -401,7 +401,21 @@ facts! {
         ranges: Vec<(u64, u64)>,
         /// How many.
         count: u64,
-        /// journal-full, max-age, damaged or torn-tail.
+        /// journal-full, max-age, damaged, torn-tail, or dropped: somebody gave up dead letters.
+        reason: String,
+    }
+    /// A sink refused events for good: they are kept as its dead letters, to be sent again or dropped. At most once a
+    /// minute for each sink.
+    Error EventSetAside {
+        /// Their epoch.
+        epoch: String,
+        /// The sink that refuses them.
+        sink: String,
+        /// From and to, both in it.
+        ranges: Vec<(u64, u64)>,
+        /// How many.
+        count: u64,
+        /// What the sink said of the last of them.
         reason: String,
     }
     /// A file of the journal holds bytes that are not what was written.

@@ -8,7 +8,7 @@ use crate::{event::SinkName, journal::SinkPlan};
 pub struct Terms {
     /// Unique among all sinks: the cursor is kept under it.
     pub name: SinkName,
-    /// Refusals of one event before the sink is said to be stopped at it; nothing is set aside yet.
+    /// Refusals of one event before it is set aside; only those that judge the event count.
     pub max_attempts: u32,
     /// Whether undelivered events may make `refuse` refuse.
     pub required: bool,

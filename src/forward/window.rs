@@ -98,6 +98,16 @@ impl Window {
         self.sent.front().map(|first| (first.position, first.previous))
     }
 
+    /// The one before the entry at `position` in the sink's chain.
+    #[must_use]
+    pub fn previous(&self, position: Position) -> Sequence {
+        let found = self.sent.binary_search_by_key(&position, |sent| sent.position);
+        found
+            .ok()
+            .and_then(|at| self.sent.get(at))
+            .map_or(Sequence(0), |sent| sent.previous)
+    }
+
     /// Notes that the entry behind which `cursor` stands was handed to the connection, and which one was before it.
     ///
     /// # Panics

@@ -21,11 +21,12 @@ use tokio::sync::watch;
 
 use crate::{
     event::{Epoch, Position, Sequence, SinkName},
+    rule::state::StateChange,
     time::{Clock, ClockQuality},
 };
 
 use super::{
-    Archive, Boots, Cursor, Error, Owner, Queue, Recovered, Room, Settings, Shared, boots,
+    Archive, Boots, Cursor, Error, Owner, Queue, Recovered, Room, Settings, Shared, Trays, boots, dead,
     frame::{TORN_TAIL, Told},
     identity::Identity,
     read::Catalog,
@@ -33,7 +34,7 @@ use super::{
     retention::segment_size,
     snapshot::Slots,
     storage::{self, Storage},
-    writer::{Active, Tells, Writer},
+    writer::{Active, Commit, Tells, Writer},
 };
 
 pub(super) const VERSION: u32 = 1;
@@ -124,7 +125,7 @@ pub(super) fn open(
         .filter(|stored| stored.quality != ClockQuality::Synchronised);
     let state = found.image.state.into_iter();
     let recovered = Recovered {
-        state: state.filter(|(key, _)| !key.starts_with(boots::PREFIX)).collect(),
+        state: state.filter(|(key, _)| !is_the_journals(key)).collect(),
         epoch: found.identity.epoch,
         first,
         last: found.image.sequence,
@@ -300,6 +301,35 @@ fn places(owner: &Owner, archives: &[Found], found: &Found) -> BTreeMap<SinkName
     cursors
 }
 
+/// Keys that are no rule's.
+fn is_the_journals(key: &[u8]) -> bool {
+    [boots::PREFIX, dead::PREFIX, dead::TOLD]
+        .iter()
+        .any(|prefix| key.starts_with(prefix))
+}
+
+/// What an epoch that just begins takes over from those before: their dead letters are still to be sent or dropped.
+fn carried(archives: &[Found], image: &Image, identity: &Identity) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    if image.last > identity.after {
+        return BTreeMap::new();
+    }
+    let letters = archives.iter().flat_map(|old| &old.image.state);
+    letters
+        .filter(|(key, _)| key.starts_with(dead::PREFIX) || key.starts_with(dead::TOLD))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
+}
+
+/// The commit that takes them over; none if there are none.
+fn take_over(carried: BTreeMap<Vec<u8>, Vec<u8>>) -> Option<Commit> {
+    let state = carried.into_iter().map(|(key, value)| StateChange {
+        key,
+        value: Some(value),
+    });
+    let state: Vec<_> = state.collect();
+    (!state.is_empty()).then(|| Commit::new(Position(0), &[], state))
+}
+
 fn assemble(
     storage: Arc<dyn Storage>,
     settings: &Settings,
@@ -325,6 +355,7 @@ fn assemble(
         .map_or(0, |segment| segment.header.number)
         .max(image.slots.newest_from());
     let catalog = Arc::new(Catalog::new(identity.epoch, segments));
+    let carried = carried(&archives, image, identity);
     let told = &image.told;
     let mut untold = Vec::new();
     for old in &archives {
@@ -348,6 +379,8 @@ fn assemble(
         origin: RwLock::new(owner.origin),
         clock,
         boots,
+        dead: Trays::of(carried.iter().chain(&image.state)),
+        max_bytes: settings.max_bytes,
         sinks: RwLock::new(owner.sinks.into()),
         base: identity.after,
         state_delay: settings.state_delay,
@@ -389,6 +422,7 @@ fn assemble(
         newest_number: newest,
         storage,
     };
+    writer.pending.extend(take_over(carried));
     writer.measure_aside();
     writer.drop_spares()?;
     if writer.spares.is_empty() && writer.total() + writer.segment_size as u64 <= writer.settings.max_bytes {

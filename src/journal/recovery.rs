@@ -122,6 +122,7 @@ pub(super) fn recover(
         gone,
         stray,
     } = opened;
+    slots.certify().map_err(at("rewrite the snapshot in", dir))?;
     let mut image = Image {
         dir: dir.to_owned(),
         segments: Vec::new(),

@@ -439,6 +439,7 @@ impl Writer {
             }
             for StateChange { key, value } in commit.state {
                 self.shared.boots.learn(&key, value.as_deref());
+                self.shared.dead.learn(&key, value.as_deref());
                 match value {
                     Some(value) => self.state.insert(key, value),
                     None => self.state.remove(&key),

@@ -9,6 +9,7 @@
 )]
 
 mod harm;
+mod letters;
 mod loss;
 mod promises;
 mod recovery;

@@ -319,6 +319,39 @@ fn a_killed_process_s_last_words_are_put_on_the_disk_before_they_are_believed() 
 }
 
 #[test]
+fn a_snapshot_that_a_failed_flush_forgot_is_put_on_the_disk_before_it_is_believed() {
+    let padding = "x".repeat(60_000);
+    // What is forgotten is drawn: five times for each flush.
+    for syncs in (0..12).flat_map(|syncs| [syncs; 5]) {
+        let disk = Simulated::default();
+        let open = Open::new(&disk);
+        disk.fail_after_syncs(syncs);
+        let mut durable = open.journal.durable();
+        let goes_on = |number: u64| {
+            let position = open
+                .journal
+                .append(outcome(&[&format!("{number} {padding}")], &[]));
+            block_on(durable.wait_for(|at| *at >= position)).is_ok()
+        };
+        assert!(!(0..=syncs).all(goes_on), "each commit is a flush");
+        open.kill(&disk);
+        disk.set_failing_sync(false);
+        let open = Open::new(&disk);
+        // The next snapshot goes into the other slot.
+        fill(&open, 13);
+        let seen = texts(&open.read_all());
+        open.power_cut(&disk, &mut fastrand::Rng::with_seed(syncs));
+        let open = Open::new(&disk);
+        assert_eq!(
+            open.recovered.findings,
+            Vec::<String>::new(),
+            "after {syncs} flushes"
+        );
+        assert_eq!(texts(&open.read_all()), seen);
+    }
+}
+
+#[test]
 fn what_an_earlier_use_of_a_segment_left_is_never_read_as_new() {
     let disk = Simulated::default();
     let open = Open::new(&disk);

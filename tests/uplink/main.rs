@@ -9,6 +9,7 @@
     reason = "a test that cannot go on fails, and tells its seed and its figures"
 )]
 
+mod dead;
 mod endpoint;
 mod faults;
 mod refusals;
@@ -144,7 +145,7 @@ pub(crate) const INFLIGHT: u16 = 16;
 pub(crate) fn settings(port: u16, version: Version) -> Settings {
     Settings {
         terms: Terms {
-            max_attempts: 3,
+            max_attempts: 10,
             ..Terms::new("cloud".parse().unwrap())
         },
         host: "127.0.0.1".to_owned(),

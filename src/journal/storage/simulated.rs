@@ -393,6 +393,9 @@ impl File for Handle {
         if fails {
             return Err(io::Error::other("the disk does not answer"));
         }
+        // How long the file is was not forgotten.
+        let length = content.seen.len();
+        content.durable.resize(length, 0);
         Ok(())
     }
 

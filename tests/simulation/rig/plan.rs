@@ -12,6 +12,8 @@ pub struct Plan {
     pub max_bytes: u64,
     pub state_delay: Duration,
     pub checkpoint: Duration,
+    /// Somebody vouches for the wall clock, in every boot.
+    pub synchronised: bool,
     /// What a turn of the journal takes at most.
     pub disk: Duration,
     /// How much an event carries along.
@@ -83,6 +85,7 @@ impl Plan {
             max_bytes: if tight { 768 << 10 } else { 4 << 20 },
             state_delay: one_of(random, &[0, 5, 50, 250]).pipe(Duration::from_millis),
             checkpoint: Duration::from_secs(one_of(random, &[5, 60])),
+            synchronised: random.u8(..4) > 0,
             disk: one_of(random, &[1, 10, 100, 1_000]).pipe(Duration::from_millis),
             runbook: if tight {
                 4_000
@@ -99,7 +102,7 @@ impl Plan {
     fn habits(random: &mut fastrand::Rng) -> Habits {
         Habits {
             window: one_of(random, &[Some(1), Some(1), Some(3), None]),
-            pause: Duration::from_millis(one_of(random, &[500, 2_000, 8_000])),
+            pause: Duration::from_millis(one_of(random, &[1_000, 3_000, 8_000])),
             cuts: one_of(random, &[0, 20, 100]),
         }
     }
@@ -121,15 +124,15 @@ impl Plan {
 
 impl Day {
     fn draw(random: &mut fastrand::Rng) -> Self {
-        let changes = random.u64(0..40);
-        let end = match random.u8(..13) {
+        let changes = random.u64(0..30);
+        let end = match random.u8(..16) {
             0 | 1 => End::Stop(one_of(random, &[0, 50, 60_000]).pipe(Duration::from_millis)),
-            2 | 3 => End::Kill,
-            4..=6 => End::PowerCut,
-            7 | 8 => End::Midway(changes, random.bool()),
-            9 => End::FailingSync(changes / 4, random.bool()),
-            10 => End::FullDisk(up_to(random, &[20_000])),
-            _ => End::KillThenPowerCut,
+            2 => End::Kill,
+            3 | 4 => End::PowerCut,
+            5 => End::KillThenPowerCut,
+            6..=11 => End::Midway(changes, random.u8(..3) > 0),
+            12 | 13 => End::FailingSync(changes / 3, random.bool()),
+            _ => End::FullDisk(up_to(random, &[20_000])),
         };
         let cut_starts = if random.u8(..4) == 0 {
             random.usize(1..3)

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use tidegate::{
     event::{Entry, Position, Sequence, SinkName},
     forward::{self, Verdict},
-    journal::{Cursor, Error, Journal, Limit},
+    journal::{Cursor, DeadLetter, Error, Full, Journal, Limit, Refused},
 };
 use tokio::{
     sync::watch,
@@ -254,6 +254,15 @@ impl forward::Log for Log {
     }
     fn acknowledge(&self, sink: &SinkName, through: Cursor) {
         self.0.acknowledge(sink, through);
+    }
+    fn set_aside(&self, refused: &Refused<'_>) -> Result<Position, Full> {
+        self.0.set_aside(refused)
+    }
+    fn letter_to_resend(&self, sink: &SinkName) -> Option<DeadLetter> {
+        self.0.letter_to_resend(sink)
+    }
+    fn settle(&self, letter: &DeadLetter, refused: Option<&str>) {
+        self.0.settle(letter, refused);
     }
     fn last(&self) -> Sequence {
         self.0.health().borrow().last

@@ -232,8 +232,10 @@ impl Story {
         let mut world = self.world.look();
         let now = world.now();
         world.boots.insert(self.boot, now);
-        self.hands.set(Timestamp(WALL + now));
-        self.hands.synchronise(true);
+        if self.plan.synchronised {
+            self.hands.set(Timestamp(WALL + now));
+            self.hands.synchronise(true);
+        }
         self.clock = Clock::simulated(&self.hands);
     }
 

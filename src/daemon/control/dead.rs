@@ -1,0 +1,90 @@
+//! Dead letters, as somebody at the command line lists, resends and drops them.
+
+use tracing::info;
+
+use super::{Desk, Why};
+use crate::{
+    control::{Dead, Letter},
+    journal::DeadLetter,
+};
+
+impl Desk {
+    /// Those of one sink, or all.
+    pub(super) fn dead(&self, sink: Option<&str>) -> Dead {
+        let letters = self.journal.dead_letters();
+        let wanted = letters
+            .iter()
+            .filter(|letter| sink.is_none_or(|sink| letter.sink.as_str() == sink));
+        Dead {
+            letters: wanted.map(shown).collect(),
+        }
+    }
+
+    pub(super) async fn resend(&self, sink: &str, events: &[String]) -> Result<String, Why> {
+        self.is_open()?;
+        let letters = self.chosen(sink, events)?;
+        self.on_disk(self.journal.resend(&letters)).await?;
+        info!(sink, count = letters.len(), "dead letters are sent again");
+        Ok(format!(
+            "{} of {sink} sent again, in their turn: what is delivered goes from the list",
+            counted(&letters, "is", "are")
+        ))
+    }
+
+    pub(super) async fn drop_letters(&self, sink: &str, events: &[String]) -> Result<String, Why> {
+        self.is_open()?;
+        let letters = self.chosen(sink, events)?;
+        self.on_disk(self.journal.drop_letters(&letters)).await?;
+        info!(sink, count = letters.len(), "dead letters were dropped");
+        Ok(format!(
+            "{} of {sink} dropped: EventsDiscarded tells its receiver",
+            counted(&letters, "is", "are")
+        ))
+    }
+
+    /// Those of a sink that are named; all if none is.
+    fn chosen(&self, sink: &str, events: &[String]) -> Result<Vec<DeadLetter>, Why> {
+        let mut letters = self.journal.dead_letters();
+        letters.retain(|letter| letter.sink.as_str() == sink);
+        if letters.is_empty() {
+            return Err(format!("no event is set aside for a sink {sink:?}"));
+        }
+        let is = |letter: &DeadLetter, event: &String| id(letter) == *event;
+        for event in events {
+            if !letters.iter().any(|letter| is(letter, event)) {
+                return Err(format!(
+                    "{event:?} is no event that is set aside for {sink}; `tidegate journal dead ls` lists them"
+                ));
+            }
+        }
+        if !events.is_empty() {
+            letters.retain(|letter| events.iter().any(|event| is(letter, event)));
+        }
+        Ok(letters)
+    }
+}
+
+fn id(letter: &DeadLetter) -> String {
+    format!("{}-{}", letter.entry.epoch, letter.entry.sequence)
+}
+
+fn counted(letters: &[DeadLetter], one: &str, many: &str) -> String {
+    match letters.len() {
+        1 => format!("1 event {one}"),
+        more => format!("{more} events {many}"),
+    }
+}
+
+fn shown(letter: &DeadLetter) -> Letter {
+    let draft = &letter.entry.event.draft;
+    Letter {
+        sink: letter.sink.to_string(),
+        event: id(letter),
+        kind: draft.kind.to_string(),
+        subject: draft.subject.to_string(),
+        reason: letter.reason.clone(),
+        attempts: letter.attempts,
+        at: letter.at.wall.to_string(),
+        resend: letter.resend,
+    }
+}

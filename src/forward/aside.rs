@@ -1,0 +1,196 @@
+//! What a sink refuses: tried again alone, then set aside as a dead letter, and sent again when somebody asks for it.
+//!
+//! The cursor passes a refused event only once its letter is on the disk. A letter that is sent again goes when nothing
+//! else is waiting, alone; only when it is delivered it goes from the dead letters.
+
+use tokio::time::Instant;
+
+use super::{Cursor, Flow, Forwarder, Judged, Link, Log, ONE, Refused, Sink, backoff::Backoff, journal};
+use crate::{
+    event::{Entry, Position, Sequence},
+    journal::DeadLetter,
+};
+
+impl<L: Log, S: Sink> Forwarder<L, S> {
+    /// Sends the oldest hole again.
+    pub(super) async fn resend(
+        &mut self,
+        flow: &mut Flow,
+        link: &mut S::Link,
+        position: Position,
+        previous: Sequence,
+    ) -> Result<(), journal::Error> {
+        match self.entry_at(position).await? {
+            Some(entry) => {
+                self.hand_over(flow, link, &entry, previous);
+                flow.window.resent(position);
+            }
+            // Discarded meanwhile, for want of room: `EventsDiscarded` tells, nothing is left to send.
+            None => _ = self.passed(flow, position),
+        }
+        Ok(())
+    }
+
+    /// The event that stands there; none if it was discarded meanwhile, for want of room.
+    async fn entry_at(&self, position: Position) -> Result<Option<Entry>, journal::Error> {
+        let before = Cursor::start(Position(position.0.saturating_sub(1)));
+        let found = self.log.read_after(before, ONE).await?;
+        Ok(found.into_iter().find(|entry| entry.position == position))
+    }
+
+    pub(super) async fn refused(
+        &mut self,
+        flow: &mut Flow,
+        position: Position,
+        reason: &str,
+    ) -> Result<(), journal::Error> {
+        self.status.send_modify(|status| status.refused += 1);
+        if self.letter_answered(flow, position, Some(reason)) {
+            return Ok(());
+        }
+        flow.window.refused(position);
+        // Of several refused events the oldest is judged first; the others when it is their turn. One that is
+        // not on its way any more, delivered or discarded, is judged no further.
+        let judged = self.judged.as_ref().map(|judged| judged.position);
+        if judged.is_none_or(|judged| position < judged || !flow.window.contains(judged)) {
+            self.judge(position, reason).await?;
+        }
+        let Some(judged) = self.judged.as_mut().filter(|judged| judged.position == position) else {
+            return Ok(());
+        };
+        judged.attempts = judged.attempts.saturating_add(1);
+        flow.retry_at = Instant::now() + judged.backoff.next(fastrand::u8(..));
+        let attempts = judged.attempts;
+        if attempts >= self.terms.max_attempts {
+            self.set_aside(flow, position, reason, attempts).await?;
+        }
+        Ok(())
+    }
+
+    /// Begins to count an event's refusals, and says which event it is.
+    async fn judge(&mut self, position: Position, reason: &str) -> Result<(), journal::Error> {
+        if let Some(entry) = self.entry_at(position).await? {
+            tracing::warn!(
+                sink = %self.terms.name,
+                event = format!("{}-{}", entry.epoch, entry.sequence),
+                kind = %entry.event.draft.kind,
+                reason,
+                attempts = self.terms.max_attempts,
+                "the sink refuses an event: nothing new is sent to it before it takes this one, which is tried again \
+                 with growing waits and set aside when it was refused so often; let the broker take it (its limit of \
+                 a packet's size, its check of the payload)"
+            );
+        }
+        self.judged = Some(Judged {
+            position,
+            attempts: 0,
+            backoff: Backoff::new(self.pace.base, self.pace.cap),
+        });
+        Ok(())
+    }
+
+    async fn set_aside(
+        &mut self,
+        flow: &mut Flow,
+        position: Position,
+        reason: &str,
+        attempts: u32,
+    ) -> Result<(), journal::Error> {
+        let Some(entry) = self.entry_at(position).await? else {
+            // Discarded meanwhile: it is told, and nothing is left to set aside.
+            self.passed(flow, position);
+            return Ok(());
+        };
+        let refused = Refused {
+            sink: &self.terms.name,
+            entry: &entry,
+            previous: flow.window.previous(position),
+            reason,
+            attempts,
+        };
+        match self.log.set_aside(&refused) {
+            Ok(commit) => flow.aside = Some((position, commit)),
+            Err(full) => {
+                if attempts == self.terms.max_attempts {
+                    tracing::error!(
+                        sink = %self.terms.name, position = position.0, attempts, reason, %full,
+                        "the sink is STOPPED at an event that it refuses and that cannot be set aside; it is tried on"
+                    );
+                }
+                let stopped = format!("stopped at an event refused {attempts} times: {reason}; {full}");
+                self.status
+                    .send_modify(|status| status.last_error = Some(stopped));
+            }
+        }
+        Ok(())
+    }
+
+    /// Passes the event that was set aside, once that is on the disk.
+    pub(super) fn finish_aside(&mut self, flow: &mut Flow, durable: Position) {
+        let Some((position, _)) = flow.aside.take_if(|(_, commit)| *commit <= durable) else {
+            return;
+        };
+        tracing::error!(
+            sink = %self.terms.name, position = position.0,
+            "an event was set aside: `tidegate journal dead` lists, resends and drops such"
+        );
+        self.judged.take_if(|judged| judged.position == position);
+        self.status.send_modify(|status| {
+            status.set_aside += 1;
+            status.last_error = None;
+        });
+        if self.passed(flow, position) {
+            self.backoff.reset();
+        }
+    }
+
+    /// Sends a dead letter that somebody wants to be sent.
+    pub(super) fn send_letter(&mut self, flow: &mut Flow, link: &mut S::Link) {
+        let Some(letter) = self.log.letter_to_resend(&self.terms.name) else {
+            return;
+        };
+        flow.ack_due = Instant::now() + self.pace.ack_timeout;
+        link.send(&letter.entry, letter.previous);
+        self.status.send_modify(|status| {
+            status.sent += 1;
+            status.redelivered += 1;
+        });
+        flow.letter = Some(letter);
+    }
+
+    /// Whether this answers the letter that is on its way.
+    pub(super) fn letter_answered(
+        &mut self,
+        flow: &mut Flow,
+        position: Position,
+        refused: Option<&str>,
+    ) -> bool {
+        let Some(letter) = flow.letter.take_if(|letter| letter.entry.position == position) else {
+            return false;
+        };
+        let event = format!("{}-{}", letter.entry.epoch, letter.entry.sequence);
+        self.log.settle(&letter, refused);
+        self.cut_at = None;
+        if let Some(reason) = refused {
+            tracing::warn!(sink = %self.terms.name, event, reason, "a dead letter was refused again, and stays");
+        } else {
+            tracing::info!(sink = %self.terms.name, event, "a dead letter was delivered");
+            self.status.send_modify(|status| status.acked += 1);
+        }
+        // It may have come with others.
+        flow.more = true;
+        true
+    }
+
+    /// The connection ended while it was on its way. It may be why: so it is not tried for ever.
+    pub(super) fn letter_lost(&mut self, letter: &DeadLetter, reason: &str) {
+        let position = letter.entry.position;
+        let before = self.cut_at.filter(|(at, _)| *at == position);
+        let tries = before.map_or(0, |(_, tries)| tries) + 1;
+        self.cut_at = Some((position, tries));
+        if tries >= self.terms.max_attempts {
+            self.log.settle(letter, Some(reason));
+            self.cut_at = None;
+        }
+    }
+}

@@ -1,0 +1,465 @@
+//! Dead letters: events that a sink refused for good, kept for it until somebody sends or drops them.
+//!
+//! A key of the state each, with the whole event, so that a letter is on the disk before the cursor passes its event,
+//! outlives the segment that the event stood in, and is in every snapshot. Bounded for each sink and for all together:
+//! what does not fit is not set aside, and the sink stops at it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    event::{
+        Entry, Epoch, Event, Position, Sequence, SinkName,
+        gateway::{self, EventSetAside, EventsDiscarded},
+    },
+    rule::state::{Outcome, StateChange},
+    time::Moment,
+};
+
+use super::{
+    Journal,
+    frame::{self, Note},
+};
+
+/// What a letter's key begins with; then the sink's name, a `/`, and which event it is.
+pub(super) const PREFIX: &[u8] = b"dead/";
+/// What the key begins with that says which of a sink's letters were told; then the sink's name.
+pub(super) const TOLD: &[u8] = b"dead-told/";
+/// The most letters of one sink.
+pub const MOST_LETTERS: usize = 1000;
+/// The most bytes of one sink's letters.
+pub const MOST_BYTES: usize = 256 * 1024;
+/// All sinks' letters together take at most this part of `max-bytes`: the rules' state shares its quarter with them.
+const SHARE: u64 = 32;
+
+/// An event that a sink refuses for good: what is to be set aside.
+#[derive(Clone, Copy, Debug)]
+pub struct Refused<'e> {
+    /// Which sink.
+    pub sink: &'e SinkName,
+    /// Which event.
+    pub entry: &'e Entry,
+    /// The one before it in the sink's chain.
+    pub previous: Sequence,
+    /// What the sink said last.
+    pub reason: &'e str,
+    /// How often it refused.
+    pub attempts: u32,
+}
+
+impl Refused<'_> {
+    /// Set aside then, as a sink's so many-th.
+    #[must_use]
+    pub fn letter(&self, at: Moment, number: u64) -> DeadLetter {
+        DeadLetter {
+            sink: self.sink.clone(),
+            entry: self.entry.clone(),
+            previous: self.previous,
+            reason: self.reason.to_owned(),
+            attempts: self.attempts,
+            at,
+            resend: false,
+            number,
+        }
+    }
+}
+
+/// An event that a sink refused for good.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeadLetter {
+    /// Whose.
+    pub sink: SinkName,
+    /// The event.
+    pub entry: Entry,
+    /// The one before it in the sink's chain.
+    pub previous: Sequence,
+    /// What the sink said last.
+    pub reason: String,
+    /// How often it refused.
+    pub attempts: u32,
+    /// When it was set aside.
+    pub at: Moment,
+    /// It is to be sent again.
+    pub resend: bool,
+    /// Which of its sink's letters it is, from 1.
+    number: u64,
+}
+
+/// A letter's value.
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    position: Position,
+    previous: Sequence,
+    event: Arc<Event>,
+    reason: String,
+    attempts: u32,
+    at: Moment,
+    resend: bool,
+    number: u64,
+}
+
+/// What is set aside and not yet told.
+#[derive(Clone, Debug)]
+pub struct Untold {
+    /// For which sink.
+    pub sink: SinkName,
+    /// What tells it, an event for each epoch.
+    pub facts: Vec<EventSetAside>,
+    through: u64,
+}
+
+/// Which event.
+type Id = (u64, Sequence);
+
+/// One sink's.
+#[derive(Debug, Default)]
+struct Tray {
+    letters: BTreeMap<Id, DeadLetter>,
+    /// Bytes of each letter's value.
+    sizes: BTreeMap<Id, usize>,
+    /// Letters up to this number were told.
+    told: u64,
+}
+
+/// All that are on the disk.
+#[derive(Debug, Default)]
+pub(super) struct Trays(Mutex<BTreeMap<SinkName, Tray>>);
+
+impl Trays {
+    /// What the state holds.
+    pub fn of<'s>(state: impl IntoIterator<Item = (&'s Vec<u8>, &'s Vec<u8>)>) -> Self {
+        let trays = Self::default();
+        for (key, value) in state {
+            trays.learn(key, Some(value));
+        }
+        trays
+    }
+
+    fn trays(&self) -> MutexGuard<'_, BTreeMap<SinkName, Tray>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A change of state is on the disk; most are not about dead letters.
+    pub fn learn(&self, key: &[u8], value: Option<&[u8]>) {
+        if let Some(sink) = key.strip_prefix(TOLD).and_then(name) {
+            let told = value.and_then(frame::decode).unwrap_or(0);
+            self.trays().entry(sink).or_default().told = told;
+            return;
+        }
+        let Some((sink, id)) = key.strip_prefix(PREFIX).and_then(parse) else {
+            return;
+        };
+        let mut trays = self.trays();
+        let tray = trays.entry(sink.clone()).or_default();
+        let saved = value.and_then(|value| Some((frame::decode::<Saved>(value)?, value.len())));
+        match saved {
+            Some((saved, size)) => {
+                tray.sizes.insert(id, size);
+                tray.letters.insert(id, saved.letter(sink, id));
+            }
+            None => tray.forget(id),
+        }
+    }
+}
+
+impl Tray {
+    fn forget(&mut self, id: Id) {
+        self.sizes.remove(&id);
+        self.letters.remove(&id);
+    }
+
+    fn bytes(&self) -> usize {
+        self.sizes.values().sum()
+    }
+
+    fn newest(&self) -> u64 {
+        let numbers = self.letters.values().map(|letter| letter.number);
+        numbers.max().unwrap_or(0).max(self.told)
+    }
+}
+
+impl Saved {
+    fn letter(self, sink: SinkName, (epoch, sequence): Id) -> DeadLetter {
+        DeadLetter {
+            sink,
+            entry: Entry {
+                position: self.position,
+                epoch: Epoch(epoch),
+                sequence,
+                event: self.event,
+            },
+            previous: self.previous,
+            reason: self.reason,
+            attempts: self.attempts,
+            at: self.at,
+            resend: self.resend,
+            number: self.number,
+        }
+    }
+}
+
+impl DeadLetter {
+    fn id(&self) -> Id {
+        (self.entry.epoch.0, self.entry.sequence)
+    }
+
+    fn change(&self) -> StateChange {
+        let saved = Saved {
+            position: self.entry.position,
+            previous: self.previous,
+            event: Arc::clone(&self.entry.event),
+            reason: self.reason.clone(),
+            attempts: self.attempts,
+            at: self.at,
+            resend: self.resend,
+            number: self.number,
+        };
+        StateChange {
+            key: key(&self.sink, self.id()),
+            value: Some(frame::encode(&saved)),
+        }
+    }
+
+    fn removal(&self) -> StateChange {
+        StateChange {
+            key: key(&self.sink, self.id()),
+            value: None,
+        }
+    }
+}
+
+fn key(sink: &SinkName, (epoch, sequence): Id) -> Vec<u8> {
+    [PREFIX, format!("{sink}/{}-{sequence}", Epoch(epoch)).as_bytes()].concat()
+}
+
+fn name(bytes: &[u8]) -> Option<SinkName> {
+    std::str::from_utf8(bytes).ok()?.parse().ok()
+}
+
+fn parse(bytes: &[u8]) -> Option<(SinkName, Id)> {
+    let (sink, id) = std::str::from_utf8(bytes).ok()?.split_once('/')?;
+    let (epoch, sequence) = id.split_once('-')?;
+    let epoch: Epoch = epoch.parse().ok()?;
+    Some((sink.parse().ok()?, (epoch.0, Sequence(sequence.parse().ok()?))))
+}
+
+/// A sink's dead letters take no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "its dead letters are full ({letters}, {bytes} bytes): `tidegate journal dead` lists, resends and drops them"
+)]
+pub struct Full {
+    /// How many there are.
+    pub letters: usize,
+    /// What they take.
+    pub bytes: usize,
+}
+
+impl Journal {
+    /// Sets an event aside for a sink. Once the answered position is durable its cursor may pass the event.
+    ///
+    /// # Errors
+    ///
+    /// There is no room for it.
+    pub fn set_aside(&self, refused: &Refused<'_>) -> Result<Position, Full> {
+        let sink = refused.sink;
+        let shared = &self.0.shared;
+        let change = {
+            let mut trays = shared.dead.trays();
+            let all: usize = trays.values().map(Tray::bytes).sum();
+            let tray = trays.entry(sink.clone()).or_default();
+            let letter = refused.letter(shared.clock.moment(), tray.newest() + 1);
+            let change = letter.change();
+            let size = change.value.as_ref().map_or(0, Vec::len);
+            let share = usize::try_from(shared.max_bytes / SHARE).unwrap_or(usize::MAX);
+            let (letters, bytes) = (tray.letters.len(), tray.bytes());
+            if letters >= MOST_LETTERS || bytes + size > MOST_BYTES || all + size > share {
+                return Err(Full { letters, bytes });
+            }
+            change
+        };
+        let position = self.append(Outcome {
+            state: vec![change],
+            ..Outcome::default()
+        });
+        if position == Position::NEVER {
+            return Err(Full { letters: 0, bytes: 0 });
+        }
+        Ok(position)
+    }
+
+    /// All dead letters that are on the disk, by sink and in the order of their events. Their times are as right as
+    /// they are known to be by now.
+    #[must_use]
+    pub fn dead_letters(&self) -> Vec<DeadLetter> {
+        let trays = self.0.shared.dead.trays();
+        let mut letters: Vec<_> = trays
+            .values()
+            .flat_map(|tray| tray.letters.values())
+            .cloned()
+            .collect();
+        drop(trays);
+        for letter in &mut letters {
+            self.0.shared.boots.correct(&mut letter.entry);
+        }
+        letters
+    }
+
+    /// The oldest of a sink's letters that is to be sent again.
+    #[must_use]
+    pub fn letter_to_resend(&self, sink: &SinkName) -> Option<DeadLetter> {
+        let mut letter = {
+            let trays = self.0.shared.dead.trays();
+            let letters = trays.get(sink)?.letters.values();
+            letters
+                .filter(|letter| letter.resend)
+                .min_by_key(|letter| letter.number)?
+                .clone()
+        };
+        self.0.shared.boots.correct(&mut letter.entry);
+        Some(letter)
+    }
+
+    /// Puts letters back on their way to their sinks. Its durable position.
+    pub fn resend(&self, letters: &[DeadLetter]) -> Position {
+        let marked = letters.iter().cloned().map(|letter| DeadLetter {
+            resend: true,
+            ..letter
+        });
+        self.append(Outcome {
+            state: marked.map(|letter| letter.change()).collect(),
+            ..Outcome::default()
+        })
+    }
+
+    /// A letter that was sent again was delivered, and goes; or it was refused once more, and stays: why.
+    pub fn settle(&self, letter: &DeadLetter, refused: Option<&str>) {
+        let change = {
+            let mut trays = self.0.shared.dead.trays();
+            let tray = trays.entry(letter.sink.clone()).or_default();
+            // At once: before this is on the disk it must not be sent once more.
+            match refused {
+                None => {
+                    tray.forget(letter.id());
+                    letter.removal()
+                }
+                Some(reason) => {
+                    let kept = DeadLetter {
+                        resend: false,
+                        reason: reason.to_owned(),
+                        attempts: letter.attempts.saturating_add(1),
+                        ..letter.clone()
+                    };
+                    let change = kept.change();
+                    tray.letters.insert(kept.id(), kept);
+                    change
+                }
+            }
+        };
+        self.append(Outcome {
+            state: vec![change],
+            ..Outcome::default()
+        });
+    }
+
+    /// Gives letters up: that they will not come is told in the same commit.
+    pub fn drop_letters(&self, letters: &[DeadLetter]) -> Position {
+        let mut notes: BTreeMap<(SinkName, u64), Note> = BTreeMap::new();
+        for letter in letters {
+            let (epoch, sequence) = letter.id();
+            let note = notes.entry((letter.sink.clone(), epoch)).or_insert_with(note);
+            note.add([(sequence.0, sequence.0)]);
+        }
+        let now = self.0.shared.clock.now();
+        let gateway = &self.0.shared.origin().gateway;
+        let events = notes.into_iter().map(|((sink, epoch), note)| {
+            let fact = EventsDiscarded {
+                epoch: Epoch(epoch).to_string(),
+                sinks: vec![sink.to_string()],
+                count: note.count(),
+                ranges: note.ranges,
+                reason: "dropped".to_owned(),
+            };
+            gateway::draft(&fact, gateway, now)
+        });
+        self.append(Outcome {
+            events: events.collect(),
+            state: letters.iter().map(DeadLetter::removal).collect(),
+            ..Outcome::default()
+        })
+    }
+
+    /// What was set aside since it was told last, by sink. That only the telling itself was set aside is told with the
+    /// next.
+    #[must_use]
+    pub fn untold(&self) -> Vec<Untold> {
+        let trays = self.0.shared.dead.trays();
+        trays
+            .iter()
+            .filter_map(|(sink, tray)| tray.untold(sink))
+            .collect()
+    }
+
+    /// Records what tells it, and that it is told, in one commit.
+    pub fn tell_set_aside(&self, untold: Untold) -> Position {
+        let Untold { sink, facts, through } = untold;
+        let now = self.0.shared.clock.now();
+        let events = facts
+            .iter()
+            .map(|fact| gateway::draft(fact, sink.as_str(), now))
+            .collect();
+        let told = StateChange {
+            key: [TOLD, sink.as_str().as_bytes()].concat(),
+            value: Some(frame::encode(&through)),
+        };
+        self.0.shared.dead.trays().entry(sink).or_default().told = through;
+        self.append(Outcome {
+            events,
+            state: vec![told],
+            ..Outcome::default()
+        })
+    }
+}
+
+impl Tray {
+    fn untold(&self, sink: &SinkName) -> Option<Untold> {
+        let new = || self.letters.values().filter(|letter| letter.number > self.told);
+        let tells = format!("{}EventSetAside", gateway::PREFIX);
+        if new().all(|letter| *letter.entry.event.draft.kind == *tells) {
+            return None;
+        }
+        let mut epochs: BTreeMap<u64, (Note, String)> = BTreeMap::new();
+        for letter in new() {
+            let (epoch, sequence) = letter.id();
+            let (note, reason) = epochs.entry(epoch).or_insert_with(|| (note(), String::new()));
+            note.add([(sequence.0, sequence.0)]);
+            reason.clone_from(&letter.reason);
+        }
+        let facts = epochs.into_iter().map(|(epoch, (note, reason))| EventSetAside {
+            epoch: Epoch(epoch).to_string(),
+            sink: sink.to_string(),
+            count: note.count(),
+            ranges: note.ranges,
+            reason,
+        });
+        Some(Untold {
+            sink: sink.clone(),
+            facts: facts.collect(),
+            through: self.newest(),
+        })
+    }
+}
+
+/// Only its ranges are of use here.
+fn note() -> Note {
+    Note {
+        through: Position(0),
+        sinks: Vec::new(),
+        ranges: Vec::new(),
+        reason: String::new(),
+    }
+}
