@@ -13,11 +13,13 @@ use serde_json::Value as Json;
 use crate::{
     config::Config,
     event::{
-        Entry, Sequence, Severity, Transition,
+        Draft, Entry, Sequence, Severity, Transition,
         cloudevents::{self, Encoding, Form, topic},
         gateway::Fact,
         schema,
     },
+    forward::{self, Terms, filter::Filter},
+    source::mqtt::Settings as Door,
 };
 
 mod asyncapi;
@@ -94,14 +96,31 @@ pub struct Outlet {
     pub host: String,
     /// TLS.
     pub tls: bool,
-    /// Of MQTT.
-    pub version: &'static str,
-    /// With its placeholders.
-    pub topic: String,
+    /// How an event travels there.
+    pub wire: Wire,
     /// What an event looks like there.
     pub form: Form,
     /// Who gets it.
     pub about: String,
+    /// The names of the events that may come there, in the catalog's order.
+    pub events: Vec<Arc<str>>,
+}
+
+/// The protocol of an outlet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wire {
+    /// A publish.
+    Mqtt {
+        /// As AsyncAPI writes it.
+        version: &'static str,
+        /// With its placeholders.
+        topic: String,
+    },
+    /// A POST to a URL that is not told, for many are a secret; with several events in one if so many are given.
+    Http {
+        /// Of the batched mode.
+        batch: Option<usize>,
+    },
 }
 
 impl Catalog {
@@ -110,53 +129,117 @@ impl Catalog {
     pub fn of(config: &Config) -> Self {
         let mut events = rules::events(config);
         events.extend(fixed::events(config));
+        let mut outlets: Vec<_> = config.sinks.mqtt.iter().map(|sink| mqtt(sink, &events)).collect();
+        outlets.extend(config.sinks.http.iter().map(|sink| http(sink, &events)));
+        outlets.extend(config.mqtt.iter().filter_map(|settings| door(settings, &events)));
         Self {
             gateway: Arc::clone(&config.gateway.id),
             version: env!("CARGO_PKG_VERSION"),
             events,
-            outlets: outlets(config),
+            outlets,
         }
     }
 }
 
-fn outlets(config: &Config) -> Vec<Outlet> {
-    let sinks = config.sinks.mqtt.iter().map(|sink| Outlet {
+fn mqtt(sink: &forward::mqtt::Settings, events: &[Described]) -> Outlet {
+    Outlet {
         key: format!("sink.{}", sink.terms.name),
         host: format!("{}:{}", sink.host, sink.port),
         tls: sink.tls,
-        version: match sink.version {
-            crate::forward::mqtt::Version::V5 => "5.0",
-            crate::forward::mqtt::Version::V311 => "3.1.1",
+        wire: Wire::Mqtt {
+            version: match sink.version {
+                forward::mqtt::Version::V5 => "5.0",
+                forward::mqtt::Version::V311 => "3.1.1",
+            },
+            topic: sink.topic.clone(),
         },
-        topic: sink.topic.clone(),
         form: sink.form,
         about: format!(
             "[[sink.mqtt]] {}: at least once, QoS 1, first sends in the order of their sequence.",
             sink.terms.name
         ),
-    });
-    let door = config.mqtt.iter().filter_map(|door| {
-        let listen: Vec<_> = door.listen.iter().map(ToString::to_string).collect();
-        Some(Outlet {
-            key: "door".to_owned(),
-            host: listen.first()?.clone(),
-            tls: false,
-            version: "5.0",
-            topic: topic::DOOR.to_owned(),
-            form: Form::default(),
-            about: format!(
-                "The gateway's own door at {}, MQTT 3.1.1 too: best effort, also while there is no uplink.",
-                listen.join(", ")
-            ),
-        })
-    });
-    sinks.chain(door).collect()
+        events: passing(&sink.terms, events),
+    }
 }
 
+fn http(sink: &forward::http::Settings, events: &[Described]) -> Outlet {
+    use forward::http::Mode;
+
+    Outlet {
+        key: format!("sink.{}", sink.terms.name),
+        host: sink.address.authority.clone(),
+        tls: sink.address.tls,
+        wire: Wire::Http {
+            batch: (sink.mode == Mode::Batched).then_some(sink.batch),
+        },
+        form: Form {
+            encoding: Encoding::Json,
+            mode: match sink.mode {
+                Mode::Binary => cloudevents::Mode::Binary,
+                Mode::Structured | Mode::Batched => cloudevents::Mode::Structured,
+            },
+        },
+        about: format!(
+            "[[sink.http]] {}: at least once, by POST, first sends in the order of their sequence. 2xx is a delivery.",
+            sink.terms.name
+        ),
+        events: passing(&sink.terms, events),
+    }
+}
+
+fn door(door: &Door, events: &[Described]) -> Option<Outlet> {
+    let listen: Vec<_> = door.listen.iter().map(ToString::to_string).collect();
+    Some(Outlet {
+        key: "door".to_owned(),
+        host: listen.first()?.clone(),
+        tls: false,
+        wire: Wire::Mqtt {
+            version: "5.0",
+            topic: topic::DOOR.to_owned(),
+        },
+        form: Form::default(),
+        about: format!(
+            "The gateway's own door at {}, MQTT 3.1.1 too: best effort, also while there is no uplink.",
+            listen.join(", ")
+        ),
+        events: events.iter().map(|event| Arc::clone(&event.name)).collect(),
+    })
+}
+
+/// The events of which some may pass a sink's filter: for some device, in the worst severity that they have.
+fn passing(terms: &Terms, events: &[Described]) -> Vec<Arc<str>> {
+    let filter = Filter {
+        devices: Filter::default().devices,
+        ..terms.filter.clone()
+    };
+    let passes = |event: &&Described| {
+        let draft = Draft {
+            severity: event.severities.iter().copied().max().unwrap_or(Severity::Info),
+            ..event.example.event.draft.clone()
+        };
+        // The example names some sink; the event comes to the one that it names.
+        ALWAYS.contains(&&*event.name) || filter.passes(&terms.name, &draft)
+    };
+    let names = events.iter().filter(passes).map(|event| Arc::clone(&event.name));
+    names.collect()
+}
+
+/// What no filter keeps from the sink that it is about.
+const ALWAYS: [&str; 2] = ["EventsDiscarded", "EventSetAside"];
+
 impl Outlet {
-    /// The topic of an event here; what is not known before it stays in braces.
-    fn address(&self, catalog: &Catalog, event: &Described) -> String {
-        topic::fill(&self.topic, |key| match key {
+    /// The events that may come here.
+    fn described<'c>(&self, catalog: &'c Catalog) -> impl Iterator<Item = &'c Described> {
+        let events = catalog.events.iter();
+        events.filter(|event| self.events.contains(&event.name))
+    }
+
+    /// The topic of an event here; what is not known before it stays in braces. None for a webhook.
+    fn topic(&self, catalog: &Catalog, event: &Described) -> Option<String> {
+        let Wire::Mqtt { topic, .. } = &self.wire else {
+            return None;
+        };
+        Some(topic::fill(topic, |key| match key {
             "gateway" => Some(&catalog.gateway),
             "event" => Some(&event.name),
             "device" => event.device.fixed(),
@@ -171,7 +254,7 @@ impl Outlet {
                 _ => None,
             },
             _ => None,
-        })
+        }))
     }
 }
 

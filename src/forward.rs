@@ -24,6 +24,7 @@ use crate::{
 
 mod aside;
 pub mod backoff;
+pub mod bucket;
 mod error;
 pub mod filter;
 pub mod http;
@@ -37,6 +38,7 @@ pub use terms::Terms;
 pub use tls::{Files, Tls};
 
 use backoff::Backoff;
+use bucket::Bucket;
 use filter::Chain;
 use window::Window;
 
@@ -196,6 +198,9 @@ pub struct Forwarder<L, S> {
     backoff: Backoff,
     standing: Standing,
     judged: Option<Judged>,
+    bucket: Bucket,
+    /// What the bucket counts from.
+    began: Instant,
     /// How often the connection ended while this letter was on its way again.
     cut_at: Option<(Position, u32)>,
     /// The last connection ended and the cursor had not moved: one event at a time until it does, so that what
@@ -238,6 +243,8 @@ struct Flow {
     more: bool,
     /// There was nothing for this sink in what was read: the verdicts' turn, then further.
     goes_on: bool,
+    /// Something more may be sent then: `drain-rate`.
+    paced: Option<Instant>,
     /// A refused entry is sent again then.
     retry_at: Instant,
     /// Without any answer until then the link is dead.
@@ -254,6 +261,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
     pub fn new(terms: Terms, log: L, sink: S, pace: Pace, status: watch::Sender<Status>) -> Self {
         let cursor = log.cursor(&terms.name);
         let backoff = Backoff::new(pace.base, pace.cap);
+        let bucket = Bucket::new(terms.drain_rate);
         let (furthest, standing) = (cursor.position, Standing::Unknown);
         Self {
             terms,
@@ -266,6 +274,8 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
             backoff,
             standing,
             judged: None,
+            bucket,
+            began: Instant::now(),
             cut_at: None,
             alone: false,
         }
@@ -385,6 +395,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
             chain: Chain::after(self.cursor),
             more: true,
             goes_on: false,
+            paced: None,
             retry_at: now,
             ack_due: now + self.pace.ack_timeout,
             aside: None,
@@ -412,7 +423,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
                 }
             }
             let retry_due = flow.window.to_resend().is_some();
-            let goes_on = std::mem::take(&mut flow.goes_on);
+            let (goes_on, paced) = (std::mem::take(&mut flow.goes_on), flow.paced);
             if stopping && retry_due {
                 // What the sink refuses stays in the journal for the next start.
                 return End::Drained;
@@ -445,6 +456,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
                 }
                 () = sleep_until(flow.retry_at), if retry_due && flow.aside.is_none() => {}
                 () = std::future::ready(()), if goes_on => {}
+                () = sleep_until(paced.unwrap_or(flow.retry_at)), if paced.is_some() => {}
                 () = sleep_until(flow.ack_due), if flow.window.awaits() || flow.letter.is_some() => {
                     return End::Lost(format!("no acknowledgement for {:?}", self.pace.ack_timeout));
                 }
@@ -469,8 +481,9 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
             }
             return Ok(());
         }
+        flow.paced = None;
         let mut reads = 0;
-        while !flow.window.is_full() && !flow.window.has_refused() {
+        while !flow.window.is_full() && !flow.window.has_refused() && self.may_send(flow) {
             if flow.ahead.is_empty() && flow.more {
                 reads += 1;
                 if reads > READS {
@@ -498,10 +511,18 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
                 }
             }
         }
-        if flow.window.is_empty() && !flow.more {
+        if flow.window.is_empty() && !flow.more && flow.paced.is_none() {
             self.send_letter(flow, link);
         }
         Ok(())
+    }
+
+    /// Whether the rate lets something go now; if not, it is said when.
+    fn may_send(&self, flow: &mut Flow) -> bool {
+        let now = Instant::now();
+        let wait = self.bucket.wait(now.duration_since(self.began));
+        flow.paced = (!wait.is_zero()).then(|| now + wait);
+        flow.paced.is_none()
     }
 
     fn hand_over(&mut self, flow: &mut Flow, link: &mut S::Link, entry: &Entry, previous: Sequence) {
@@ -509,6 +530,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
             flow.ack_due = Instant::now() + self.pace.ack_timeout;
         }
         link.send(entry, previous);
+        self.bucket.take(self.began.elapsed());
         let again = entry.position <= self.furthest;
         self.furthest = self.furthest.max(entry.position);
         self.status.send_modify(|status| {

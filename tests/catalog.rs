@@ -161,6 +161,13 @@ fn tidegate(arguments: &[&str], config: &Path) -> Output {
     command.output().expect("it runs")
 }
 
+/// A webhook beside the broker.
+fn hooks(mode: &str) -> String {
+    format!(
+        "[[sink.http]]\nname = \"hooks\"\nurl = \"https://hooks.example.com/T0/s3cret\"\nmode = \"{mode}\"\n"
+    )
+}
+
 struct Site {
     folder: tempfile::TempDir,
 }
@@ -254,6 +261,9 @@ fn the_official_parser_takes_the_catalog_in_every_form_and_finds_every_event_in_
         "mode = \"binary\"\nencoding = \"cbor\"\n",
         "topic = \"tidegate/{gateway}/events\"\n",
         "topic = \"{severity}/{transition}/{metric}/{device}\"\nversion = \"3.1.1\"\n",
+        &hooks("structured"),
+        &hooks("binary"),
+        &hooks("batched"),
     ];
     let documents = forms.map(|form| site.catalog(&format!("{SITE}{form}"), "asyncapi"));
     let found = parsed(&site, &documents).unwrap_or_else(|wrong| panic!("{wrong}"));
@@ -285,6 +295,44 @@ fn the_official_parser_takes_the_catalog_in_every_form_and_finds_every_event_in_
 }
 
 #[test]
+fn a_sink_is_told_with_the_events_that_may_pass_its_filter() {
+    let site = Site::new();
+    let filter = "events = [\"HighTemperature\", \"Gateway*\"]\nmin-severity = \"error\"\n";
+    let document = site.json(&format!("{SITE}{}{filter}", hooks("batched")), "asyncapi");
+    let events = document["channels"]["sink.hooks.events"]["messages"]
+        .as_object()
+        .expect("messages");
+    let events: Vec<&str> = events.keys().map(String::as_str).collect();
+    // Usually a warning, but critical in a flat; and what tells of a loss is never kept back.
+    let expected = [
+        "EventSetAside",
+        "EventsDiscarded",
+        "HighTemperature",
+        "HighTemperatureCleared",
+    ];
+    assert_eq!(events, expected);
+    assert_eq!(document["channels"]["sink.hooks.events"]["address"], Value::Null);
+    let server = &document["servers"]["sink.hooks"];
+    assert_eq!(
+        (&server["host"], &server["protocol"]),
+        (&json!("hooks.example.com"), &json!("https"))
+    );
+}
+
+#[test]
+fn where_a_webhook_is_posted_to_is_not_told() {
+    let site = Site::new();
+    for format in ["asyncapi", "markdown", "json-schema"] {
+        let text = site.catalog(&format!("{SITE}{}", hooks("binary")), format);
+        assert!(!text.contains("s3cret"), "{text}");
+        assert!(
+            format == "json-schema" || text.contains("hooks.example.com"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn the_official_parser_would_see_a_document_that_is_wrong() {
     let site = Site::new();
     let mut document = site.json(SITE, "asyncapi");
@@ -302,6 +350,9 @@ fn every_example_in_the_asyncapi_document_is_right_by_its_messages_schemas() {
         "encoding = \"cbor\"\n",
         "mode = \"binary\"\n",
         "mode = \"binary\"\nencoding = \"cbor\"\n",
+        &hooks("structured"),
+        &hooks("binary"),
+        &hooks("batched"),
     ];
     for form in forms {
         let document = site.json(&format!("{SITE}{form}"), "asyncapi");

@@ -36,7 +36,7 @@ config     <- time reading event rule decode source journal forward
 recorder   <- time reading
 story      <- time reading event rule config
 control    <-
-catalog    <- time reading event rule forward::mqtt config
+catalog    <- time reading event rule source::mqtt forward config
 daemon     <- time reading event rule decode source journal forward hub config recorder control
 telemetry  <-
 cli        <- time reading event rule decode journal config control recorder story catalog daemon telemetry
@@ -56,6 +56,7 @@ const PURE: &[&str] = &[
     "source::mqtt::session",
     "forward::window",
     "forward::filter",
+    "forward::bucket",
     "forward::backoff",
 ];
 

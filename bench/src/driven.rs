@@ -81,6 +81,7 @@ impl Driven {
             epoch: Epoch(7),
             max_devices: 100_000,
             max_metrics: 100,
+            checkpoint: Duration::from_mins(1),
         };
         let moment = Moment {
             boot_id: BootId(1),

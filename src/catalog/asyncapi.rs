@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::{Catalog, Described, Level, Outlet, schemas, words};
+use super::{Catalog, Described, Level, Outlet, Wire, schemas, words};
 use crate::event::{
     cloudevents::{Encoding, Form, Mode, topic},
     schema::user_properties,
@@ -41,19 +41,25 @@ struct Document {
 
 impl Document {
     fn outlet(&mut self, catalog: &Catalog, outlet: &Outlet) {
-        let server = json!({
+        let (protocol, version) = match &outlet.wire {
+            Wire::Mqtt { version, .. } => (["mqtt", "secure-mqtt"], Some(version)),
+            Wire::Http { .. } => (["http", "https"], None),
+        };
+        let mut server = json!({
             "host": outlet.host,
-            "protocol": if outlet.tls { "secure-mqtt" } else { "mqtt" },
-            "protocolVersion": outlet.version,
+            "protocol": protocol[usize::from(outlet.tls)],
             "description": outlet.about,
         });
+        if let Some(version) = version {
+            server["protocolVersion"] = json!(version);
+        }
         self.servers.insert(outlet.key.clone(), server);
         for (address, events) in by_address(catalog, outlet) {
             let key = match events.as_slice() {
                 [one] => format!("{}.{}", outlet.key, one.name),
                 _ => self.free(&format!("{}.events", outlet.key)),
             };
-            self.channel(&key, &address, outlet, &events);
+            self.channel(&key, address.as_deref(), outlet, &events);
         }
     }
 
@@ -65,33 +71,38 @@ impl Document {
         keys.find(|key| !taken(key)).unwrap_or_default()
     }
 
-    fn channel(&mut self, key: &str, address: &str, outlet: &Outlet, events: &[&Described]) {
+    /// Without an address it is known to whoever runs the receiver only: AsyncAPI's null.
+    fn channel(&mut self, key: &str, address: Option<&str>, outlet: &Outlet, events: &[&Described]) {
         let mut messages = Map::new();
         for event in events {
-            let name = message_name(event, outlet.form);
+            let name = message_name(event, outlet);
             messages.insert(
                 event.name.to_string(),
                 json!({ "$ref": format!("#/components/messages/{name}") }),
             );
             self.messages
                 .entry(name)
-                .or_insert_with(|| message(event, outlet.form));
+                .or_insert_with(|| message(event, outlet));
         }
         let references: Vec<_> = messages
             .keys()
             .map(|name| json!({ "$ref": format!("#/channels/{key}/messages/{name}") }))
             .collect();
+        let bindings = match outlet.wire {
+            Wire::Mqtt { .. } => json!({ "mqtt": { "qos": 1, "retain": false, "bindingVersion": "0.2.0" } }),
+            Wire::Http { .. } => json!({ "http": { "method": "POST", "bindingVersion": "0.3.0" } }),
+        };
         let operation = json!({
             "action": "send",
             "channel": { "$ref": format!("#/channels/{key}") },
             "messages": references,
-            "bindings": { "mqtt": { "qos": 1, "retain": false, "bindingVersion": "0.2.0" } },
+            "bindings": bindings,
         });
         self.operations.insert(format!("send.{key}"), operation);
         let channel = json!({
             "address": address,
             "servers": [{ "$ref": format!("#/servers/{}", outlet.key) }],
-            "parameters": parameters(address, events),
+            "parameters": parameters(address.unwrap_or_default(), events),
             "messages": messages,
         });
         self.channels.insert(key.to_owned(), channel);
@@ -99,10 +110,10 @@ impl Document {
 }
 
 /// The topics of an outlet, in the order of the events, each with those that go there.
-fn by_address<'c>(catalog: &'c Catalog, outlet: &Outlet) -> Vec<(String, Vec<&'c Described>)> {
-    let mut channels: Vec<(String, Vec<&Described>)> = Vec::new();
-    for event in &catalog.events {
-        let address = outlet.address(catalog, event);
+fn by_address<'c>(catalog: &'c Catalog, outlet: &Outlet) -> Vec<(Option<String>, Vec<&'c Described>)> {
+    let mut channels: Vec<(Option<String>, Vec<&Described>)> = Vec::new();
+    for event in outlet.described(catalog) {
+        let address = outlet.topic(catalog, event);
         match channels.iter_mut().find(|(other, _)| *other == address) {
             Some((_, events)) => events.push(event),
             None => channels.push((address, vec![event])),
@@ -147,11 +158,17 @@ fn varying(level: &Level) -> Option<&str> {
     }
 }
 
-fn message_name(event: &Described, form: Form) -> String {
-    let Form { encoding, mode } = form;
+fn message_name(event: &Described, outlet: &Outlet) -> String {
+    let Form { encoding, mode } = outlet.form;
     let mode = if mode == Mode::Binary { ".binary" } else { "" };
     let encoding = if encoding == Encoding::Cbor { ".cbor" } else { "" };
-    format!("{}{mode}{encoding}", event.name)
+    // The same words, with other headers.
+    let wire = match outlet.wire {
+        Wire::Mqtt { .. } => "",
+        Wire::Http { batch: None } => ".http",
+        Wire::Http { batch: Some(_) } => ".batch",
+    };
+    format!("{}{mode}{encoding}{wire}", event.name)
 }
 
 fn content_type(form: Form) -> &'static str {
@@ -163,32 +180,60 @@ fn content_type(form: Form) -> &'static str {
     }
 }
 
-fn message(event: &Described, form: Form) -> Json {
+fn message(event: &Described, outlet: &Outlet) -> Json {
+    let form = outlet.form;
     let reference = |name: &str| json!({ "$ref": format!("#/components/schemas/{name}") });
+    let (attributes, mut payload) = event.sent(form);
+    let (mut schema, headers) = match form.mode {
+        Mode::Structured => (event.envelope(&reference), None),
+        Mode::Binary => (reference(&event.data.name()), Some(user_properties())),
+    };
+    let mut content_type = content_type(form);
+    if let Wire::Http { batch: Some(most) } = outlet.wire {
+        content_type = "application/cloudevents-batch+json";
+        schema = json!({ "type": "array", "minItems": 1, "maxItems": most, "contains": schema });
+        payload = json!([payload]);
+    }
     let mut message = json!({
         "name": &*event.kind,
         "title": &*event.name,
         "summary": event.meaning.lines().next().unwrap_or_default(),
         "description": event.meaning,
-        "contentType": content_type(form),
+        "contentType": content_type,
         "tags": event.severities.iter().map(|severity| json!({ "name": severity.as_str() })).collect::<Vec<_>>(),
+        "payload": schema,
     });
-    let (attributes, payload) = event.sent(form);
     let mut example = json!({ "name": &*event.name, "payload": payload });
-    let (schema, headers) = match form.mode {
-        Mode::Structured => (event.envelope(&reference), None),
-        Mode::Binary => (reference(&event.data.name()), Some(user_properties())),
-    };
-    if let (Some(message), Some(example), Some(headers)) =
-        (message.as_object_mut(), example.as_object_mut(), headers)
-    {
-        let attributes = attributes.into_iter().map(|(name, value)| (name, value.into()));
-        example.insert("headers".to_owned(), Json::Object(attributes.collect()));
-        message.insert("headers".to_owned(), headers);
+    if let Some(headers) = headers {
+        // The HTTP binding writes `ce-` before an attribute's name.
+        let prefix = if matches!(outlet.wire, Wire::Http { .. }) {
+            "ce-"
+        } else {
+            ""
+        };
+        let attributes = attributes.into_iter();
+        let attributes: Map<_, _> = attributes
+            .map(|(name, value)| (format!("{prefix}{name}"), value.into()))
+            .collect();
+        example["headers"] = Json::Object(attributes);
+        message["headers"] = with_prefix(headers, prefix);
     }
-    if let Some(message) = message.as_object_mut() {
-        message.insert("payload".to_owned(), schema);
-        message.insert("examples".to_owned(), json!([example]));
-    }
+    message["examples"] = json!([example]);
     message
+}
+
+/// An object's schema, each member under a longer name.
+fn with_prefix(mut schema: Json, prefix: &str) -> Json {
+    if let Some(Json::Object(members)) = schema.get_mut("properties") {
+        let named = std::mem::take(members).into_iter();
+        *members = named
+            .map(|(name, member)| (format!("{prefix}{name}"), member))
+            .collect();
+    }
+    if let Some(Json::Array(required)) = schema.get_mut("required") {
+        for name in required {
+            *name = format!("{prefix}{}", name.as_str().unwrap_or_default()).into();
+        }
+    }
+    schema
 }

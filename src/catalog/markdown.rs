@@ -53,13 +53,15 @@ fn section(out: &mut String, catalog: &Catalog, event: &Described) -> Result<(),
         let transitions: Vec<_> = event.transitions.iter().copied().map(topic::transition).collect();
         writeln!(out, "- Transition: {}", transitions.join(", "))?;
     }
-    for outlet in &catalog.outlets {
-        writeln!(
-            out,
-            "- Topic at `{}`: `{}`",
-            outlet.key,
-            outlet.address(catalog, event)
-        )?;
+    for outlet in catalog
+        .outlets
+        .iter()
+        .filter(|outlet| outlet.events.contains(&event.name))
+    {
+        match outlet.topic(catalog, event) {
+            Some(topic) => writeln!(out, "- Topic at `{}`: `{topic}`", outlet.key)?,
+            None => writeln!(out, "- Posted to `{}`", outlet.key)?,
+        }
     }
     if let Level::Varies(what) = &event.device {
         writeln!(out, "- `{{device}}`: {what}")?;

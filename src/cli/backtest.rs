@@ -118,6 +118,8 @@ impl Runs {
                 self.stopped = false;
             }
             "io.tidegate.gateway.GatewayStopped" => self.stopped = true,
+            // A start finds them and says so before it says that it is one: no sign of life of the run before.
+            "io.tidegate.gateway.EventsDiscarded" | "io.tidegate.gateway.StorageDamaged" => return,
             _ => {}
         }
         self.last = Some(at);
@@ -313,6 +315,8 @@ mod tests {
         take(50, "GatewayStopped", serde_json::json!({}));
         take(60, "GatewayStarted", serde_json::json!({ "unclean": false }));
         take(70, "GatewayAlive", serde_json::json!({}));
+        take(88, "StorageDamaged", serde_json::json!({}));
+        take(89, "EventsDiscarded", serde_json::json!({}));
         take(90, "GatewayStarted", serde_json::json!({ "unclean": true }));
         let start = |down: Option<i64>, stop, up| Start {
             down: down.map(Timestamp),

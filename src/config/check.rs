@@ -8,7 +8,7 @@ use std::{collections::HashMap, fmt::Display, ops::Range, ops::RangeInclusive, t
 use toml::Spanned;
 
 use super::{
-    error::{Problem, has_password},
+    error::{Problem, has_secret},
     raw,
     shape::closest,
     texts::Texts,
@@ -37,6 +37,12 @@ impl<'t> Checker<'t> {
 
     pub fn wrong(&mut self, span: Span, message: impl Into<String>) {
         self.problems.push(Problem::at(self.texts, &span, message.into()));
+    }
+
+    /// What is wrong with a value that may be a secret: reports are logged, so the line is named, not shown.
+    pub fn wrong_unquoted(&mut self, span: Span, message: impl Into<String>) {
+        let problem = Problem::at(self.texts, &span, message.into());
+        self.problems.push(problem.unquoted());
     }
 
     pub fn warn(&mut self, span: Span, message: impl Into<String>) {
@@ -68,7 +74,7 @@ impl<'t> Checker<'t> {
     /// The value as the file has it, shortened to what fits a message.
     pub fn written(&self, span: &Span) -> String {
         let whole = self.texts.at(span).replace('\n', " ");
-        if has_password(&whole) {
+        if has_secret(&whole) {
             return "(not shown)".to_owned();
         }
         if whole.chars().count() <= 60 {

@@ -1,6 +1,7 @@
 //! What is wrong with a configuration, and where: every problem names the file, the line, the text and the remedy.
 //!
-//! A report is never empty. It quotes the lines it is about, but never one with a password in it: reports are logged.
+//! A report is never empty. It quotes the lines it is about, but never one with a secret in it: reports are printed,
+//! logged and sent upstream. A password is one, and so is a webhook's URL and what stands in a table of headers.
 //! What is long is shortened: a report stays readable whatever the file holds.
 
 use std::{fmt, io::ErrorKind, ops::Range, path::Path, string::FromUtf8Error};
@@ -32,6 +33,8 @@ pub struct Problem {
     pub(super) file: usize,
     /// The bytes of the file that it is about; none: the file as a whole.
     pub(super) span: Option<Range<usize>>,
+    /// Its lines may be shown.
+    pub(super) quoted: bool,
     /// From 1; none: the file as a whole.
     pub line: Option<usize>,
     /// What is wrong and what would be right, in one line.
@@ -46,7 +49,16 @@ impl Problem {
             file,
             line: Some(line_of(text.as_bytes(), span.start)),
             span: Some(span),
+            quoted: true,
             message: shortened(message, MAX_MESSAGE),
+        }
+    }
+
+    /// The same, of a value that may be a secret: its lines are named, never shown.
+    pub(super) fn unquoted(self) -> Self {
+        Self {
+            quoted: false,
+            ..self
         }
     }
 
@@ -54,6 +66,7 @@ impl Problem {
         Self {
             file: 0,
             span: None,
+            quoted: true,
             line: None,
             message,
         }
@@ -150,6 +163,24 @@ impl Report {
         self.files.get(problem.file).map_or("", |file| file.text.as_str())
     }
 
+    /// The lines that a problem is about, whole; none if there are none, or if one of them may hold a secret.
+    fn quotable(&self, problem: &Problem) -> Option<&str> {
+        let span = problem.span.as_ref().filter(|_| problem.quoted)?;
+        let text = self.text_of(problem);
+        let begin = text.get(..span.start)?.rfind('\n').map_or(0, |end| end + 1);
+        let last = span.end.max(span.start + 1) - 1;
+        let end = text.get(last..).and_then(|rest| rest.find('\n'));
+        let lines = text.get(begin..end.map_or(text.len(), |end| last + end))?;
+        let mut inside = text.get(..begin)?.lines().fold(false, goes_on_in_headers);
+        for line in lines.lines() {
+            if has_secret(line) || (inside && !line.trim_start().starts_with('[')) {
+                return None;
+            }
+            inside = goes_on_in_headers(inside, line);
+        }
+        Some(lines)
+    }
+
     /// What is wrong, by line.
     #[must_use]
     pub fn problems(&self) -> &[Problem] {
@@ -167,11 +198,9 @@ impl Report {
             .with_context_lines(0);
         let mut out = String::new();
         for problem in &self.problems {
-            let line = problem
-                .line
-                .and_then(|line| self.text_of(problem).lines().nth(line - 1))
-                .unwrap_or_default();
-            let whole = !has_password(line) && line.chars().count() <= MAX_QUOTED;
+            let lines = self.quotable(problem);
+            let whole =
+                lines.is_some_and(|lines| lines.lines().all(|line| line.chars().count() <= MAX_QUOTED));
             let shown = problem.span.clone().filter(|_| whole);
             let plain = problem.plain(&self.files);
             let name = self.files.get(problem.file).map(FileText::shown);
@@ -193,10 +222,8 @@ impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         for problem in &self.problems {
             writeln!(formatter, "{}", problem.plain(&self.files))?;
-            let quoted = problem
-                .line
-                .and_then(|line| Some((line, self.text_of(problem).lines().nth(line - 1)?)));
-            if let Some((line, quoted)) = quoted.filter(|(_, quoted)| !has_password(quoted)) {
+            let first = self.quotable(problem).and_then(|lines| lines.lines().next());
+            if let (Some(line), Some(quoted)) = (problem.line, first) {
                 let quoted = shortened(quoted.trim().to_owned(), MAX_QUOTED);
                 writeln!(formatter, "{line:>6} | {quoted}")?;
             }
@@ -205,10 +232,42 @@ impl fmt::Display for Report {
     }
 }
 
-/// Whether it holds a URL with a user in it, or headers. Reports are logged: such a line is named, never shown.
-pub(super) fn has_password(text: &str) -> bool {
-    let in_url = text.split_once("://").is_some_and(|(_, rest)| rest.contains('@'));
-    in_url || text.trim_start().starts_with("headers")
+/// Whether a line, or a value, may hold a secret: a URL that is more than a host and its port (a webhook's path lets
+/// in whoever knows it), or headers.
+pub(super) fn has_secret(line: &str) -> bool {
+    let line = line.trim();
+    let header = line.starts_with('[') && line.ends_with("headers]");
+    // A slip in the scheme, or none, leaves the secret as it is.
+    let bare = line
+        .strip_prefix("url")
+        .and_then(|rest| rest.trim_start().strip_prefix('='))
+        .filter(|rest| !rest.contains("://"));
+    let hosts = line.split("://").skip(1).chain(bare);
+    (names_headers(line) && !header) || hosts.into_iter().any(|rest| !is_host(rest))
+}
+
+/// Whether what stands here up to a quote or a blank is a host, with its port or without.
+fn is_host(rest: &str) -> bool {
+    let rest = rest.trim_start().trim_start_matches(['"', '\'']);
+    let url = rest.split(['"', '\'', ' ', '\t']).next().unwrap_or_default();
+    let url = url.strip_suffix('/').unwrap_or(url);
+    let (host, port) = match url.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, port),
+        _ => (url, ""),
+    };
+    let in_host = |c: char| c.is_ascii_alphanumeric() || ".-_[]:".contains(c);
+    host.chars().all(in_host) && port.chars().all(|c| c.is_ascii_digit())
+}
+
+fn names_headers(line: &str) -> bool {
+    line.contains("headers") && !line.starts_with('#')
+}
+
+/// Whether what follows on `line` may stand in a table of headers, whose values may be secrets; `inside`: the line does.
+fn goes_on_in_headers(inside: bool, line: &str) -> bool {
+    let line = line.trim();
+    let begins = names_headers(line) && !line.ends_with('}');
+    begins || (inside && !line.starts_with('['))
 }
 
 /// The line, from 1, that the byte at `offset` stands in.
@@ -294,6 +353,54 @@ mod tests {
         }
         assert!(report.to_string().starts_with("x.toml:1: a = yyy"));
         assert!(report.to_string().contains("     1 | a = \"xxx"));
+    }
+
+    #[test]
+    fn a_line_that_may_hold_a_secret_is_never_shown() {
+        let hooks = "https://hooks.example.com/T0/s3cret";
+        for text in [
+            format!("url = \"{hooks}#x\"\n!\n"),
+            format!("url = \"{hooks}\n"),
+            format!("url = \"{}\"\n", hooks.replace("//", "/")),
+            format!("url=\"{}\"\n", hooks.trim_start_matches("https://")),
+            "url = \"mqtt://joe:s3cret\"\n".to_owned(),
+            "url = \"mqtt://joe:s3cret@broker\"\n".to_owned(),
+            format!("a = \"http://b\" # was {hooks}\n"),
+            "[sink.http.headers]\n\"X-Api-Key\" = \"s3cret\n".to_owned(),
+            "[sink.http.headers] \"X-Api-Key\" = \"s3cret\"\n".to_owned(),
+            "headers = {\n  \"X-Api-Key\" = \"s3cret\n".to_owned(),
+            "headers.X-Api-Key = \"s3cret\n".to_owned(),
+        ] {
+            let texts = Texts::alone("x.toml", &text);
+            let secret = text.find("s3cret").expect("it is there");
+            let line = text[..secret].rfind('\n').map_or(0, |end| end + 1);
+            // Pointed at itself, and as one line of several.
+            for span in [secret..secret + 1, line..line + 1, 0..secret] {
+                let problem = Problem::at(&texts, &span, "it is wrong; mend it".into());
+                let report = Report::new(Texts::alone("x.toml", &text), vec![problem]);
+                for shown in [report.to_string(), report.render(true)] {
+                    assert!(!shown.contains("s3cret"), "{text}{shown}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_with_a_host_alone_or_behind_the_headers_is_shown() {
+        for text in [
+            "url = \"mqtt://broker.example.com:1883\"\n",
+            "url = \"https://[::1]:443/\" # here\n",
+            "url = \"broker:1883\"\n",
+            "[sink.http.headers]\n\"X-Api-Key\" = \"s3cret\"\n[[rule]]\nabove = x\n",
+            "headers = { \"X-Api-Key\" = \"s3cret\" }\nmode = x\n",
+        ] {
+            let texts = Texts::alone("x.toml", text);
+            let end = text.len() - 2;
+            let problems = vec![Problem::at(&texts, &(end..end + 1), "it is wrong".into())];
+            let shown = Report::new(texts, problems).to_string();
+            let last = text.lines().last().expect("a line");
+            assert!(shown.contains(last), "{shown}");
+        }
     }
 
     #[test]

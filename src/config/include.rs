@@ -192,9 +192,9 @@ fn inside(dir: &Path, pattern: &Pattern, left: &mut usize) -> std::io::Result<Ve
     for entry in listed.take(*left) {
         *left -= 1;
         let name = entry?.file_name();
-        let name = name.to_string_lossy();
-        if !name.starts_with('.') && pattern.matches(&name) {
-            found.push(dir.join(name.as_ref()));
+        let shown = name.to_string_lossy();
+        if !shown.starts_with('.') && pattern.matches(&shown) {
+            found.push(dir.join(&name));
         }
     }
     Ok(found)

@@ -270,6 +270,7 @@ pub(super) struct SinkMqtt {
     pub events: Texts,
     pub min_severity: Text,
     pub devices: Texts,
+    pub drain_rate: Text,
     pub partition_by: Text,
     pub schema: Option<Spanned<i64>>,
 }
@@ -293,6 +294,7 @@ pub(super) struct SinkHttp {
     pub events: Texts,
     pub min_severity: Text,
     pub devices: Texts,
+    pub drain_rate: Text,
     pub partition_by: Text,
     pub schema: Option<Spanned<i64>>,
 }
@@ -307,6 +309,7 @@ pub(super) struct SinkKeys<'f> {
     pub events: &'f Texts,
     pub min_severity: Option<&'f Spanned<String>>,
     pub devices: &'f Texts,
+    pub drain_rate: Option<&'f Spanned<String>>,
     pub partition_by: Option<&'f Spanned<String>>,
     pub schema: Option<&'f Spanned<i64>>,
 }
@@ -323,6 +326,7 @@ macro_rules! sink_keys {
                     events: &self.events,
                     min_severity: self.min_severity.as_ref(),
                     devices: &self.devices,
+                    drain_rate: self.drain_rate.as_ref(),
                     partition_by: self.partition_by.as_ref(),
                     schema: self.schema.as_ref(),
                 }

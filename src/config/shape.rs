@@ -44,7 +44,12 @@ fn part(known: &'static Table, who: &str, found: &DeTable<'_>, checker: &mut Che
 fn entry(known: &'static Table, who: &str, (key, value): Entry<'_, '_>, checker: &mut Checker<'_>) {
     let name = key.get_ref().as_ref();
     let Some(listed) = known.keys.iter().find(|listed| listed.name == name) else {
-        return checker.wrong(key.span(), unknown(known, who, name));
+        let message = unknown(known, who, name);
+        // What somebody meant for a sink may be its secret.
+        if known.noun == "sink" {
+            return checker.wrong_unquoted(key.span(), message);
+        }
+        return checker.wrong(key.span(), message);
     };
     if listed.live {
         return shape(listed.shape, who, name, value, checker);
@@ -144,7 +149,7 @@ fn shape(wanted: Shape, who: &str, name: &str, found: &Spanned<DeValue<'_>>, che
         Shape::Secrets => {
             if !texts(value) {
                 let form = r#"must be a table of texts, like { "X-Api-Key" = "..." }"#;
-                checker.wrong(found.span(), format!("{who}: {name} {form}"));
+                checker.wrong_unquoted(found.span(), format!("{who}: {name} {form}"));
             }
             return;
         }

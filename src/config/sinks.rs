@@ -6,12 +6,12 @@ use toml::Spanned;
 
 use super::{
     check::{Checker, Taken, Words},
-    raw, rules,
+    raw, rules, units,
 };
 use crate::{
     event::{SinkName, gateway},
-    forward::{self, Terms, filter::Filter},
-    rule::Pattern,
+    forward::{self, Terms, bucket::Rate, filter::Filter},
+    rule::{MaxRaises, Pattern},
 };
 
 mod http;
@@ -83,6 +83,14 @@ fn terms(
     let max_attempts = checker.whole_in(who, "max-attempts", keys.max_attempts, &(1..=1_000_000));
     let from_oldest = checker.word(who, "from", keys.from, &from);
     let filter = filter(who, keys, checker);
+    let drain_rate = keys.drain_rate.and_then(|written| {
+        let rate = units::rate(written.get_ref());
+        if rate.is_none() {
+            let why = format!("drain-rate = {:?}: {}", written.get_ref(), units::RATE_FORM);
+            checker.wrong(written.span(), format!("{who}: {why}"));
+        }
+        rate.map(|MaxRaises { count, per }| Rate { count, per })
+    });
     only_one_form(who, keys, checker);
     let default = Terms::new(name?);
     Some(Terms {
@@ -90,6 +98,7 @@ fn terms(
         required: keys.required.unwrap_or(default.required),
         from_oldest: from_oldest.unwrap_or(default.from_oldest),
         filter,
+        drain_rate,
         ..default
     })
 }
@@ -142,11 +151,15 @@ fn event(who: &str, written: &Spanned<String>, checker: &mut Checker<'_>) -> Opt
 
 /// A pattern that no event of this configuration matches is a slip.
 pub(super) fn matched(raw: &raw::Sinks, rules: &[rules::Placed], checker: &mut Checker<'_>) {
-    let lists = raw.mqtt.iter().filter_map(|table| {
+    let mqtt = raw.mqtt.iter().filter_map(|table| {
         let keys = table.get_ref();
         Some((who("[[sink.mqtt]]", &keys.name), keys.events.as_ref()?))
     });
-    for (who, list) in lists {
+    let http = raw.http.iter().filter_map(|table| {
+        let keys = table.get_ref();
+        Some((who("[[sink.http]]", &keys.name), keys.events.as_ref()?))
+    });
+    for (who, list) in mqtt.chain(http) {
         for written in list.get_ref() {
             let pattern = Pattern(written.get_ref().as_str().into());
             let mut own = gateway::FACTS.iter().map(|fact| fact.name);

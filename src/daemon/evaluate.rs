@@ -34,8 +34,8 @@ pub struct Status {
 /// What may be asked of the engine, between two batches of readings. An answer with a position says what to wait for.
 #[derive(Debug)]
 pub enum Asked {
-    /// Go on with another configuration.
-    Reconfigure(Box<Setup>, Pace, oneshot::Sender<Position>),
+    /// Go on with another configuration; devices that are silent for so long are forgotten.
+    Reconfigure(Box<Setup>, Duration, oneshot::Sender<Position>),
     /// Which of these there are.
     Known(Vec<MuteTarget>, oneshot::Sender<Vec<MuteTarget>>),
     /// Which rule has this event.
@@ -51,15 +51,6 @@ pub enum Asked {
     /// The same, and record it as `ActiveAlarms` of this epoch. Only the engine's task can: nothing comes between the
     /// list and the events before and behind it. The position is where the list stands, if it is recorded at all.
     List(Epoch, oneshot::Sender<(Open, Option<Position>)>),
-}
-
-/// How the engine is looked after.
-#[derive(Clone, Copy, Debug)]
-pub struct Pace {
-    /// How often windows are saved.
-    pub checkpoint: Duration,
-    /// How long a device may be silent before it is forgotten.
-    pub forget_after: Duration,
 }
 
 /// What is open, and what is muted.
@@ -290,9 +281,9 @@ fn answer(
     engine.set_moment(clock.moment());
     let mut outcome = Outcome::default();
     match asked {
-        Asked::Reconfigure(setup, pace, answer) => {
-            *checkpoint = pace.checkpoint;
-            absence.reconfigure(&setup.devices, pace.forget_after);
+        Asked::Reconfigure(setup, forget_after, answer) => {
+            *checkpoint = setup.checkpoint;
+            absence.reconfigure(&setup.devices, forget_after);
             engine.reconfigure(*setup, &mut outcome);
             let position = commit(engine, outcome, announcer).unwrap_or_default();
             reply(answer, position);

@@ -245,11 +245,7 @@ impl Gateway {
         let (answer, answered) = oneshot::channel();
         let setup = Box::new(setup(config, self.epoch));
         // An engine that has gone is told by its stage's end.
-        let pace = evaluate::Pace {
-            checkpoint: config.checkpoint,
-            forget_after: config.forget_after,
-        };
-        let asked = Asked::Reconfigure(setup, pace, answer);
+        let asked = Asked::Reconfigure(setup, config.forget_after, answer);
         let decided = match self.asked.send(asked).await {
             Ok(()) => answered.await.unwrap_or_default(),
             Err(_) => Position::default(),
@@ -290,6 +286,11 @@ impl Gateway {
             return Err(format!(
                 "the journal knows no sink {sink}: `tidegate journal ls` lists those that it knows"
             ));
+        }
+        let mut letters = self.journal.dead_letters();
+        letters.retain(|letter| letter.sink == *sink);
+        if !letters.is_empty() {
+            self.journal.drop_letters(&letters);
         }
         Ok(self.journal.forget(sink).await)
     }
@@ -481,6 +482,7 @@ fn setup(config: &Config, epoch: Epoch) -> Setup {
         epoch,
         max_devices: config.max_devices,
         max_metrics: config.max_metrics,
+        checkpoint: config.checkpoint,
     }
 }
 

@@ -227,6 +227,7 @@ async fn a_stop_does_not_wait_for_room_in_a_parked_journal() {
         epoch: recovered.epoch,
         max_devices: 10,
         max_metrics: 10,
+        checkpoint: Duration::from_mins(1),
     };
     let clock = Clock::system();
     let engine = Engine::restore(setup, &[], clock.moment(), &mut Outcome::default());
@@ -262,6 +263,7 @@ async fn flood_with_late_readings(burst: i64) {
         epoch: recovered.epoch,
         max_devices: 10,
         max_metrics: 10,
+        checkpoint: Duration::from_mins(1),
     };
     let mut outcome = Outcome::default();
     let mut engine = Engine::restore(setup, &[], clock.moment(), &mut outcome);
@@ -526,6 +528,7 @@ fn engine(devices: usize, value: f64, clock: &Clock) -> (Engine, Setup) {
         epoch: crate::event::Epoch(1),
         max_devices: 10_000,
         max_metrics: 10,
+        checkpoint: Duration::from_mins(1),
     };
     let mut engine = Engine::restore(setup.clone(), &[], clock.moment(), &mut Outcome::default());
     for device in 0..devices {
@@ -621,6 +624,7 @@ async fn a_silent_device_is_forgotten_after_its_time_over_a_restart_and_a_config
             epoch: recovered.epoch,
             max_devices: 10,
             max_metrics: 10,
+            checkpoint: Duration::from_mins(1),
         };
         let absence = Absence::new(&recovered.state, &setup.devices, DAY * 90, clock.now());
         let mut outcome = Outcome::default();

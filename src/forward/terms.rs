@@ -1,6 +1,6 @@
 //! What every sink's table says alike, whatever its protocol.
 
-use super::filter::Filter;
+use super::{bucket::Rate, filter::Filter};
 use crate::{event::SinkName, journal::SinkPlan};
 
 /// The keys that `[[sink.mqtt]]` and `[[sink.http]]` share.
@@ -16,6 +16,8 @@ pub struct Terms {
     pub from_oldest: bool,
     /// Which events it gets.
     pub filter: Filter,
+    /// How many it is sent in a time, at most.
+    pub drain_rate: Option<Rate>,
 }
 
 impl Terms {
@@ -28,6 +30,7 @@ impl Terms {
             required: true,
             from_oldest: false,
             filter: Filter::default(),
+            drain_rate: None,
         }
     }
 

@@ -299,16 +299,10 @@ impl Bench {
     }
 
     fn on(log: MemoryLog, limit: usize, connections: &[bool], pace: Pace) -> Self {
-        Self::filtered(log, Severity::Info, limit, connections, pace)
+        Self::under(terms(), log, limit, connections, pace)
     }
 
-    fn filtered(
-        log: MemoryLog,
-        min_severity: Severity,
-        limit: usize,
-        connections: &[bool],
-        pace: Pace,
-    ) -> Self {
+    fn under(terms: Terms, log: MemoryLog, limit: usize, connections: &[bool], pace: Pace) -> Self {
         let (got_in, got) = mpsc::channel(1000);
         let mut answers = Vec::new();
         let mut script = VecDeque::new();
@@ -328,8 +322,6 @@ impl Bench {
         let (sender, status) = watch::channel(Status::default());
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let mut terms = terms();
-        terms.filter.min_severity = min_severity;
         let forwarder = Forwarder::new(terms, log.clone(), sink, pace, sender);
         tasks.spawn(forwarder.run(stop.clone()));
         Self {
@@ -696,4 +688,33 @@ async fn a_sink_that_begins_at_the_end_is_not_behind_by_what_it_will_never_get()
         let away = bench.status(|status| status.last_error.is_some()).await;
         assert_eq!(log.last().0 - away.delivered.0, behind);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backlog_is_sent_no_faster_than_the_drain_rate_and_a_live_event_at_once() {
+    let log = MemoryLog::with_events(40);
+    let mut limited = terms();
+    limited.drain_rate = Some(bucket::Rate {
+        count: 10,
+        per: Duration::from_secs(1),
+    });
+    let mut bench = Bench::under(limited, log.clone(), 100, &[true], slow());
+    let began = Instant::now();
+    for number in 1..=40 {
+        bench.gets(&[(1, number, number - 1)]).await;
+        let earliest = Duration::from_millis(100 * number.saturating_sub(10));
+        assert!(
+            began.elapsed() >= earliest,
+            "{number} came after {:?}",
+            began.elapsed()
+        );
+        bench.delivered(0, number).await;
+    }
+    assert!(began.elapsed() < Duration::from_secs(4), "and no slower");
+    log.acknowledges(40).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let live = Instant::now();
+    log.append(1);
+    bench.gets(&[(1, 41, 40)]).await;
+    assert!(live.elapsed() < Duration::from_millis(10), "{:?}", live.elapsed());
 }

@@ -69,12 +69,13 @@ impl Writer {
         kept + spare + self.slots.bytes() + SMALL_FILES + self.aside
     }
 
-    /// What events can use of it: not what the state's two slots and the spare take, nor the end of the newest segment.
+    /// What events can use of it: not what the state's two slots, the spare and what lies aside take, nor the end of
+    /// the newest segment.
     pub fn room(&self) -> u64 {
         let spare: u64 = self.spares.iter().map(|spare| spare.size as u64).sum();
         let segment = self.segment_size as u64;
-        self.bound()
-            .saturating_sub(self.slots.bytes() + SMALL_FILES + spare.max(segment) + segment)
+        let others = self.slots.bytes() + SMALL_FILES + self.aside;
+        self.bound().saturating_sub(others + spare.max(segment) + segment)
     }
 
     fn bound(&self) -> u64 {

@@ -85,10 +85,8 @@ impl Turns {
                 writer.tell_damage(&damage, old.catalog.epoch);
             }
         }
+        // Parked, the cursors ride on what is written first when there is room.
         let parked = !writer.write(work.cursors || work.end == Some(End::Close))?;
-        if work.cursors {
-            writer.shared.queue().moved(parked);
-        }
         writer.shared.queue().parked = parked;
         self.pulse += 1;
         self.health.send_replace(writer.health(self.pulse, parked));
@@ -202,8 +200,12 @@ impl super::Queue {
             |since: Option<EngineTime>, delay| since.is_some_and(|since| now >= since.after(delay));
         let cursors = self.moves >= CURSOR_EVENTS || has_passed(self.moved_since, CURSOR_DELAY);
         let all = self.urgent || self.end.is_some() || has_passed(self.since, state_delay);
-        if self.parked && self.moves > 0 {
+        if cursors || self.parked {
             self.moves = 0;
+        }
+        // Before they are taken, not when they are written: what moves in between waits for the next turn.
+        if cursors {
+            self.moved_since = None;
         }
         self.urgent = false;
         let commits = if all {
@@ -216,16 +218,6 @@ impl super::Queue {
             commits,
             cursors,
             end: self.end,
-        }
-    }
-
-    /// The cursors were written, unless there was no room.
-    fn moved(&mut self, parked: bool) {
-        self.moves = 0;
-        self.moved_since = None;
-        if parked {
-            // They ride on what is written first when there is room.
-            self.parked = true;
         }
     }
 }
@@ -248,5 +240,31 @@ impl Writer {
             used_bytes: self.total(),
             refused: self.shared.queue().refused,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::Queue;
+
+    #[test]
+    fn what_moves_while_the_cursors_are_written_is_written_by_the_next_turn() {
+        let mut queue = Queue {
+            moves: CURSOR_EVENTS,
+            moved_since: Some(EngineTime(0)),
+            ..Queue::default()
+        };
+        let mut turn = |moves| {
+            let work = queue.take(EngineTime(0), Duration::ZERO);
+            queue.moves += moves;
+            work.cursors
+        };
+        assert!(
+            turn(CURSOR_EVENTS),
+            "and one is forgotten before the turn has ended"
+        );
+        assert!(turn(0), "which this one writes");
+        assert!(!turn(0), "once");
     }
 }

@@ -61,6 +61,7 @@ pub struct Engine {
     epoch: Epoch,
     max_devices: usize,
     max_metrics: usize,
+    checkpoint: Duration,
     /// The number of the last episode.
     episodes: u64,
     /// The number of the last mute.
@@ -108,6 +109,8 @@ pub struct Setup {
     pub max_devices: usize,
     /// Metrics of one device.
     pub max_metrics: usize,
+    /// How often [`Engine::save_windows`] is called: what a crash may cost.
+    pub checkpoint: Duration,
 }
 
 /// A reading that was not evaluated.

@@ -72,8 +72,9 @@ impl Summary<'_> {
             }
         };
         match (self.transition, self.reason) {
-            (Transition::Raised | Transition::Reminded, _) => format!("{device}: {what} is {holds}"),
-            (Transition::Changed, _) => {
+            (Transition::Raised, _) => format!("{device}: {what} is {holds}"),
+            // The value may lie between the clear point and the threshold.
+            (Transition::Changed | Transition::Reminded, _) => {
                 let wanted = match self.condition {
                     Some(Condition::Value(watched)) => limit(&watched.test),
                     _ => String::new(),
@@ -101,12 +102,14 @@ impl Summary<'_> {
         // What raised it: of `any` not the parts that say nothing against the device.
         let holding: Vec<String> = facts()
             .filter(|(_, facts)| facts.holds == Some(true) || !some_hold)
-            .map(|(part, facts)| self.part(part, facts, true))
+            .map(|(part, facts)| self.part(part, facts, some_hold))
             .collect();
         let holding = holding.join(", and ");
         match (self.transition, self.reason) {
-            (Transition::Raised | Transition::Reminded, _) => format!("{device}: {rule}: {holding}"),
-            (Transition::Changed, _) => format!("{device}: {rule} is still an alarm: {holding}"),
+            (Transition::Raised, _) => format!("{device}: {rule}: {holding}"),
+            (Transition::Changed | Transition::Reminded, _) => {
+                format!("{device}: {rule} is still an alarm: {holding}")
+            }
             (Transition::Cleared, None | Some(Reason::BackToNormal)) => {
                 let all: Vec<String> = facts()
                     .map(|(part, facts)| self.part(part, facts, false))

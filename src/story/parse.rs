@@ -143,10 +143,6 @@ fn story(
     let device = table.get("device").and_then(|item| reader.device(item));
     let own = table.get("rules").and_then(|item| reader.text("rules", item));
     let rules = reader.sets.rules(own.or(rules), &span, &mut reader.wrong)?;
-    let only = match table.get("only") {
-        Some(item) => reader.names(&format!("{who}: only"), item, &rules)?,
-        None => Vec::new(),
-    };
     let Some(items) = table.get("steps").and_then(|item| item.get_ref().as_array()) else {
         let form =
             r#"steps = [ { at = "0s", temperature = 31.0 }, { at = "30s", expect = "HighTemperature" } ]"#;
@@ -154,7 +150,7 @@ fn story(
         return None;
     };
     let line = reader.line(&span);
-    let mut parsed = steps::Steps::new(device, who, &rules);
+    let mut parsed = steps::Steps::new(device, who.clone(), &rules);
     for item in items {
         parsed.take(item, reader);
     }
@@ -181,7 +177,14 @@ fn story(
             );
         }
     }
+    let only = match table.get("only") {
+        Some(item) => reader.names(&format!("{who}: only"), item, &sets)?,
+        None => Vec::new(),
+    };
     for (key, name, span) in names {
+        if key == "expect" && !only.is_empty() {
+            overlooked(&name, span.clone(), &only, &sets, reader);
+        }
         misspelt(key, &name, span, &sets, &steps, reader);
     }
     Some(Story {
@@ -195,6 +198,26 @@ fn story(
         steps,
         expected,
     })
+}
+
+/// An expected event that comes from rules alone which the story does not look at: it can never be met.
+fn overlooked(
+    event: &str,
+    span: Range<usize>,
+    only: &[String],
+    sets: &[&Arc<Rules>],
+    reader: &mut Reader<'_>,
+) {
+    let rules = sets.iter().flat_map(|set| &set.rules);
+    let mut from = rules.filter(|rule| [&*rule.event, &*rule.cleared_event].contains(&event));
+    let Some(first) = from.next() else { return };
+    let looked_at = |rule: &Arc<Rule>| only.iter().any(|name| **name == *rule.name);
+    if !looked_at(first) && !from.any(looked_at) {
+        let rule = &first.name;
+        let message =
+            format!("expect = {event:?}: `only` leaves its rule out; add {rule:?} to it, or drop the step");
+        reader.wrong(span, message);
+    }
 }
 
 /// What an expected event names and nothing here has, though something has nearly that name.
@@ -272,8 +295,8 @@ impl Reader<'_> {
         text
     }
 
-    /// Names of rules: each must be one.
-    fn names(&mut self, who: &str, item: &Item<'_>, rules: &Rules) -> Option<Vec<String>> {
+    /// Names of rules: each must be one of some set.
+    fn names(&mut self, who: &str, item: &Item<'_>, sets: &[&Arc<Rules>]) -> Option<Vec<String>> {
         let Some(items) = item.get_ref().as_array().filter(|items| !items.is_empty()) else {
             self.wrong(
                 item.span(),
@@ -281,7 +304,7 @@ impl Reader<'_> {
             );
             return None;
         };
-        let known = || rules.rules.iter().map(|rule| &*rule.name);
+        let known = || sets.iter().flat_map(|set| &set.rules).map(|rule| &*rule.name);
         let mut names = Vec::new();
         for item in items {
             let name = self.text(who, item)?;

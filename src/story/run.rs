@@ -1,6 +1,6 @@
 //! Telling a story to the engine: the daemon's loop without its clock, its disk and its tasks.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{Act, At, ClockChange, ClockSet, Said, Story, parse::Rules};
 use crate::{
@@ -147,7 +147,7 @@ impl Gateway {
             quality: story.quality,
         };
         let mut out = Outcome::default();
-        let engine = Engine::restore(setup(&story.rules), &[], moment, &mut out);
+        let engine = Engine::restore(setup(&story.rules, story.checkpoint.0), &[], moment, &mut out);
         let mut gateway = Self {
             rules: Arc::clone(&story.rules),
             engine,
@@ -297,7 +297,8 @@ impl Gateway {
 
     fn reload(&mut self) {
         let mut out = Outcome::default();
-        self.engine.reconfigure(setup(&self.rules), &mut out);
+        self.engine
+            .reconfigure(setup(&self.rules, self.checkpoint), &mut out);
         self.commit(out);
     }
 
@@ -318,7 +319,12 @@ impl Gateway {
         self.set_clock(up, clock);
         let saved: Vec<_> = self.saved.clone().into_iter().collect();
         let mut out = Outcome::default();
-        self.engine = Engine::restore(setup(&self.rules), &saved, self.moment(up), &mut out);
+        self.engine = Engine::restore(
+            setup(&self.rules, self.checkpoint),
+            &saved,
+            self.moment(up),
+            &mut out,
+        );
         self.commit(out);
         up
     }
@@ -354,12 +360,13 @@ impl Gateway {
     }
 }
 
-fn setup(rules: &Rules) -> Setup {
+fn setup(rules: &Rules, checkpoint: i64) -> Setup {
     Setup {
         rules: rules.rules.clone(),
         devices: rules.devices.clone(),
         epoch: Epoch(1),
         max_devices: MAX_DEVICES,
         max_metrics: MAX_METRICS,
+        checkpoint: Duration::from_micros(checkpoint.unsigned_abs()),
     }
 }

@@ -90,12 +90,27 @@ fn a_story_may_look_at_some_rules_only() {
             "only = [\"boiler-to-hot\"]",
             "s.toml:14: story \"x\": only: there is no rule \"boiler-to-hot\"; did you mean \"boiler-too-hot\"?",
         ),
+        (
+            "only = [\"silent\"]",
+            "s.toml:15: expect = \"BoilerTooHot\": `only` leaves its rule out; add \"boiler-too-hot\" to it, or drop the step",
+        ),
         ("only = \"silent\"", "only must be a list of rules by name"),
         ("only = []", "only must be a list of rules by name"),
     ] {
         let report = told(only).map(|_| ()).expect_err(only);
         assert!(report.contains(wanted), "{report}");
     }
+}
+
+#[test]
+fn a_story_may_look_at_a_rule_that_a_reload_brings() {
+    let later = "[[set.later.rule]]\nevent = \"Later\"\nmetric = \"temperature\"\nabove = 90\nclear = 80\n";
+    let steps = r#"steps = [{ at = "0s", temperature = 95 }, { at = "10m", reload = "later" }, { at = "11m", temperature = 96 }, { at = "11m", expect = "Later" }]"#;
+    let told = parsed(&format!(
+        "{RULES}{later}[[story]]\nname = \"x\"\ndevice = \"b\"\nonly = [\"later\"]\n{steps}\n"
+    ));
+    let story = told.unwrap_or_else(|report| panic!("{report}")).remove(0);
+    assert_eq!(story.only, ["later"]);
 }
 
 #[test]

@@ -24,6 +24,18 @@ fn high(name: &str) -> String {
     format!("[[rule]]\nevent = \"{name}\"\nmetric = \"temperature\"\nabove = 30\nclear = 28\n")
 }
 
+#[test]
+fn a_file_whose_name_is_no_utf_8_is_included_too() {
+    use std::os::unix::ffi::OsStrExt;
+    let main = format!("include = [\"rules/*.toml\"]\n{GATEWAY}");
+    let site = installed(&[("gateway.toml", &main), ("rules/one.toml", &high("One"))]);
+    let name = std::ffi::OsStr::from_bytes(b"caf\xe9.toml");
+    fs::write(site.folder.path().join("rules").join(name), high("Two")).expect("written");
+    let config =
+        Config::load(&site.folder.path().join("gateway.toml")).unwrap_or_else(|report| panic!("{report}"));
+    assert_eq!(names(&config), ["two", "one"]);
+}
+
 fn refused(files: &[(&str, &str)]) -> String {
     let (code, said, wrong) = installed(files).tidegate(&["check"]);
     assert_eq!((code, said.as_str()), (Some(78), ""), "{wrong}");

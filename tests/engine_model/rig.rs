@@ -20,6 +20,9 @@ use super::{
     told::{Figures, Told},
 };
 
+/// A crash comes right after a save, but nobody may count on that.
+const CHECKPOINT: Duration = Duration::from_secs(10);
+
 pub struct Rig {
     rules: Vec<Option<RuleSpec>>,
     lazy: bool,
@@ -61,6 +64,7 @@ impl Rig {
             epoch: Epoch(7),
             max_devices: 100,
             max_metrics: 10,
+            checkpoint: CHECKPOINT,
         };
         let (boot, booted, wall) = (1, -100, WALL);
         let synchronised = story.synchronised;
@@ -256,6 +260,7 @@ impl Rig {
             clean,
             gone_at,
             back_at: self.now,
+            checkpoint: CHECKPOINT,
             known,
             wall: self.synchronised.then_some(self.wall),
             rules: self.setup.rules.clone(),

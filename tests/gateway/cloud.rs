@@ -34,8 +34,8 @@ impl Cloud {
     }
 
     /// One that the broker keeps what comes for while either of them is away, and that always comes back.
-    pub(crate) async fn lasting(port: u16) -> Self {
-        let mut options = MqttOptions::new("cloud", "127.0.0.1", port);
+    pub(crate) async fn lasting(host: &str, port: u16) -> Self {
+        let mut options = MqttOptions::new("cloud", host, port);
         options.set_clean_session(false);
         Self::with(options, "tidegate/+/events/#").await
     }
@@ -98,6 +98,12 @@ impl Cloud {
         let mut subscribed = self.subscribed.clone();
         let again = timeout(PATIENCE, subscribed.wait_for(|count| *count > before)).await;
         again.expect("in time").expect("it lives");
+    }
+
+    /// How often an event came that had come before.
+    pub(crate) fn duplicates(&self) -> usize {
+        let distinct = self.distinct().len();
+        self.seen.lock().expect("not poisoned").len() - distinct
     }
 
     pub(crate) async fn wait_until(&self, mut done: impl FnMut(&[Value]) -> bool) {

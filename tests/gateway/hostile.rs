@@ -201,7 +201,7 @@ async fn nothing_a_client_sends_stops_the_gateway_or_is_noticed_by_another() {
         id: 0,
     };
     witness.is_acknowledged("the start").await;
-    let at_rest = gateway.peak_memory();
+    let at_rest = gateway.memory("VmHWM:");
 
     // These take the time that a CONNECT may take, and the others go on meanwhile.
     let mut slow = JoinSet::new();
@@ -258,7 +258,7 @@ async fn nothing_a_client_sends_stops_the_gateway_or_is_noticed_by_another() {
     }
     witness.is_acknowledged("all of it").await;
 
-    let grown = gateway.peak_memory() - at_rest;
+    let grown = gateway.memory("VmHWM:") - at_rest;
     assert!(grown < MOST_MEMORY, "its memory grew by {grown} KiB");
     gateway.stop().await;
     let said = std::fs::read_to_string(&log).expect("written");

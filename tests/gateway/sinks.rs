@@ -7,7 +7,7 @@ use rumqttc::QoS;
 use super::{
     cloud::Cloud,
     device::{Device, Version},
-    parts::{Cable, Gateway, Mosquitto, Site},
+    parts::{Cable, Gateway, Mosquitto, Site, free_port},
     receivers::both,
     text,
 };
@@ -113,4 +113,44 @@ async fn receivers_of_a_filtered_sink_prove_that_they_have_everything_across_cut
         let (report, complete) = receiver.report_in_full().await;
         assert!(complete, "{report}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sinks_that_never_answer_hold_back_no_other() {
+    let broker = Mosquitto::start().await;
+    let cloud = Cloud::subscribe(broker.port).await;
+    // One takes connections and says nothing, one is a cable that has lost its answers, one refuses every connection.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let silent_port = silent.local_addr().expect("an address").port();
+    let cable = Cable::to(broker.port).await;
+    let table = |name: &str, port: u16| {
+        format!(
+            "[[sink.mqtt]]\nname = \"{name}\"\nurl = \"mqtt://127.0.0.1:{port}\"\nclient-id = \"{name}\"\n\
+             topic = \"{name}\"\nstatus-topic = \"off\"\n"
+        )
+    };
+    let closed = free_port().await;
+    let others = [("silent", silent_port), ("deaf", cable.port), ("closed", closed)];
+    let tables: String = others.iter().map(|(name, port)| table(name, *port)).collect();
+    let site = Site::new().uplink(broker.port, "5").tables(&tables);
+    let gateway = Gateway::start(&site).await;
+    cable.deafen();
+    let mut device = Device::new(Version::V5, QoS::AtLeastOnce, gateway.door, "thermostat-7");
+    let flapping = [r#"{"temp": 31.0}"#, r#"{"temp": 27.0}"#].repeat(10);
+    for _ in 0..5 {
+        device.publish_until_acknowledged(&flapping).await;
+    }
+    cloud
+        .wait_until(|seen| {
+            seen.iter()
+                .filter(|event| event["transition"] == "cleared")
+                .count()
+                >= 50
+        })
+        .await;
+    cloud.assert_first_sends_in_order();
+    cloud.assert_no_unexplained_gap();
+    drop(gateway);
 }

@@ -38,6 +38,25 @@ fn drop_oldest_names_what_it_drops_and_stays_within_max_bytes() {
 }
 
 #[test]
+fn what_lies_aside_is_no_room_for_events() {
+    let disk = Simulated::default();
+    let large = Settings {
+        max_bytes: 32 * 1024 * 1024,
+        ..settings()
+    };
+    let open = Open::on(&disk, &large, owner(&["cloud"]));
+    fill(&open, 1000);
+    open.close();
+    damage(&disk, Path::new("/journal/current/identity"), 30, 1);
+    let open = Open::on(&disk, &large, owner(&["cloud"]));
+    open.commit(&["a"], &[]);
+    let health = open.journal.health().borrow().clone();
+    let own = 8 * 1024 * 1024;
+    assert!(health.used_bytes > 2 * own, "{health:?}");
+    assert!(health.room_bytes < large.max_bytes - 2 * own, "{health:?}");
+}
+
+#[test]
 fn delivered_segments_stay_until_their_room_is_needed_and_go_without_a_word() {
     let disk = Simulated::default();
     let open = Open::new(&disk);

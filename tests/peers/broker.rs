@@ -187,13 +187,13 @@ impl Broker {
     }
 }
 
-fn spawn(mut command: Command) -> Child {
+pub(crate) fn spawn(mut command: Command) -> Child {
     let started = command.kill_on_drop(true).spawn();
     started.unwrap_or_else(|error| panic!("{command:?}: {error} (./test installs it)"))
 }
 
-/// Debian keeps the brokers where a user's path does not look.
-fn sbin(program: &str) -> PathBuf {
+/// Debian keeps these where a user's path does not look.
+pub(crate) fn sbin(program: &str) -> PathBuf {
     let path = Path::new("/usr/sbin").join(program);
     if path.exists() {
         path

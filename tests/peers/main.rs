@@ -13,7 +13,9 @@ mod contract;
 #[path = "../gateway/device.rs"]
 #[expect(dead_code, reason = "the gateway's tests use more of it")]
 mod device;
+mod link;
 mod load;
+mod needs_root;
 #[path = "../gateway/parts.rs"]
 #[expect(dead_code, reason = "the gateway's tests use more of it")]
 mod parts;
@@ -39,12 +41,12 @@ fn text<'a>(event: &'a Value, pointer: &str) -> &'a str {
         .unwrap_or_else(|| panic!("no text at {pointer} in {event}"))
 }
 
+fn long() -> bool {
+    std::env::var_os("TIDEGATE_LONG").is_some()
+}
+
 fn rounds() -> usize {
-    if std::env::var_os("TIDEGATE_LONG").is_some() {
-        10
-    } else {
-        2
-    }
+    if long() { 10 } else { 2 }
 }
 
 fn site(port: u16) -> Site {
@@ -57,6 +59,10 @@ async fn assert_whole(cloud: &Cloud, load: Load, gateway: Gateway) {
     let alarms = load.stop().await;
     load::arrives(cloud, alarms).await;
     gateway.stop().await;
+    assert_order(cloud, alarms);
+}
+
+fn assert_order(cloud: &Cloud, alarms: usize) {
     cloud.assert_first_sends_in_order();
     cloud.assert_no_unexplained_gap();
     assert_eq!(
@@ -68,7 +74,7 @@ async fn assert_whole(cloud: &Cloud, load: Load, gateway: Gateway) {
 
 async fn killed_and_started_again(kind: Kind) {
     let mut broker = Broker::start(kind).await;
-    let cloud = Cloud::lasting(broker.port).await;
+    let cloud = Cloud::lasting("127.0.0.1", broker.port).await;
     let site = site(broker.port);
     let gateway = Gateway::start(&site).await;
     let mut load = Load::start(gateway.door);
@@ -84,7 +90,7 @@ async fn killed_and_started_again(kind: Kind) {
 /// The broker starts on an empty disk, and somebody else takes the uplink's session away from it.
 async fn forgets(kind: Kind) {
     let mut broker = Broker::start(kind).await;
-    let cloud = Cloud::lasting(broker.port).await;
+    let cloud = Cloud::lasting("127.0.0.1", broker.port).await;
     let cable = Cable::to(broker.port).await;
     let site = site(cable.port);
     let gateway = Gateway::start(&site).await;
@@ -155,7 +161,7 @@ async fn nothing_is_lost_when_nats_forgets_everything_and_throws_the_uplink_out(
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_while_rabbitmqs_memory_alarm_blocks_its_publishers() {
     let broker = Broker::start(Kind::RabbitMq).await;
-    let cloud = Cloud::lasting(broker.port).await;
+    let cloud = Cloud::lasting("127.0.0.1", broker.port).await;
     let site = site(broker.port);
     let gateway = Gateway::start(&site).await;
     let mut load = Load::start(gateway.door);

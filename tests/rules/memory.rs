@@ -96,6 +96,19 @@ fn a_pending_value_under_the_new_threshold_raises_nothing() {
 }
 
 #[test]
+fn an_idle_gateway_writes_nothing_but_what_time_matters_to_is_said_how_far_it_came() {
+    let mut story = Story::of([above_30()]);
+    story.read(0.0, 20.0).wait(60.0).checkpointed();
+    assert!(story.saved.is_empty(), "{:?}", story.saved.keys());
+    story.read(61.0, 31.0).wait(120.0).checkpointed();
+    let moments = |story: &Story| story.saved.get(&b"engine/moment"[..]).cloned();
+    let first = moments(&story);
+    assert!(first.is_some());
+    story.wait(180.0).checkpointed();
+    assert_ne!(moments(&story), first);
+}
+
+#[test]
 fn another_metric_or_kind_starts_anew() {
     let below = at_once(Test::Below {
         threshold: 50.0,

@@ -100,6 +100,7 @@ impl Story {
             epoch: Epoch(7),
             max_devices: 100,
             max_metrics: 10,
+            checkpoint: Duration::from_mins(1),
         };
         let moment = Moment {
             boot_id: BootId(u128::MAX - 1),

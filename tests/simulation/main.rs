@@ -50,6 +50,7 @@ fn a_seed_tells_the_same_story_each_time() {
             .zip(&other.trace)
             .find(|(one, other)| one != other);
         assert_eq!(differ, None, "seed {seed}");
+        assert_eq!(one.trace.len(), other.trace.len(), "seed {seed}: one goes on");
         assert_eq!(one.digest, other.digest, "seed {seed}: the disk");
         assert!(one.lives > 0 && !one.events.is_empty(), "nothing happens in it");
         for event in &one.events {

@@ -12,6 +12,7 @@ use tidegate::forward::{
     Terms,
     http::{Compression, Mode, Settings},
 };
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::{
@@ -130,6 +131,24 @@ async fn a_connection_that_the_server_closed_while_idle_is_replaced_without_a_wo
     assert_eq!(server.connections(), 6);
     assert_eq!((status.connections, status.redelivered), (1, 0), "{status:?}");
     assert_eq!(status.last_error, None);
+}
+
+#[tokio::test]
+async fn a_connection_that_was_idle_from_its_beginning_is_replaced_without_a_word() {
+    let server = Endpoint::start(|asked| match asked.connection {
+        1 => Reply::Cut,
+        _ => Reply::Status(202),
+    })
+    .await;
+    let log = Log::new();
+    let mut uplink = Running::start_http(settings(server.port, Mode::Structured), &log);
+    let connected = uplink.status.wait_for(|status| status.connections == 1);
+    timeout(PATIENCE, connected).await.unwrap().unwrap();
+    log.append(1).await;
+    let status = uplink.delivers(1).await;
+    uplink.stops().await;
+    assert_eq!(server.kept(), [1]);
+    assert_eq!((status.connections, status.last_error), (1, None));
 }
 
 #[tokio::test]

@@ -114,6 +114,7 @@ impl Board {
             epoch: recovered.epoch,
             max_devices: 10,
             max_metrics: 10,
+            checkpoint: Duration::from_mins(1),
         };
         let mut outcome = Outcome::default();
         let mut engine = Engine::restore(setup, &recovered.state, clock.moment(), &mut outcome);

@@ -82,8 +82,8 @@ fn address(who: &str, written: &Spanned<String>, checker: &mut Checker<'_>) -> O
     match written.get_ref().parse() {
         Ok(address) => Some(address),
         Err(wrong) => {
-            // Not quoted: a webhook's URL is often a secret.
-            checker.wrong(written.span(), format!("{who}: url {wrong}"));
+            // A webhook's URL is often a secret.
+            checker.wrong_unquoted(written.span(), format!("{who}: url {wrong}"));
             None
         }
     }
@@ -113,7 +113,10 @@ fn headers(who: &str, raw: &raw::SinkHttp, checker: &mut Checker<'_>) -> Vec<(He
     };
     let mut headers = BTreeMap::new();
     for (name, value) in written.get_ref() {
-        let mut wrong = |why: &str| checker.wrong(written.span(), format!("{who}: headers: {name:?} {why}"));
+        let mut wrong = |why: &str| {
+            let message = format!("{who}: headers: {name:?} {why}");
+            checker.wrong_unquoted(written.span(), message);
+        };
         let Ok(legal) = name.parse::<HeaderName>() else {
             wrong("is no name of a header; it has letters, digits and -");
             continue;

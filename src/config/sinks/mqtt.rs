@@ -144,13 +144,14 @@ struct Broker {
 fn broker(who: &str, written: &Spanned<String>, checker: &mut Checker<'_>) -> Option<Broker> {
     let url = written.get_ref();
     if url.contains('@') {
-        // Not quoted: what stands before the @ may be a password.
+        // What stands before the @ may be a password.
         let why = format!("{who}: url names a user; that belongs into username and password-file");
-        checker.wrong(written.span(), why);
+        checker.wrong_unquoted(written.span(), why);
         return None;
     }
+    let shown = checker.written(&written.span());
     let mut wrong = |why: &str| {
-        checker.wrong(written.span(), format!("{who}: url = {url:?} {why}"));
+        checker.wrong(written.span(), format!("{who}: url = {shown} {why}"));
         None
     };
     let Some((scheme, rest)) = url.split_once("://") else {

@@ -5,7 +5,8 @@
 
 use std::{
     future::Future,
-    net::IpAddr,
+    io,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
@@ -24,9 +25,9 @@ use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
+    net::{TcpStream, lookup_host},
     task::JoinSet,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_rustls::TlsConnector;
 
@@ -54,8 +55,6 @@ pub(super) struct Connection {
 struct Live {
     sender: Sender,
     secrets: Secrets,
-    /// Something was asked over it.
-    used: bool,
     /// What moves its bytes; ends with it.
     _tasks: Tasks,
 }
@@ -95,11 +94,10 @@ impl Connection {
         let deadline = Instant::now() + self.settings.timeout;
         let mut may_repeat = true;
         loop {
-            let mut live = match self.live.take() {
-                Some(live) if live.sender.is_open() => live,
-                _ => self.connect(deadline).await?,
+            let (mut live, was_idle) = match self.live.take() {
+                Some(live) if live.sender.is_open() => (live, true),
+                _ => (self.connect(deadline).await?, false),
             };
-            let was_used = std::mem::replace(&mut live.used, true);
             match self.ask(&mut live, outgoing, deadline).await {
                 // The token was changed under the connection: the new one is not refused yet.
                 Ok((
@@ -112,8 +110,8 @@ impl Connection {
                     self.live = whole.then_some(live);
                     return Ok(answer);
                 }
-                // A server may close a connection that it kept open just when the next request comes.
-                Err(Failure::Broken(_)) if may_repeat && was_used => {}
+                // A server may close a connection that was idle just when a request comes, the first one too.
+                Err(Failure::Broken(_)) if may_repeat && was_idle => {}
                 Err(failure) => return Err(failure.into()),
             }
             may_repeat = false;
@@ -201,22 +199,24 @@ impl Connection {
     async fn connect(&self, deadline: Instant) -> Result<Live, String> {
         let secrets = Secrets::read(&self.settings).map_err(|error| error.to_string())?;
         // Boxed: a handshake of TLS is large, and short beside what waits for it.
-        let connecting = timeout_at(deadline, Box::pin(self.dial())).await;
+        let connecting = timeout_at(deadline, Box::pin(self.dial(deadline))).await;
         let (sender, tasks) =
             connecting.map_err(|_| format!("no connection within {:?}", self.settings.timeout))??;
         Ok(Live {
             sender,
             secrets,
-            used: false,
             _tasks: tasks,
         })
     }
 
-    async fn dial(&self) -> Result<(Sender, Tasks), String> {
+    async fn dial(&self, deadline: Instant) -> Result<(Sender, Tasks), String> {
         let address = &self.settings.address;
-        let stream = TcpStream::connect((address.host.as_str(), address.port))
+        let failed = |error| format!("could not connect to {address}: {error}");
+        let found = lookup_host((address.host.as_str(), address.port)).await;
+        let addresses: Vec<SocketAddr> = found.map_err(failed)?.collect();
+        let stream = first_of(&addresses, deadline, TcpStream::connect)
             .await
-            .map_err(|error| format!("could not connect to {address}: {error}"))?;
+            .map_err(failed)?;
         // Requests are whole when they are written: waiting for more only delays them.
         stream
             .set_nodelay(true)
@@ -239,6 +239,25 @@ impl Connection {
             one(stream).await
         }
     }
+}
+
+/// Connects to the first of a name's addresses that can be: none takes more than its share of the time, so that one
+/// that never answers does not hide those behind it. The last has all that is left.
+async fn first_of<Stream, Connecting: Future<Output = io::Result<Stream>>>(
+    addresses: &[SocketAddr],
+    deadline: Instant,
+    connect: impl Fn(SocketAddr) -> Connecting,
+) -> io::Result<Stream> {
+    let none = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    let (last, others) = addresses.split_last().ok_or_else(none)?;
+    for (tried, address) in others.iter().enumerate() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let share = left / u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
+        if let Ok(Ok(stream)) = timeout(share, connect(*address)).await {
+            return Ok(stream);
+        }
+    }
+    connect(*last).await
 }
 
 async fn one(
@@ -344,5 +363,35 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Spawner {
             while tasks.try_join_next().is_some() {}
             tasks.spawn(future);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_never_answers_leaves_time_for_those_behind_it() {
+        let [silent, closed, good] = [1, 2, 3].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let connect = |address| async move {
+            if address == silent {
+                std::future::pending::<()>().await;
+            }
+            if address == closed {
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            }
+            Ok(address)
+        };
+        let deadline = || Instant::now() + Duration::from_secs(10);
+        let in_time = |addresses: Vec<SocketAddr>| async move {
+            let deadline = deadline();
+            let found = timeout_at(deadline, first_of(&addresses, deadline, connect)).await;
+            found.map(Result::ok)
+        };
+        assert_eq!(in_time(vec![silent, silent, closed, good]).await, Ok(Some(good)));
+        assert_eq!(in_time(vec![closed]).await, Ok(None));
+        assert_eq!(in_time(vec![]).await, Ok(None));
+        assert!(in_time(vec![good, silent]).await.is_ok());
+        assert!(in_time(vec![closed, silent]).await.is_err());
     }
 }

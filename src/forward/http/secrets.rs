@@ -4,6 +4,8 @@
 
 use std::{
     fmt::{self, Write},
+    fs::{self, File},
+    io::Read,
     path::Path,
 };
 
@@ -14,6 +16,9 @@ use sha2::Sha256;
 
 use super::Settings;
 use crate::forward::Error;
+
+/// The longest file that is read: more than any server takes as a header.
+const MOST: u64 = 8 * 1024;
 
 /// What a request proves who it is from with; none of a kind that the settings do not name.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -75,11 +80,25 @@ fn signing(path: &Path) -> Result<SigningKey, Error> {
 }
 
 fn text(key: &'static str, path: &Path) -> Result<String, Error> {
-    std::fs::read_to_string(path).map_err(|error| Error::Unreadable {
+    let unreadable = |error| Error::Unreadable {
         key,
         path: path.to_owned(),
         error,
-    })
+    };
+    let wrong = |reason: &str| Err(Error::file(key, path, reason.to_owned()));
+    // Asked before it is opened: that alone can wait for ever, with a pipe.
+    if !fs::metadata(path).map_err(unreadable)?.is_file() {
+        return wrong("it is no regular file; put what is secret into one, alone");
+    }
+    let mut text = String::new();
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(MOST + 1)
+        .read_to_string(&mut text)
+        .map_err(unreadable)?;
+    if text.len() as u64 > MOST {
+        return wrong("it is longer than 8 KiB; put what is secret into it, alone");
+    }
+    Ok(text)
 }
 
 /// A key of Standard Webhooks, version 1 (HMAC-SHA256).
@@ -140,6 +159,22 @@ mod tests {
             &long,
         ] {
             assert_eq!(SigningKey::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_may_never_end_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        std::fs::write(&path, "t".repeat(8192)).unwrap();
+        assert!(bearer(&path).is_ok());
+        std::fs::write(&path, "t".repeat(8193)).unwrap();
+        for (path, why) in [
+            (&*path, "longer than 8 KiB"),
+            (Path::new("/dev/null"), "no regular file"),
+        ] {
+            let error = bearer(path).expect_err(why).to_string();
+            assert!(error.contains(why), "{error}");
         }
     }
 

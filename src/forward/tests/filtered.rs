@@ -6,7 +6,9 @@ const I: Severity = Severity::Info;
 const W: Severity = Severity::Warning;
 
 fn filtered(log: &MemoryLog, min_severity: Severity, limit: usize, connections: &[bool]) -> Bench {
-    Bench::filtered(log.clone(), min_severity, limit, connections, pace())
+    let mut terms = terms();
+    terms.filter.min_severity = min_severity;
+    Bench::under(terms, log.clone(), limit, connections, pace())
 }
 
 #[tokio::test]

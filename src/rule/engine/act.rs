@@ -26,7 +26,7 @@ impl Engine {
     pub(super) fn enter(&mut self, watch: u32, at: EngineTime, reading: &Reading, out: &mut Outcome) {
         let count = self.watches[watch].slots().len();
         let row = &mut self.watches[watch];
-        let before = row.seen;
+        let before = row.seen();
         row.hear(at, &reading.value, reading.stamped);
         if row.unit != reading.unit {
             row.unit.clone_from(&reading.unit);
@@ -433,14 +433,14 @@ impl Quiet {
             }
             None => {
                 // What was forgotten is not stale.
-                if self.on && (row.seen == NEVER || !is_stale(row, at, stale_after)) {
+                if self.on && (row.seen() == NEVER || !is_stale(row, at, stale_after)) {
                     self.until = self.until.min(at.after(unless.after));
                 }
                 self.on = false;
             }
         }
         if self.on {
-            self.until = row.seen.after(stale_after).after(unless.after);
+            self.until = row.seen().after(stale_after).after(unless.after);
         }
     }
 }

@@ -33,6 +33,7 @@ impl Engine {
             epoch: setup.epoch,
             max_devices: setup.max_devices,
             max_metrics: setup.max_metrics,
+            checkpoint: setup.checkpoint,
             episodes: 0,
             mute_number: 0,
             active: 0,
@@ -320,7 +321,7 @@ impl Engine {
         }
         let row = &mut self.watches[watch];
         row.keep = row.keep.max(keep);
-        if row.keep != Keep::Nothing && row.seen != NEVER && !row.queued {
+        if row.keep != Keep::Nothing && row.seen() != NEVER && !row.queued {
             row.queued = true;
             self.unsaved.push_back(Unsaved::Watch(watch));
         }

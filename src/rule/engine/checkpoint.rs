@@ -1,14 +1,20 @@
 //! What is saved without a commit of its own: windows and when metrics were last heard of, a little at a time; and
 //! all of it at a clean stop.
 
+use std::sync::Arc;
+
 use super::{
     Engine,
+    latch::NO_DEADLINE,
     look::Input,
     saved::{MOMENT, Question, STOPPED, SavedRun, SavedWatch, encode, forget, run_key, watch_key},
     window::{Chunk, Window},
 };
 use crate::{
-    rule::state::{Outcome, StateChange},
+    rule::{
+        Rule,
+        state::{Outcome, StateChange},
+    },
     time::Moment,
 };
 
@@ -31,7 +37,7 @@ impl Engine {
     /// bytes. Call it every `checkpoint`.
     pub fn save_windows(&mut self, out: &mut Outcome) {
         let mut budget = CHECKPOINT_BYTES;
-        if self.slots.len() > 0 {
+        if self.rests_on_time() {
             out.state.push(StateChange {
                 key: MOMENT.to_vec(),
                 value: Some(encode(&self.saved_at())),
@@ -58,6 +64,17 @@ impl Engine {
                 budget = budget.saturating_sub(bytes);
             }
         }
+    }
+
+    /// Whether what is saved would say something else after a power cut if the time since then were not known. Else
+    /// an idle gateway leaves its disk alone.
+    fn rests_on_time(&self) -> bool {
+        let asks = |rule: &Arc<Rule>| rule.unless.is_some() || rule.metric().is_none();
+        !self.unsaved.is_empty()
+            || !self.hushes.mutes.is_empty()
+            || self.queue.first() != NO_DEADLINE
+            || self.rules.iter().any(asks)
+            || self.slots.iter().any(|slot| !slot.is_plain(self.now))
     }
 
     /// All that a clean stop saves beyond what was committed: with it a restart changes no event.
@@ -119,7 +136,7 @@ impl Engine {
     /// Adds the last value of a metric to what is committed.
     pub(super) fn save_watch(&mut self, watch: u32, out: &mut Outcome) {
         let row = &self.watches[watch];
-        if row.seen == super::latch::NEVER {
+        if row.seen() == super::latch::NEVER {
             return;
         }
         let device = &self.devices[row.device];

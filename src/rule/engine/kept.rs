@@ -23,7 +23,7 @@ use crate::{
     event::Position,
     reading::{DeviceId, Metric},
     rule::state::{Outcome, StateChange},
-    time::{BootId, ClockQuality, Moment},
+    time::{BootId, ClockQuality, EngineTime, Moment},
 };
 
 /// All of it, with times of the boot that now is.
@@ -32,8 +32,6 @@ pub(super) struct Kept {
     pub watches: Vec<KeptWatch>,
     pub slots: Vec<KeptSlot>,
     pub windows: Vec<KeptWindow>,
-    /// Nothing vouches for it: what was not saved yet is missing.
-    pub after_crash: bool,
 }
 
 /// What is left to do for the disk to have it as it is kept.
@@ -62,6 +60,8 @@ pub(super) struct KeptSlot {
     pub saved: SavedSlot,
     pub on_disk: OnDisk,
     pub committed: Position,
+    /// Nothing vouches for it: what was not saved yet is missing. How far the run is known that kept it.
+    pub crashed: Option<EngineTime>,
 }
 
 #[derive(Debug)]
@@ -225,7 +225,7 @@ impl Engine {
             for (metric, watch) in &device.watches {
                 let row = &self.watches[*watch];
                 // As on the disk: of what nobody looks at nothing is kept.
-                if row.seen == NEVER || !row.is_of_note() {
+                if row.seen() == NEVER || !row.is_of_note() {
                     continue;
                 }
                 kept.watches.push(KeptWatch {
@@ -286,6 +286,7 @@ impl Engine {
                     saved: self.keep_slot(index),
                     on_disk: OnDisk::Same,
                     committed: self.slots[index].committed,
+                    crashed: None,
                 });
             }
         }
@@ -305,10 +306,7 @@ impl Engine {
 impl Read {
     /// The same, as of now.
     fn kept(self, boots: &Boots, now: &Moment, out: &mut Outcome) -> Kept {
-        let mut kept = Kept {
-            after_crash: self.stopped.is_none(),
-            ..Kept::default()
-        };
+        let mut kept = Kept::default();
         let on_disk = |at: Moment| {
             if at.boot_id == now.boot_id {
                 OnDisk::Same
@@ -335,12 +333,14 @@ impl Read {
                 move_by(&mut heard, now.boot.0.saturating_sub(stopped.boot.0));
                 Some(heard)
             });
+            let crashed = end.boot.shifted(shift(&end, now));
             kept.slots.push(KeptSlot {
                 rule,
                 device,
                 saved: saved.rebased(&end, now),
                 on_disk,
                 committed: Position::default(),
+                crashed: self.stopped.is_none().then_some(crashed),
             });
         }
         for ((rule, device, place), runs) in self.runs {

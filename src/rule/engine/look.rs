@@ -108,7 +108,7 @@ impl Input {
 }
 
 pub(super) fn is_stale(watch: &Watch, at: EngineTime, stale: Duration) -> bool {
-    watch.seen == NEVER || watch.seen.after(stale) <= at
+    watch.seen() == NEVER || watch.seen().after(stale) <= at
 }
 
 impl Slot {
@@ -222,7 +222,7 @@ impl Slot {
         // What is unknown ends a hold.
         let waits = plan.is_composite() && matches!(self.latch, Latch::Pending(_) | Latch::Clearing(_));
         let stale = wide.inputs.iter().filter(|_| waits).map(|input| {
-            let seen = watches[input.watch].seen;
+            let seen = watches[input.watch].seen();
             let stale_at = seen.after(plan.rule.stale_after);
             if seen != NEVER && stale_at > wide.looked {
                 stale_at

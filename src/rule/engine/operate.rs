@@ -150,6 +150,7 @@ impl Engine {
             epoch: self.epoch,
             max_devices: self.max_devices,
             max_metrics: self.max_metrics,
+            checkpoint: self.checkpoint,
         };
         self.become_anew(setup, Some(number), out);
         let target = MuteTarget::Device(device.clone());
@@ -162,7 +163,10 @@ impl Engine {
     /// All devices that sent something, when each was last heard of (long ago: never), and whether it is muted.
     pub fn heard(&self) -> impl Iterator<Item = (&DeviceId, EngineTime, bool)> {
         self.devices.iter().filter(|device| device.seen).map(|device| {
-            let seen = device.watches.iter().map(|(_, watch)| self.watches[*watch].seen);
+            let seen = device
+                .watches
+                .iter()
+                .map(|(_, watch)| self.watches[*watch].seen());
             (&device.about.device, seen.max().unwrap_or(NEVER), device.muted)
         })
     }

@@ -18,6 +18,7 @@ use crate::{
     event::{EpisodeId, Reason, Transition},
     reading::DeviceId,
     rule::{Condition, Verdict, Watched, state::Outcome},
+    time::EngineTime,
 };
 
 impl Engine {
@@ -27,17 +28,18 @@ impl Engine {
             self.take_watch(&watch, out);
             out.may_end();
         }
+        let mut crashed = Vec::new();
         for slot in kept.slots {
-            self.take_slot(slot, out);
+            let until = slot.crashed;
+            let index = self.take_slot(slot, out);
+            crashed.extend(index.zip(until));
             out.may_end();
         }
         for window in kept.windows {
             self.take_window(window, out);
             out.may_end();
         }
-        if kept.after_crash {
-            self.trust_holds();
-        }
+        self.trust_holds(&crashed, out);
     }
 
     /// After all was taken in: judges periods, mutes and what speaks against a rule, and fires what fell due while nobody ran.
@@ -55,7 +57,7 @@ impl Engine {
             // a deadline like others.
             let slot = &self.slots[index];
             let quiet = slot.wide.as_ref().and_then(|wide| wide.unless.as_deref());
-            let asks = |quiet: &Quiet| !quiet.on || self.watches[quiet.input.watch].seen == NEVER;
+            let asks = |quiet: &Quiet| !quiet.on || self.watches[quiet.input.watch].seen() == NEVER;
             if quiet.is_some_and(asks) && slot.quiet_leaves(&self.plans[slot.plan]) > at {
                 self.listen(index, at, out);
             }
@@ -65,28 +67,36 @@ impl Engine {
         self.advance(at, out);
     }
 
-    /// After a crash nobody knows when what a hold waits for was heard of last; that it was is known, or the hold would
-    /// have ended. So it counts from now, as a silence does.
-    fn trust_holds(&mut self) {
-        for index in 0..self.slots.len() {
-            let slot = &self.slots[index];
+    /// After a crash nobody knows when what a hold waits for was heard of last: what was not stale may have been heard
+    /// of until the crash, at most a checkpoint after what is `known`, and counts so. From then on it is as old as it
+    /// is, whatever the outage lasted.
+    fn trust_holds(&mut self, known: &[(u32, EngineTime)], out: &mut Outcome) {
+        let mut heard = Vec::new();
+        for (index, known) in known.iter().copied() {
+            let slot = &mut self.slots[index];
             let plan = &self.plans[slot.plan];
             let wanted = match &slot.latch {
                 Latch::Pending(_) => Verdict::Holds,
                 Latch::Clearing(_) => Verdict::Clears,
                 Latch::Normal | Latch::Active(_) => continue,
             };
-            let Some(wide) = slot.wide.as_ref().filter(|_| plan.is_composite()) else {
+            if !plan.is_composite() {
                 continue;
-            };
-            for (input, (_, watched)) in wide.inputs.iter().zip(plan.inputs()) {
-                let value = input.value(watched, &self.watches);
-                let said = value.and_then(|value| watched.test.judge(&value));
-                let row = &mut self.watches[input.watch];
-                if said == Some(wanted) && row.seen != NEVER {
-                    row.seen = self.now;
+            }
+            slot.pass(plan, known);
+            let inputs = slot.wide.iter().flat_map(|wide| &wide.inputs);
+            // When it was heard of was saved a checkpoint ago at most.
+            let stale = plan.rule.stale_after.saturating_add(self.checkpoint);
+            for (input, (_, watched)) in inputs.zip(plan.inputs()) {
+                if input.verdict(watched, &self.watches, known, stale) == Some(wanted) {
+                    heard.push((input.watch, known.after(self.checkpoint).min(self.now)));
                 }
             }
+        }
+        for (watch, at) in heard {
+            self.watches[watch].trust(at);
+            self.save_watch(watch, out);
+            out.may_end();
         }
     }
 
@@ -99,7 +109,6 @@ impl Engine {
         let watch = self.watch(device, &kept.metric, self.now);
         let row = &mut self.watches[watch];
         row.restore(&kept.saved.watch);
-        row.unit = kept.saved.watch.unit.clone().or_else(|| row.unit.take());
         if !row.is_of_note() {
             out.state.push(forget(&watch_key(&kept.device, &kept.metric)));
         } else if kept.on_disk == OnDisk::OtherBoot {
@@ -110,17 +119,18 @@ impl Engine {
         }
     }
 
-    fn take_slot(&mut self, kept: KeptSlot, out: &mut Outcome) {
+    fn take_slot(&mut self, kept: KeptSlot, out: &mut Outcome) -> Option<u32> {
         let was_other_boot = kept.on_disk == OnDisk::OtherBoot;
         let taken = self.accept(&kept.rule, &kept.device, kept.saved, out);
         let Some(index) = taken.filter(|index| !self.slots[*index].is_plain(self.now)) else {
             out.state.push(forget(&slot_key(&kept.rule, &kept.device)));
-            return;
+            return None;
         };
         self.slots[index].committed = kept.committed;
         if was_other_boot {
             self.save(index, out);
         }
+        Some(index)
     }
 
     fn take_window(&mut self, kept: KeptWindow, out: &mut Outcome) {
@@ -201,9 +211,7 @@ impl Engine {
             let was_sent = saved.watch.as_ref().is_some_and(|state| state.seen != NEVER);
             let watch = self.watch(number, metric, if was_sent { at } else { NEVER });
             if let Some(state) = saved.watch.take() {
-                let row = &mut self.watches[watch];
-                row.restore(&state);
-                row.unit = state.unit.or_else(|| row.unit.take());
+                self.watches[watch].restore(&state);
             }
         }
         let Some(index) = self.find(rule, number).filter(|index| {
@@ -243,7 +251,7 @@ impl Engine {
                 quiet.on = on;
                 quiet.until = until;
                 if let (true, Some(unless)) = (on, &plan.rule.unless) {
-                    let seen = self.watches[quiet.input.watch].seen;
+                    let seen = self.watches[quiet.input.watch].seen();
                     let known_until = seen.after(plan.rule.stale_after).after(unless.after);
                     quiet.until = until.max(known_until);
                 }

@@ -34,6 +34,8 @@ pub(super) const MUTE_COUNTER: &[u8] = b"engine/mute";
 pub(super) const MOMENT: &[u8] = b"engine/moment";
 /// Holds the moment of a clean stop; gone once the engine runs again.
 pub(super) const STOPPED: &[u8] = b"engine/stopped";
+/// A reading may come with a stamp of its own that is so old, `max-clock-skew` by default: it asks how it was then.
+const OLDEST_STAMP: std::time::Duration = std::time::Duration::from_mins(10);
 /// The form of a saved slot. Another one's cannot be read and is dropped.
 const FORM: u8 = 1;
 /// What of a slot's value the rule's facts take at most, in bytes: the rest is far below 1 KiB, a value at most 4.
@@ -312,9 +314,10 @@ impl Slot {
     /// Whether nothing has to be remembered.
     pub(super) fn is_plain(&self, now: EngineTime) -> bool {
         let quiet = self.wide.as_ref().and_then(|wide| wide.unless.as_ref());
+        let over = |time: EngineTime| time.after(OLDEST_STAMP) <= now;
         self.latch == Latch::Normal
-            && self.paid <= now
-            && quiet.is_none_or(|quiet| !quiet.on && quiet.until <= now)
+            && over(self.paid)
+            && quiet.is_none_or(|quiet| !quiet.on && over(quiet.until))
     }
 }
 
@@ -344,10 +347,12 @@ impl Engine {
 
     pub(super) fn keep_watch(&self, watch: u32) -> WatchState {
         let row = &self.watches[watch];
+        let value = row.last();
+        let is_number = matches!(value, Some(Value::Number(_)));
         WatchState {
-            seen: row.seen,
-            value: row.last(),
-            number: row.number(),
+            seen: row.seen(),
+            value,
+            number: row.number().filter(|_| !is_number),
             unit: row.unit.clone(),
             stamp: row.stamped(),
         }

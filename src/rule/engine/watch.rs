@@ -36,7 +36,7 @@ impl Device {
 #[derive(Debug)]
 pub(super) struct Watch {
     /// When the last reading counted; [`NEVER`] if none came.
-    pub seen: EngineTime,
+    seen: EngineTime,
     /// What the last reading said.
     last: Scalar,
     /// What else must be known, which is seldom.
@@ -137,6 +137,18 @@ impl Watch {
         }
     }
 
+    /// When the last reading counted; [`NEVER`] if none came.
+    pub(super) fn seen(&self) -> EngineTime {
+        self.seen
+    }
+
+    /// It counts as heard of then at least. What its device says of that time may still come.
+    pub(super) fn trust(&mut self, at: EngineTime) {
+        let stamp = self.stamp();
+        self.seen = self.seen.max(at);
+        self.set_stamp(stamp);
+    }
+
     /// The newest stamp of the device's own.
     pub(super) fn stamp(&self) -> EngineTime {
         if self.is_stamp {
@@ -189,10 +201,11 @@ impl Watch {
         {
             self.seen = saved.seen;
             self.last = Scalar::of(value);
+            self.unit.clone_from(&saved.unit);
             if let Some(odd) = &mut self.odd {
                 (odd.number, odd.stamped) = (None, None);
             }
-            if let (Some(number), false) = (saved.number, matches!(value, Value::Number(_))) {
+            if let Some(number) = saved.number {
                 self.odd.get_or_insert_default().number = Some(number);
             }
         }

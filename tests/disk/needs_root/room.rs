@@ -18,7 +18,10 @@ use rumqttc::{
 };
 use serde_json::Value;
 use tidegate::time::Clock;
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -303,6 +306,35 @@ async fn an_alarm_that_finds_the_disk_full_is_raised_once_when_there_is_room_wit
     );
     let raised = |device| cloud.count(|event| is_of(event, device, "raised"));
     assert_eq!((raised("late"), raised("probe")), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_full_for_a_minute_under_load_acknowledges_nothing_and_the_gateway_goes_on_with_room()
+{
+    let mut scene = Scene::full().await;
+    let before = scene.acknowledged.load(Ordering::SeqCst);
+    let begin = Instant::now();
+    let mut refused = 0;
+    while begin.elapsed() < Duration::from_mins(1) {
+        assert_eq!(
+            scene.probe.publish(r#"{"temp": 31.0}"#).await,
+            PubAckReason::QuotaExceeded
+        );
+        refused += 1;
+    }
+    let acknowledged = scene.acknowledged.load(Ordering::SeqCst);
+    assert!(
+        acknowledged <= before + 1,
+        "{before} alarms when it was full, now {acknowledged}"
+    );
+    eprintln!("refused {refused} times");
+
+    scene.make_room();
+    let trying = async { while scene.probe.publish(r#"{"temp": 31.0}"#).await != PubAckReason::Success {} };
+    timeout(PATIENCE, trying).await.expect("there is room in time");
+    // The same process; nothing that was refused before is there.
+    let cloud = scene.recovers().await;
+    assert_eq!(cloud.count(|event| is_of(event, "probe", "raised")), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

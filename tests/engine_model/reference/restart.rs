@@ -1,6 +1,6 @@
 //! "State survives" in docs/rules.md: restarts, edits, and what is forgotten.
 
-use std::{mem::discriminant, sync::Arc};
+use std::{mem::discriminant, sync::Arc, time::Duration};
 
 use tidegate::{
     event::Reason,
@@ -21,6 +21,8 @@ pub struct Restart {
     pub clean: bool,
     pub gone_at: Second,
     pub back_at: Second,
+    /// How often it is saved when something was heard of.
+    pub checkpoint: Duration,
     /// The same boot, or both ends synchronised: it is known how old everything is that is remembered.
     pub known: bool,
     /// What the wall clock is ahead of the story; none if it is not synchronised.
@@ -49,7 +51,7 @@ impl Reference {
                 after: self.readings.len(),
             });
         } else {
-            self.kill(restart.back_at);
+            self.kill(&restart);
         }
         // Nobody ran meanwhile: what fell due happens now.
         for slot in self.slots.values_mut() {
@@ -59,11 +61,11 @@ impl Reference {
     }
 
     /// "After kill -9 [..] `silent-for` starts anew."
-    fn kill(&mut self, back_at: Second) {
+    fn kill(&mut self, restart: &Restart) {
+        self.trust_holds(restart);
+        let (back_at, known) = (restart.back_at, self.readings.len());
         for key in self.slots.keys().cloned().collect::<Vec<_>>() {
-            let known = self.readings.len();
             let is_silence = matches!(self.plan(&key).condition, Condition::Silent { .. });
-            self.trust_hold(&key, back_at);
             let slot = self.slots.get_mut(&key).unwrap();
             if is_silence && !matches!(slot.state, State::Active(_)) {
                 slot.silent_from = (back_at, known);
@@ -74,24 +76,31 @@ impl Reference {
         }
     }
 
-    /// "A hold goes on": what it waits for was heard of, else it would have ended; when it becomes stale starts anew.
-    fn trust_hold(&mut self, key: &Key, back_at: Second) {
-        let plan = self.plan(key);
-        let wanted = match &self.slots[key].state {
-            State::Pending(_) => Say::Holds,
-            State::Clearing(..) => Say::Clears,
-            State::Normal | State::Active(_) => return,
-        };
-        let from = self.slots[key].from;
-        for part in plan.condition.parts() {
-            let device = values::of(part, &key.1);
-            let value = values::looked_at(&self.readings, from, device, &part.watched, back_at);
-            let said = value.and_then(|value| values::judge(&part.watched.test, &value));
-            let mut readings = self.readings.iter_mut().rev();
-            let last = readings.find(|kept| kept.is(device, &part.watched.metric));
-            if let Some(last) = last.filter(|_| said == Some(wanted)) {
-                last.heard = back_at;
+    /// "A hold goes on": what it waits for may have been heard of until the next checkpoint after what was saved, or
+    /// until now, unless it was stale a checkpoint before.
+    fn trust_holds(&mut self, restart: &Restart) {
+        let gone_at = restart.gone_at;
+        let latest = restart.back_at.min(gone_at + values::seconds(restart.checkpoint));
+        let mut heard = Vec::new();
+        for (key, slot) in &self.slots {
+            let wanted = match &slot.state {
+                State::Pending(_) => Say::Holds,
+                State::Clearing(..) => Say::Clears,
+                State::Normal | State::Active(_) => continue,
+            };
+            let plan = self.plan(key);
+            let stale = plan.rule.stale_after + restart.checkpoint;
+            for part in plan.condition.parts() {
+                let said = values::part(&self.readings, slot.from, &key.1, part, stale, gone_at);
+                let device = values::of(part, &key.1);
+                let mut readings = self.readings.iter().rev();
+                let last = readings.find(|kept| kept.is(device, &part.watched.metric));
+                heard.extend(last.filter(|_| said == Some(wanted)).map(|last| last.number));
             }
+        }
+        for number in heard {
+            let kept = &mut self.readings[number];
+            kept.heard = kept.heard.max(latest);
         }
     }
 

@@ -161,6 +161,7 @@ impl Life {
             epoch: recovered.epoch,
             max_devices: 100,
             max_metrics: 10,
+            checkpoint: Duration::from_mins(1),
         };
         let forget_after = Duration::from_hours(24 * 90);
         let absence = Absence::new(&recovered.state, &setup.devices, forget_after, clock.now());
