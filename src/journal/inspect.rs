@@ -225,13 +225,15 @@ impl Inspection {
     ///
     /// [`Error::Io`] if the disk cannot be read.
     pub fn sinks(&self) -> Result<Vec<SinkFacts>, Error> {
-        let mut cursors = std::collections::BTreeMap::<SinkName, Cursor>::new();
-        let images = self.epochs.iter().filter_map(|kept| kept.image.as_ref());
-        for (name, cursor) in images.flat_map(|image| &image.cursors) {
-            cursors.insert(name.clone(), *cursor);
-        }
+        let mut images: Vec<_> = self
+            .epochs
+            .iter()
+            .filter_map(|kept| kept.image.as_ref())
+            .collect();
+        let newest = images.pop();
+        let cursors = newest.map(|image| image.cursors_over(images.into_iter()));
         let mut facts = Vec::new();
-        for (name, cursor) in cursors {
+        for (name, cursor) in cursors.unwrap_or_default() {
             let mut fact = SinkFacts {
                 name,
                 cursor,
