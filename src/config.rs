@@ -72,6 +72,8 @@ pub struct Config {
     pub max_devices: usize,
     /// Metrics of one device.
     pub max_metrics: usize,
+    /// How long a device may be silent before it is forgotten.
+    pub forget_after: Duration,
     /// `[[serial]]`.
     pub serial: Vec<source::serial::Settings>,
     /// `[[device]]`.
@@ -274,6 +276,7 @@ fn compose(file: &raw::File, machine: &Machine, checker: &mut Checker<'_>) -> Co
     let door::Limits {
         max_devices,
         max_metrics,
+        forget_after,
     } = door::limits(file.mqtt.as_ref(), checker);
     let mut mqtt = file.mqtt.as_ref().map(|raw| door::door(raw, checker));
     let mut serial = line::lines(&file.serial, checker);
@@ -306,6 +309,7 @@ fn compose(file: &raw::File, machine: &Machine, checker: &mut Checker<'_>) -> Co
         mqtt,
         max_devices,
         max_metrics,
+        forget_after,
         serial,
         devices,
         rules: placed.into_iter().map(|placed| Arc::new(placed.rule)).collect(),

@@ -21,6 +21,7 @@ use crate::{
     source,
 };
 
+pub mod absence;
 pub mod announce;
 mod control;
 pub mod evaluate;
@@ -227,12 +228,7 @@ impl Daemon {
         let reloaded = match planned {
             Err(Refused(report)) => {
                 error!("the configuration is wrong; going on with the one that runs:\n{report}");
-                // In a parked journal it would wait in memory, as often as somebody tries; the log has it.
-                if !gateway.journal.health().borrow().parked {
-                    gateway
-                        .announcer
-                        .configuration_rejected(&report, "the configuration that runs");
-                }
+                gateway.rejected(&report);
                 Err(Refused(report))
             }
             Ok(plan) => Ok(self.apply(gateway, plan).await),

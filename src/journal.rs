@@ -47,7 +47,6 @@ mod frame;
 mod identity;
 pub mod inspect;
 mod opening;
-mod peek;
 mod read;
 mod recovery;
 mod retention;
@@ -60,7 +59,6 @@ mod thread;
 mod writer;
 
 pub use dead::{DeadLetter, Full, Refused, Untold};
-pub use peek::peek;
 #[doc(hidden)]
 pub use thread::Stepped;
 

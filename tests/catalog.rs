@@ -499,6 +499,9 @@ fn people_read_each_event_with_its_topics_and_an_example() {
         "- Type: `com.example.site.DoorOpen`",
         "- Topic at `sink.cloud`: `tidegate/plant.room_1/events/DoorOpen/{device}`",
         "| `alarms.since` | time | When the condition became true. |",
+        "| `epoch` |",
+        "| `rule.params.hold_s` |",
+        "| `episode.since` | When the condition became true. |",
     ] {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }

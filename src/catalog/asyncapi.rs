@@ -42,18 +42,17 @@ struct Document {
 impl Document {
     fn outlet(&mut self, catalog: &Catalog, outlet: &Outlet) {
         let (protocol, version) = match &outlet.wire {
-            Wire::Mqtt { version, .. } => (["mqtt", "secure-mqtt"], Some(version)),
-            Wire::Http { .. } => (["http", "https"], None),
+            Wire::Mqtt { version, .. } if outlet.tls => ("secure-mqtt", Some(version)),
+            Wire::Mqtt { version, .. } => ("mqtt", Some(version)),
+            Wire::Http { .. } if outlet.tls => ("https", None),
+            Wire::Http { .. } => ("http", None),
         };
-        let mut server = json!({
-            "host": outlet.host,
-            "protocol": protocol[usize::from(outlet.tls)],
-            "description": outlet.about,
-        });
-        if let Some(version) = version {
-            server["protocolVersion"] = json!(version);
-        }
-        self.servers.insert(outlet.key.clone(), server);
+        let mut server = Map::new();
+        server.insert("host".to_owned(), json!(outlet.host));
+        server.insert("protocol".to_owned(), json!(protocol));
+        server.extend(version.map(|version| ("protocolVersion".to_owned(), json!(version))));
+        server.insert("description".to_owned(), json!(outlet.about));
+        self.servers.insert(outlet.key.clone(), Json::Object(server));
         for (address, events) in by_address(catalog, outlet) {
             let key = match events.as_slice() {
                 [one] => format!("{}.{}", outlet.key, one.name),
@@ -194,32 +193,38 @@ fn message(event: &Described, outlet: &Outlet) -> Json {
         schema = json!({ "type": "array", "minItems": 1, "maxItems": most, "contains": schema });
         payload = json!([payload]);
     }
-    let mut message = json!({
-        "name": &*event.kind,
-        "title": &*event.name,
-        "summary": event.meaning.lines().next().unwrap_or_default(),
-        "description": event.meaning,
-        "contentType": content_type,
-        "tags": event.severities.iter().map(|severity| json!({ "name": severity.as_str() })).collect::<Vec<_>>(),
-        "payload": schema,
-    });
-    let mut example = json!({ "name": &*event.name, "payload": payload });
+    let mut example = Map::new();
+    example.insert("name".to_owned(), json!(&*event.name));
+    example.insert("payload".to_owned(), payload);
+    let mut message = Map::new();
     if let Some(headers) = headers {
         // The HTTP binding writes `ce-` before an attribute's name.
-        let prefix = if matches!(outlet.wire, Wire::Http { .. }) {
-            "ce-"
-        } else {
-            ""
+        let prefix = match outlet.wire {
+            Wire::Mqtt { .. } => "",
+            Wire::Http { .. } => "ce-",
         };
         let attributes = attributes.into_iter();
-        let attributes: Map<_, _> = attributes
-            .map(|(name, value)| (format!("{prefix}{name}"), value.into()))
-            .collect();
-        example["headers"] = Json::Object(attributes);
-        message["headers"] = with_prefix(headers, prefix);
+        let attributes = attributes.map(|(name, value)| (format!("{prefix}{name}"), value.into()));
+        example.insert("headers".to_owned(), Json::Object(attributes.collect()));
+        message.insert("headers".to_owned(), with_prefix(headers, prefix));
     }
-    message["examples"] = json!([example]);
-    message
+    let tags = event
+        .severities
+        .iter()
+        .map(|severity| json!({ "name": severity.as_str() }));
+    for (name, value) in [
+        ("name", json!(&*event.kind)),
+        ("title", json!(&*event.name)),
+        ("summary", json!(event.meaning.lines().next().unwrap_or_default())),
+        ("description", json!(event.meaning)),
+        ("contentType", json!(content_type)),
+        ("tags", tags.collect()),
+        ("payload", schema),
+        ("examples", json!([example])),
+    ] {
+        message.insert(name.to_owned(), value);
+    }
+    Json::Object(message)
 }
 
 /// An object's schema, each member under a longer name.

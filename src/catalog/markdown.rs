@@ -2,10 +2,13 @@
 
 use std::fmt::{Error, Write};
 
+use serde_json::Value as Json;
+
 use super::{Catalog, Content, Described, Level, words};
 use crate::event::{
     cloudevents::topic,
     gateway::{Field, Shape},
+    schema,
 };
 
 /// One section an event.
@@ -41,6 +44,19 @@ fn write_all(out: &mut String, catalog: &Catalog) -> Result<(), Error> {
     }
     for event in &catalog.events {
         section(out, catalog, event)?;
+    }
+    writeln!(
+        out,
+        "\n## Attributes\n\nOf every event.\n\n| attribute | says |\n|---|---|"
+    )?;
+    members(out, "", &schema::attributes())?;
+    if catalog
+        .events
+        .iter()
+        .any(|event| matches!(event.data, Content::Rule))
+    {
+        writeln!(out, "\n## Data of rules' events\n\n| `data` | says |\n|---|---|")?;
+        members(out, "", &schema::rule_data())?;
     }
     Ok(())
 }
@@ -88,6 +104,27 @@ fn rows(out: &mut String, prefix: &str, fields: &[Field]) -> Result<(), Error> {
             _ => &[],
         };
         rows(out, &format!("{name}."), members)?;
+    }
+    Ok(())
+}
+
+/// What a schema says of each member, and of theirs.
+fn members(out: &mut String, prefix: &str, schema: &Json) -> Result<(), Error> {
+    for (name, member) in schema
+        .get("properties")
+        .and_then(Json::as_object)
+        .into_iter()
+        .flatten()
+    {
+        let name = format!("{prefix}{name}");
+        let about = member
+            .get("description")
+            .and_then(Json::as_str)
+            .unwrap_or_default();
+        writeln!(out, "| `{name}` | {} |", cell(about))?;
+        for inside in [Some(member), member.get("items")].into_iter().flatten() {
+            members(out, &format!("{name}."), inside)?;
+        }
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     io::{self, BufWriter, Write},
+    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -12,8 +13,8 @@ use super::{
     recorded::{Span, Time, place, warn_of},
 };
 use crate::{
-    event::{Data, Draft, Transition},
-    journal,
+    event::{self, Data, Draft, Position, Transition},
+    journal::inspect::Inspection,
     recorder::{self, Record},
     story::{Replay, Rules, Stop},
     time::Timestamp,
@@ -59,8 +60,7 @@ impl Backtest {
         };
         let mut did = Vec::new();
         let mut runs = Runs::default();
-        let read = journal::peek(&config.journal.dir, |entry| {
-            let event = entry.event;
+        let mut take = |event: Arc<event::Event>| {
             let at = event.recorded.wall_of(event.draft.at);
             runs.take(at, &event.draft);
             if near.has(at) && matches!(event.draft.data, Data::Rule(_)) {
@@ -69,6 +69,12 @@ impl Backtest {
                     draft: event.draft.clone(),
                 });
             }
+        };
+        let read = Inspection::look(&config.journal.dir).and_then(|journal| {
+            journal.events(Position(0), |found| {
+                take(found.entry.event);
+                ControlFlow::Continue(())
+            })
         });
         let replayed = replay(&dir, rules, wanted, &runs.starts);
         let (would, span, count, damage) = replayed.map_err(|error| {
@@ -76,9 +82,11 @@ impl Backtest {
         })?;
         warn_of(damage);
         did.retain(|event| span.has(event.at));
-        if let Err(error) = read {
-            let said = format!("warning: {error}; only what would have happened is shown");
-            noted(&said);
+        match read {
+            Ok(unread) => super::journal::warn_of(&unread),
+            Err(error) => noted(&format!(
+                "warning: {error}; only what would have happened is shown"
+            )),
         }
         let mut out = BufWriter::new(io::stdout().lock());
         printed(tell(&would, &did, count, &mut out).and_then(|()| out.flush()))
@@ -275,8 +283,15 @@ impl Event {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::{event::Severity, time::EngineTime};
+    use crate::{
+        event::Severity,
+        reading::{DeviceId, Metric, Reading, Value},
+        recorder::Recorder,
+        time::{BootId, Clock, EngineTime, Simulated},
+    };
 
     fn event(at: i64) -> Event {
         Event {
@@ -324,6 +339,65 @@ mod tests {
                 start(Some(70), Stop::Kill, 90),
             ]
         );
+    }
+
+    #[test]
+    fn a_silence_that_fell_due_between_a_start_and_the_first_reading_after_it_is_found() {
+        const START: i64 = 1_800_000_000_000_000;
+        let wall = |second: i64| Timestamp(START + second * 1_000_000);
+        let folder = tempfile::tempdir().unwrap();
+        let (dir, file) = (folder.path().join("readings"), folder.path().join("rules.toml"));
+        let hands = Simulated::new(BootId(1));
+        hands.set(wall(0));
+        hands.synchronise(true);
+        // Two runs of the gateway, and each hears of the boiler once.
+        for second in [0, 2_000] {
+            hands.advance(Duration::from_secs(second));
+            let clock = Clock::simulated(&hands);
+            let settings = recorder::Settings {
+                dir: dir.clone(),
+                max_bytes: 1 << 20,
+            };
+            let (recorder, ended) = Recorder::start(settings, clock.clone()).unwrap();
+            let reading = Reading {
+                device: DeviceId::new("boiler").unwrap(),
+                metric: Metric::new("temperature").unwrap(),
+                value: Value::Number(20.0),
+                unit: None,
+                at: clock.now(),
+                stamped: false,
+            };
+            recorder.record(vec![reading], clock.now());
+            drop(recorder);
+            ended.blocking_recv().unwrap();
+        }
+        // The second run began long before: the silence fell due ten minutes later, less the minute of the first.
+        let mut runs = Runs::default();
+        let said = [
+            (0, "GatewayStarted"),
+            (60, "GatewayStopped"),
+            (100, "GatewayStarted"),
+        ];
+        for (second, name) in said {
+            let mut event = event(second);
+            event.draft.kind = format!("io.tidegate.gateway.{name}").into();
+            let unclean = ("unclean".to_owned(), false.into());
+            event.draft.data = Data::Gateway([unclean].into_iter().collect());
+            runs.take(wall(second), &event.draft);
+        }
+        let rule = "[[rule]]\nevent = \"BoilerSilent\"\nmetric = \"temperature\"\nsilent-for = \"10m\"\n";
+        std::fs::write(&file, rule).unwrap();
+        let would = |starts: &[Start]| {
+            let rules = crate::cli::test::rules(&file).unwrap();
+            let (would, ..) = replay(&dir, rules, Span::of(None, None), starts).unwrap();
+            let told = would.iter().map(|event| (event.draft.name.to_string(), event.at));
+            told.collect::<Vec<_>>()
+        };
+        let silence = [("BoilerSilent", wall(640)), ("BoilerSilentCleared", wall(2_000))];
+        let silence = silence.map(|(name, at)| (name.to_owned(), at));
+        assert_eq!(would(&runs.starts), silence);
+        // Without the journal the second run begins with its first reading.
+        assert_eq!(would(&[]), []);
     }
 
     #[test]

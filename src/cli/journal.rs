@@ -17,6 +17,7 @@ use crate::{
 };
 
 mod change;
+mod dead;
 mod export;
 mod fsck;
 mod ls;
@@ -46,6 +47,11 @@ pub(super) enum Command {
     ///
     /// Such a cursor holds nothing back. It only says where the sink goes on if it is ever configured again.
     Forget(change::Forget),
+    /// What a sink refused for good: list it, send it again, or give it up.
+    Dead {
+        #[command(subcommand)]
+        command: dead::Command,
+    },
     /// End the epoch, as part of putting an old image of the card back. The gateway must be stopped.
     ///
     /// The gateway that runs on an old image gives out numbers again that it gave to other events after the image was
@@ -63,6 +69,7 @@ impl Command {
             Self::Export(export) => export.run(),
             Self::Replay(replay) => replay.run(),
             Self::Forget(forget) => forget.run(),
+            Self::Dead { command } => command.run(),
             Self::NewEpoch(new_epoch) => new_epoch.run(),
         }
     }
@@ -225,7 +232,7 @@ fn place_of(journal: &Inspection, epoch: Option<Epoch>) -> Result<usize, Failure
 }
 
 /// What a reading passed over, for whoever looks at the terminal.
-fn warn_of(unread: &[journal::inspect::Unread]) {
+pub(super) fn warn_of(unread: &[journal::inspect::Unread]) {
     for bad in unread {
         let lost = match bad.lost {
             Some((from, to)) if from == to => format!("event {from} is missing"),

@@ -108,6 +108,7 @@ fn tell(status: &status::Status, out: &mut impl Write) -> io::Result<()> {
             "CONFIRMED",
             "AGAIN",
             "REFUSED",
+            "DEAD",
         ]
         .map(str::to_owned);
         let rows = std::iter::once(head)
@@ -149,7 +150,7 @@ fn tell(status: &status::Status, out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-fn sink(sink: &status::SinkStatus) -> [String; 7] {
+fn sink(sink: &status::SinkStatus) -> [String; 8] {
     let state = match (sink.connected, &sink.last_error) {
         (true, None) => "connected",
         (true, Some(_)) => "STOPPED",
@@ -163,5 +164,6 @@ fn sink(sink: &status::SinkStatus) -> [String; 7] {
         sink.confirmed.to_string(),
         sink.redelivered.to_string(),
         sink.refused.to_string(),
+        sink.dead_letters.to_string(),
     ]
 }

@@ -1,6 +1,6 @@
 //! `[mqtt]`: where the door listens and which topics carry readings.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use toml::Spanned;
 
@@ -18,7 +18,10 @@ use crate::{
 pub(super) struct Limits {
     pub max_devices: usize,
     pub max_metrics: usize,
+    pub forget_after: Duration,
 }
+
+const DAY: Duration = Duration::from_hours(24);
 
 pub(super) fn limits(raw: Option<&raw::Mqtt>, checker: &mut Checker<'_>) -> Limits {
     let (devices, metrics) = raw.map_or((None, None), |raw| {
@@ -31,6 +34,14 @@ pub(super) fn limits(raw: Option<&raw::Mqtt>, checker: &mut Checker<'_>) -> Limi
         max_metrics: checker
             .whole_in("[mqtt]", "max-metrics", metrics, &(1..=100_000))
             .unwrap_or(100),
+        forget_after: checker
+            .duration_in(
+                "[mqtt]",
+                "forget-after",
+                raw.and_then(|raw| raw.forget_after.as_ref()),
+                DAY..=DAY * 3650,
+            )
+            .unwrap_or(DAY * 90),
     }
 }
 

@@ -373,7 +373,8 @@ mod tests {
         ] {
             let texts = Texts::alone("x.toml", &text);
             let secret = text.find("s3cret").expect("it is there");
-            let line = text[..secret].rfind('\n').map_or(0, |end| end + 1);
+            let before = text.get(..secret).expect("it begins there");
+            let line = before.rfind('\n').map_or(0, |end| end + 1);
             // Pointed at itself, and as one line of several.
             for span in [secret..secret + 1, line..line + 1, 0..secret] {
                 let problem = Problem::at(&texts, &span, "it is wrong; mend it".into());

@@ -164,7 +164,7 @@ static MQTT: Table = Table {
         live("max-inflight", Whole),
         live("max-devices", Whole),
         live("max-metrics", Whole),
-        later("forget-after"),
+        live("forget-after", Duration),
         live("readings", Tables(&READINGS)),
     ],
     ..PLAIN

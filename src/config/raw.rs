@@ -75,6 +75,7 @@ pub(super) struct Mqtt {
     pub max_inflight: Option<Spanned<i64>>,
     pub max_devices: Option<Spanned<i64>>,
     pub max_metrics: Option<Spanned<i64>>,
+    pub forget_after: Text,
     pub readings: List<Readings>,
 }
 

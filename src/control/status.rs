@@ -81,6 +81,8 @@ pub struct SinkStatus {
     pub redelivered: u64,
     /// Refusals of an event.
     pub refused: u64,
+    /// Events that are set aside for it.
+    pub dead_letters: usize,
 }
 
 /// The door.

@@ -9,6 +9,7 @@ use std::{
     io,
     os::unix::fs::{FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -24,6 +25,7 @@ use tracing::{info, warn};
 use super::{
     evaluate::Asked,
     reload::{Order, Refused},
+    standing::Seldom,
     status::Views,
 };
 use crate::{
@@ -173,6 +175,8 @@ pub(super) struct Desk {
     pub(super) views: Views,
     pub(super) clock: Clock,
     pub(super) epoch: Epoch,
+    /// How often what is active was recorded because somebody asked.
+    pub(super) listed: Arc<Seldom>,
 }
 
 /// Why a command was not done.
@@ -336,14 +340,15 @@ impl Desk {
     }
 
     async fn active(&self) -> Result<Active, Why> {
-        let open = if self.journal.health().borrow().parked {
-            self.ask(Asked::Episodes).await?
-        } else {
+        let may_record = !self.journal.health().borrow().parked && self.listed.may(self.clock.now());
+        let open = if may_record {
             let (open, recorded) = self.ask(|answer| Asked::List(self.epoch, answer)).await?;
             if let Some(position) = recorded {
                 self.on_disk(position).await?;
             }
             open
+        } else {
+            self.ask(Asked::Episodes).await?
         };
         let moment = self.clock.moment();
         let wall = |at: EngineTime| moment.wall_of(at).to_string();

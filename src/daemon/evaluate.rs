@@ -5,7 +5,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
-use super::announce::Announcer;
+use super::{absence::Absence, announce::Announcer};
 use crate::{
     event::{Epoch, Position},
     reading::{DeviceId, Reading},
@@ -34,8 +34,8 @@ pub struct Status {
 /// What may be asked of the engine, between two batches of readings. An answer with a position says what to wait for.
 #[derive(Debug)]
 pub enum Asked {
-    /// Go on with another configuration, and save windows so often.
-    Reconfigure(Box<Setup>, oneshot::Sender<Position>),
+    /// Go on with another configuration; devices that are silent for so long are forgotten.
+    Reconfigure(Box<Setup>, Duration, oneshot::Sender<Position>),
     /// Which of these there are.
     Known(Vec<MuteTarget>, oneshot::Sender<Vec<MuteTarget>>),
     /// Which rule has this event.
@@ -83,9 +83,12 @@ pub struct House {
     pub clock: Clock,
     /// How often windows are saved.
     pub checkpoint: Duration,
+    /// Who is silent for how long.
+    pub absence: Absence,
 }
 
-/// Drives the engine until every source has hung up. Every `checkpoint` what its windows took in is saved.
+/// Drives the engine until every source has hung up. Every `checkpoint` what its windows took in is saved, and who has
+/// been silent for too long is forgotten.
 pub async fn evaluate(
     mut engine: Engine,
     mut intake: mpsc::Receiver<Delivery>,
@@ -98,6 +101,7 @@ pub async fn evaluate(
         recorder,
         clock,
         mut checkpoint,
+        mut absence,
     } = house;
     let mut health = announcer.journal().health();
     let mut batch = Vec::with_capacity(BATCH);
@@ -111,7 +115,7 @@ pub async fn evaluate(
             // While anything is parked the engine takes no delivery and fires no timer. People are few, so they are
             // answered: a reload may be the remedy. The journal's pulse comes at least once a second.
             tokio::select! {
-                Some(question) = asked.recv() => answer(&mut engine, question, &mut checkpoint, &announcer, &clock),
+                Some(question) = asked.recv() => answer(&mut engine, question, (&mut checkpoint, &mut absence), &announcer, &clock),
                 // There will be no room for what it decides any more: the journal has stopped, or all else does.
                 // Dropping the intake answers every waiting ticket "never".
                 changed = health.changed() => if changed.is_err() { return },
@@ -129,7 +133,12 @@ pub async fn evaluate(
             let mut outcome = Outcome::default();
             engine.set_moment(clock.moment());
             engine.save_windows(&mut outcome);
+            let due = absence.look(now, engine.heard(), &mut outcome);
             commit(&mut engine, outcome, &announcer);
+            for device in due {
+                forget(&mut engine, &device, &announcer);
+                info!(%device, "not heard from for [mqtt] forget-after: forgotten, its alarms are cleared");
+            }
         }
         let idle = engine
             .next_deadline()
@@ -137,13 +146,14 @@ pub async fn evaluate(
         // All are cancel-safe: `recv` and `recv_many` take nothing unless they are the one that completes.
         tokio::select! {
             biased;
-            Some(question) = asked.recv() => answer(&mut engine, question, &mut checkpoint, &announcer, &clock),
+            Some(question) = asked.recv() => answer(&mut engine, question, (&mut checkpoint, &mut absence), &announcer, &clock),
             taken = intake.recv_many(&mut batch, BATCH) => {
                 if taken == 0 {
                     // A clean stop remembers what a crash may forget, so that a clean restart changes no event.
                     let mut outcome = Outcome::default();
                     engine.set_moment(clock.moment());
                     engine.advance(clock.now(), &mut outcome);
+                    absence.save(clock.now(), &mut outcome);
                     commit(&mut engine, outcome, &announcer);
                     save_all(&mut engine, &announcer);
                     info!("every source has ended; the engine stops");
@@ -264,15 +274,16 @@ fn beat(status: &watch::Sender<Status>, engine: &Engine) {
 fn answer(
     engine: &mut Engine,
     asked: Asked,
-    checkpoint: &mut Duration,
+    (checkpoint, absence): (&mut Duration, &mut Absence),
     announcer: &Announcer,
     clock: &Clock,
 ) {
     engine.set_moment(clock.moment());
     let mut outcome = Outcome::default();
     match asked {
-        Asked::Reconfigure(setup, answer) => {
+        Asked::Reconfigure(setup, forget_after, answer) => {
             *checkpoint = setup.checkpoint;
+            absence.reconfigure(&setup.devices, forget_after);
             engine.reconfigure(*setup, &mut outcome);
             let position = commit(engine, outcome, announcer).unwrap_or_default();
             reply(answer, position);
@@ -293,9 +304,7 @@ fn answer(
             reply(answer, position);
         }
         Asked::Forget(device, answer) => {
-            let known = engine.forget(&device, &mut outcome);
-            let position = commit(engine, outcome, announcer).unwrap_or_default();
-            reply(answer, known.then_some(position));
+            reply(answer, forget(engine, &device, announcer));
         }
         Asked::Episodes(answer) => reply(answer, open(engine)),
         Asked::List(epoch, answer) => {
@@ -304,6 +313,14 @@ fn answer(
             reply(answer, (open, position));
         }
     }
+}
+
+/// Where it stands that a device is forgotten; none: it was never seen.
+fn forget(engine: &mut Engine, device: &DeviceId, announcer: &Announcer) -> Option<Position> {
+    let mut outcome = Outcome::default();
+    let known = engine.forget(device, &mut outcome);
+    let position = commit(engine, outcome, announcer).unwrap_or_default();
+    known.then_some(position)
 }
 
 fn open(engine: &Engine) -> Open {

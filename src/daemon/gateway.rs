@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use super::{
     Error, GRACE, STAGE_GRACE,
+    absence::Absence,
     announce::Announcer,
     control::Desk,
     evaluate::{self, Asked},
@@ -19,6 +20,7 @@ use super::{
     local, pulse,
     reload::Order,
     stages::{Ended, fallen, finish, journal_error, stage_ended, staged},
+    standing::Seldom,
     status::Views,
     uplinks::{Loaded, Uplinks},
     wall_clock::WallClock,
@@ -72,6 +74,8 @@ pub(super) struct Gateway {
     pub(super) engine: JoinSet<Ended>,
     /// What ends with the process: the local event feed, the heartbeat, the control socket.
     pub(super) others: JoinSet<Ended>,
+    /// How often a rejected reload was recorded.
+    rejected: Seldom,
     /// A stage that ended before it was told to, until it is told of.
     early: Option<Error>,
 }
@@ -130,6 +134,7 @@ impl Gateway {
             sources: JoinSet::new(),
             engine: JoinSet::new(),
             others: JoinSet::new(),
+            rejected: Seldom::default(),
             early: None,
         };
         let house = evaluate::House {
@@ -137,6 +142,12 @@ impl Gateway {
             recorder,
             clock: clock.clone(),
             checkpoint: config.checkpoint,
+            absence: Absence::new(
+                &recovered.state,
+                &setup(config, recovered.epoch).devices,
+                config.forget_after,
+                clock.now(),
+            ),
         };
         let evaluation = evaluate::evaluate(engine, deliveries, questions, house, status);
         let stop = gateway.stop_sources.clone();
@@ -234,7 +245,7 @@ impl Gateway {
         let (answer, answered) = oneshot::channel();
         let setup = Box::new(setup(config, self.epoch));
         // An engine that has gone is told by its stage's end.
-        let asked = Asked::Reconfigure(setup, answer);
+        let asked = Asked::Reconfigure(setup, config.forget_after, answer);
         let decided = match self.asked.send(asked).await {
             Ok(()) => answered.await.unwrap_or_default(),
             Err(_) => Position::default(),
@@ -275,6 +286,11 @@ impl Gateway {
             return Err(format!(
                 "the journal knows no sink {sink}: `tidegate journal ls` lists those that it knows"
             ));
+        }
+        let mut letters = self.journal.dead_letters();
+        letters.retain(|letter| letter.sink == *sink);
+        if !letters.is_empty() {
+            self.journal.drop_letters(&letters);
         }
         Ok(self.journal.forget(sink).await)
     }
@@ -318,6 +334,16 @@ impl Gateway {
             views,
             clock: self.clock.clone(),
             epoch: self.epoch,
+            listed: Arc::default(),
+        }
+    }
+
+    /// A reload found the configuration wrong. The log has every one; ten in ten minutes are recorded, and none
+    /// in a parked journal: there it would wait in memory, as often as somebody tries.
+    pub(super) fn rejected(&self, report: &str) {
+        if !self.journal.health().borrow().parked && self.rejected.may(self.clock.now()) {
+            self.announcer
+                .configuration_rejected(report, "the configuration that runs");
         }
     }
 

@@ -122,6 +122,7 @@ fn differences(old: &Config, new: &Config) -> Vec<String> {
         mqtt,
         max_devices,
         max_metrics,
+        forget_after,
         serial,
         devices,
         rules,
@@ -143,7 +144,8 @@ fn differences(old: &Config, new: &Config) -> Vec<String> {
     );
     table(*events != new.events, "[events]");
     table(*recorder != new.recorder, "[recorder]");
-    let bounds = (*max_devices, *max_metrics) != (new.max_devices, new.max_metrics);
+    let bounds =
+        (*max_devices, *max_metrics, *forget_after) != (new.max_devices, new.max_metrics, new.forget_after);
     match (mqtt, &new.mqtt) {
         (Some(old), Some(new)) => {
             let door = crate::source::mqtt::Settings {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -12,6 +13,26 @@ pub(super) const GRACE: Duration = Duration::from_secs(5);
 
 /// From the first of one pair of events to the first of the next about the same thing, at least.
 pub(super) const APART: Duration = Duration::from_mins(5);
+
+/// How many events that anybody can ask for may come in how long: a script that asks in a loop fills no journal.
+const ASKED: u32 = 10;
+const ASKED_IN: Duration = Duration::from_mins(10);
+
+/// Something that is recorded because somebody asked. Remembers the first of these ten minutes, and how many came.
+#[derive(Debug, Default)]
+pub(super) struct Seldom(Mutex<Option<(EngineTime, u32)>>);
+
+impl Seldom {
+    /// Whether it may be recorded now; then it counts as recorded.
+    pub(super) fn may(&self, now: EngineTime) -> bool {
+        let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (first, count) = counted
+            .filter(|(first, _)| now.since(*first) < ASKED_IN)
+            .unwrap_or((now, 0));
+        *counted = Some((first, count.saturating_add(1)));
+        count < ASKED
+    }
+}
 
 /// What there is to tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,6 +154,18 @@ mod tests {
 
     fn at(seconds: i64) -> EngineTime {
         EngineTime(seconds * 1_000_000)
+    }
+
+    #[test]
+    fn what_anybody_can_ask_for_is_recorded_ten_times_in_ten_minutes() {
+        let seldom = Seldom::default();
+        let recorded: Vec<_> = (0..1_300)
+            .step_by(30)
+            .filter(|second| seldom.may(at(*second)))
+            .collect();
+        let ten = |from: i64| (0..10).map(move |number| from + 30 * number);
+        let expected: Vec<_> = ten(0).chain(ten(600)).chain(ten(1_200).take(4)).collect();
+        assert_eq!(recorded, expected);
     }
 
     #[test]

@@ -92,6 +92,7 @@ impl Views {
 
     fn sinks(&self) -> Vec<SinkStatus> {
         let last = self.journal.health().borrow().last.0;
+        let letters = self.journal.dead_letters();
         let sink = |view: &uplinks::View| {
             let status = view.status.borrow().clone();
             SinkStatus {
@@ -104,6 +105,7 @@ impl Views {
                 confirmed: status.acked,
                 redelivered: status.redelivered,
                 refused: status.refused,
+                dead_letters: letters.iter().filter(|letter| letter.sink == view.name).count(),
             }
         };
         self.uplinks.borrow().iter().map(sink).collect()
@@ -221,6 +223,12 @@ impl Views {
                 (Some(error), _) => troubles.push(format!("sink {}: {error}", sink.name)),
                 (None, false) => troubles.push(format!("sink {}: not connected yet", sink.name)),
                 (None, true) => {}
+            }
+            if sink.dead_letters > 0 {
+                troubles.push(format!(
+                    "sink {}: {} events are set aside: `tidegate journal dead ls` lists them",
+                    sink.name, sink.dead_letters
+                ));
             }
         }
         for line in status.lines.iter().filter(|line| !line.open) {

@@ -5,6 +5,7 @@ use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 use tokio::{sync::watch, time::timeout};
 
 use super::{
+    absence::Absence,
     announce::Announcer,
     control::Desk,
     evaluate::Asked,
@@ -14,14 +15,17 @@ use super::{
 };
 use crate::{
     config::Machine,
-    event::{Data, Draft, Origin, Sequence, Severity},
+    event::{Data, Draft, Origin, Reason, Sequence, Severity},
     journal::{
         Cursor, Journal, Limit, Owner, Recovered, Settings, SinkPlan, WhenFull, storage::simulated::Simulated,
     },
     reading::{DeviceId, Metric, Reading, Value},
-    rule::engine::{Engine, Setup},
+    rule::{
+        DeviceFacts,
+        engine::{Engine, Setup},
+    },
     source::{Delivery, INTAKE_LEN, Ticket},
-    time::{Clock, EngineTime},
+    time::{BootId, Clock, EngineTime},
 };
 
 /// Longer than anything here takes on the slowest machine.
@@ -138,8 +142,9 @@ fn house(journal: &Journal, clock: Clock) -> evaluate::House {
     evaluate::House {
         announcer: announcer(journal),
         recorder: None,
-        clock,
+        absence: Absence::new(&[], &[], Duration::MAX, clock.now()),
         checkpoint: Duration::from_mins(1),
+        clock,
     }
 }
 
@@ -459,6 +464,7 @@ async fn a_change_that_is_not_on_the_disk_is_not_said_to_be_done() {
         journal,
         clock: Clock::system(),
         epoch: recovered.epoch,
+        listed: Arc::default(),
     };
     // An engine that decides what no disk will ever have.
     let never = Position(u64::MAX);
@@ -599,5 +605,88 @@ fn after_a_reload_a_refused_commit_holds_only_its_own_devices_back() {
             .observe(&temperature(device, 31.0, later(2)), &mut outcome)
             .unwrap();
         assert_eq!(outcome.depends_on == Position::NEVER, waits, "device {device}");
+    }
+}
+
+#[tokio::test]
+async fn a_silent_device_is_forgotten_after_its_time_over_a_restart_and_a_configured_one_never() {
+    const DAY: Duration = Duration::from_hours(24);
+    let (disk, hands) = (Simulated::default(), crate::time::Simulated::new(BootId(1)));
+    let clock = Clock::simulated(&hands);
+    let folder = tempfile::tempdir().unwrap();
+    let rules = config(folder.path(), &RULE.replace("hold = \"1ms\"", "hold = \"0s\"")).rules;
+    let mut days = 0;
+    for until in [60, 95] {
+        let (journal, recovered, running) = journal_on(&disk, WhenFull::DropOldest);
+        let setup = Setup {
+            rules: rules.clone(),
+            devices: vec![DeviceFacts::of("boiler")],
+            epoch: recovered.epoch,
+            max_devices: 10,
+            max_metrics: 10,
+            checkpoint: Duration::from_mins(1),
+        };
+        let absence = Absence::new(&recovered.state, &setup.devices, DAY * 90, clock.now());
+        let mut outcome = Outcome::default();
+        let mut engine = Engine::restore(setup, &recovered.state, clock.moment(), &mut outcome);
+        evaluate::commit(&mut engine, outcome, &announcer(&journal));
+        let house = evaluate::House {
+            absence,
+            ..house(&journal, clock.clone())
+        };
+        let (intake, deliveries) = mpsc::channel(INTAKE_LEN);
+        let (status, active) = watch::channel(evaluate::Status::default());
+        let evaluation = evaluate::evaluate(engine, deliveries, mpsc::channel(1).1, house, status);
+        let mut evaluation = pin!(tokio::task::unconstrained(evaluation));
+        while days < until {
+            // On the first day all are hot, and then only one goes on.
+            let names = ["here", "gone", "boiler"].into_iter();
+            for device in names.take(if days == 0 { 3 } else { 1 }) {
+                let reading = Reading {
+                    device: DeviceId::new(device).unwrap(),
+                    metric: Metric::new("temperature").unwrap(),
+                    value: Value::Number(31.0),
+                    unit: None,
+                    at: clock.now(),
+                    stamped: false,
+                };
+                let delivery = Delivery {
+                    readings: vec![reading],
+                    ticket: Ticket::unclaimed(),
+                };
+                intake.try_send(delivery).unwrap();
+            }
+            poll_fn(|context| {
+                assert!(evaluation.as_mut().poll(context).is_pending());
+                Poll::Ready(())
+            })
+            .await;
+            // What was forgotten at one look is counted from the next on.
+            let open = if days > 91 { 2 } else { 3 };
+            assert_eq!(active.borrow().active, open, "after {days} days");
+            hands.advance(DAY);
+            days += 1;
+        }
+        drop(intake);
+        evaluation.await;
+        settle(&journal, &announcer(&journal)).await;
+        let limit = Limit {
+            entries: 100,
+            bytes: usize::MAX,
+        };
+        let entries = journal.read_after(Cursor::default(), limit).await.unwrap();
+        let ended: Vec<_> = entries
+            .iter()
+            .filter_map(|entry| match &entry.event.draft.data {
+                Data::Rule(data) => Some((entry.event.draft.about.to_string(), data.episode.reason?)),
+                Data::Gateway(_) => None,
+            })
+            .collect();
+        let expected = [("gone".to_owned(), Reason::DeviceRemoved)];
+        assert_eq!(ended, if days > 90 { &expected[..] } else { &[] });
+        journal.close().await;
+        running.ended.await.unwrap().unwrap();
+        // However long the gateway is away: it cannot hear anybody.
+        hands.advance(DAY * 200);
     }
 }

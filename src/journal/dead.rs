@@ -139,6 +139,13 @@ impl Trays {
         trays
     }
 
+    /// All letters, by sink and in the order of their events.
+    pub fn letters(&self) -> Vec<DeadLetter> {
+        let trays = self.trays();
+        let letters = trays.values().flat_map(|tray| tray.letters.values());
+        letters.cloned().collect()
+    }
+
     fn trays(&self) -> MutexGuard<'_, BTreeMap<SinkName, Tray>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -296,13 +303,7 @@ impl Journal {
     /// they are known to be by now.
     #[must_use]
     pub fn dead_letters(&self) -> Vec<DeadLetter> {
-        let trays = self.0.shared.dead.trays();
-        let mut letters: Vec<_> = trays
-            .values()
-            .flat_map(|tray| tray.letters.values())
-            .cloned()
-            .collect();
-        drop(trays);
+        let mut letters = self.0.shared.dead.letters();
         for letter in &mut letters {
             self.0.shared.boots.correct(&mut letter.entry);
         }

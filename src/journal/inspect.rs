@@ -19,7 +19,7 @@ use crate::{
 };
 
 use super::{
-    Boots, Cursor, Error,
+    Boots, Cursor, DeadLetter, Error, Trays,
     frame::{self, Header, Kind},
     identity::{self, Identity},
     opening::VERSION,
@@ -225,13 +225,15 @@ impl Inspection {
     ///
     /// [`Error::Io`] if the disk cannot be read.
     pub fn sinks(&self) -> Result<Vec<SinkFacts>, Error> {
-        let mut cursors = std::collections::BTreeMap::<SinkName, Cursor>::new();
-        let images = self.epochs.iter().filter_map(|kept| kept.image.as_ref());
-        for (name, cursor) in images.flat_map(|image| &image.cursors) {
-            cursors.insert(name.clone(), *cursor);
-        }
+        let mut images: Vec<_> = self
+            .epochs
+            .iter()
+            .filter_map(|kept| kept.image.as_ref())
+            .collect();
+        let newest = images.pop();
+        let cursors = newest.map(|image| image.cursors_over(images.into_iter()));
         let mut facts = Vec::new();
-        for (name, cursor) in cursors {
+        for (name, cursor) in cursors.unwrap_or_default() {
             let mut fact = SinkFacts {
                 name,
                 cursor,
@@ -359,6 +361,18 @@ impl Inspection {
             ControlFlow::Break(())
         })?;
         Ok(found)
+    }
+
+    /// The dead letters, by sink and in the order of their events.
+    #[must_use]
+    pub fn dead_letters(&self) -> Vec<DeadLetter> {
+        // The newest epoch has taken over what those before it had.
+        let newest = self.epochs.iter().rev().find_map(|kept| kept.image.as_ref());
+        let mut letters = Trays::of(newest.iter().flat_map(|image| &image.state)).letters();
+        for letter in &mut letters {
+            self.boots.correct(&mut letter.entry);
+        }
+        letters
     }
 
     /// A position before this event, and behind what stands in earlier segments; none if nobody kept it.

@@ -263,23 +263,31 @@ fn found_epoch(
     Ok(Found { identity, image })
 }
 
+impl Image {
+    /// No event of it was ever stored.
+    pub fn is_new(&self) -> bool {
+        self.last <= self.base
+    }
+
+    /// Where all sinks stand, if this is the current epoch and `archives` are the ones before. The first commit of an
+    /// epoch brings all cursors with it: what is not among them was forgotten, whatever an old epoch says.
+    pub fn cursors_over<'a>(&self, archives: impl Iterator<Item = &'a Self>) -> BTreeMap<SinkName, Cursor> {
+        let mut cursors = BTreeMap::new();
+        if self.cursors_lost || (self.is_new() && self.cursors.is_empty()) {
+            cursors.extend(archives.flat_map(|old| old.cursors.clone()));
+        }
+        // The newest word counts, also where it is a move back.
+        cursors.extend(self.cursors.clone());
+        cursors
+    }
+}
+
 /// Where every sink goes on. With a new journal before the first event; one that is new to the journal at
 /// its end, or at the oldest event. One that is no longer configured keeps its place.
 fn places(owner: &Owner, archives: &[Found], found: &Found) -> BTreeMap<SinkName, Cursor> {
     let image = &found.image;
-    let mut cursors = BTreeMap::new();
-    // The newest word counts, also where it is a move back.
-    for (sink, cursor) in archives
-        .iter()
-        .flat_map(|old| &old.image.cursors)
-        .chain(&image.cursors)
-    {
-        cursors.insert(sink.clone(), *cursor);
-    }
-    let is_new = image
-        .segments
-        .iter()
-        .all(|segment| segment.filled().1 <= found.identity.after);
+    let mut cursors = image.cursors_over(archives.iter().map(|old| &old.image));
+    let is_new = image.is_new();
     let oldest = image
         .segments
         .first()

@@ -67,7 +67,7 @@ pub(super) struct Image {
     pub state: BTreeMap<Vec<u8>, Vec<u8>>,
     pub cursors: BTreeMap<SinkName, Cursor>,
     /// The last position of the epoch before.
-    base: Position,
+    pub base: Position,
     pub last: Position,
     pub sequence: Sequence,
     pub group: u32,

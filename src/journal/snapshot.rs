@@ -12,7 +12,7 @@ use crate::{
 use super::{
     frame::{self, Blob, Move, Skipped, Told},
     segment::SegmentHeader,
-    storage::{DiskFile, File, Storage, read_around},
+    storage::{File, Storage, read_around},
 };
 
 const NAMES: [&str; 2] = ["a.snap", "b.snap"];
@@ -222,19 +222,6 @@ impl Slots {
         self.generation = generation;
         Ok(())
     }
-}
-
-/// The newest good one of a directory that may be in use; nothing is opened for writing.
-pub(super) fn peek(dir: &Path) -> Option<Snapshot> {
-    let slots = NAMES.iter().filter_map(|name| {
-        let file = DiskFile(std::fs::File::open(dir.join(name)).ok()?);
-        let size = usize::try_from(file.size().ok()?).unwrap_or(MAX).min(MAX);
-        match read(&file, size).ok()? {
-            Content::Good(generation, snapshot) => Some((generation, *snapshot)),
-            Content::Never | Content::Bad => None,
-        }
-    });
-    Some(slots.max_by_key(|(generation, _)| *generation)?.1)
 }
 
 /// A slot, for whoever looks.

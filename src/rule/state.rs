@@ -29,7 +29,7 @@ pub struct Outcome {
 
 impl Outcome {
     /// What was decided until now holds without what follows: a commit may end here.
-    pub(super) fn may_end(&mut self) {
+    pub fn may_end(&mut self) {
         let (events, state) = self.cuts.last().copied().unwrap_or_default();
         let (now_events, now_state) = (self.events.len(), self.state.len());
         if now_events + now_state >= events + state + PIECE {

@@ -113,6 +113,10 @@ async fn a_reload_of_a_wrong_file_says_what_check_says_and_changes_nothing() {
         "{complaint}"
     );
 
+    // A script that tries again and again fills no journal: each is logged, the first ten are recorded.
+    for _ in 0..11 {
+        assert_eq!(site.ask(&["reload"]).await.0, Some(78));
+    }
     let rejected = cloud.wait_for(is("ConfigurationRejected")).await;
     assert_eq!(rejected["severitytext"], "ERROR");
     assert_eq!(text(&rejected, "/data/report").trim_end(), checked.trim_end());
@@ -122,6 +126,7 @@ async fn a_reload_of_a_wrong_file_says_what_check_says_and_changes_nothing() {
     assert_eq!(raised["data"]["rule"]["params"]["above"], 30.0);
     gateway.stop().await;
     assert_eq!(cloud.count(is("ConfigurationChanged")), 0);
+    assert_eq!(cloud.count(is("ConfigurationRejected")), 10);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -271,10 +276,15 @@ async fn what_is_active_is_listed_and_recorded_for_who_lost_it() {
         (&alarm["value"], &alarm["severity"]),
         (&json!(31.5), &json!("warning"))
     );
+    // A script that asks again and again is answered and fills no journal: ten in ten minutes are recorded.
+    for _ in 0..9 {
+        assert_eq!(site.done(&["events", "--active"]).await, shown);
+    }
     gateway.stop().await;
+    assert_eq!(cloud.count(is("ActiveAlarms")), 1 + 10);
 
     let gateway = Gateway::start(&site).await;
-    let again = |seen: &[Value]| seen.iter().filter(|event| is("ActiveAlarms")(event)).count() >= 5;
+    let again = |seen: &[Value]| seen.iter().filter(|event| is("ActiveAlarms")(event)).count() >= 12;
     cloud.wait_until(again).await;
     let after = cloud
         .distinct()

@@ -297,8 +297,16 @@ async fn what_is_off_is_not_recorded() {
     let cloud = Cloud::subscribe(broker.port).await;
     let off = "[events]\noff = [\"GatewayStarted\", \"GatewayStopped\", \"GatewayAlive\", \"ActiveAlarms\", \
                \"ConfigurationChanged\", \"ConfigurationRejected\", \"AlarmMuted\", \"AlarmUnmuted\", \
-               \"ClockSynchronised\", \"ClockLost\", \"SourceFailed\", \"UplinkLost\", \"DeviceConnected\", \"DeviceDisconnected\"]\nheartbeat = \"1s\"";
-    let site = Site::new().uplink(broker.port, "5").tables(off);
+               \"ClockSynchronised\", \"ClockLost\", \"SourceFailed\", \"UplinkLost\", \"DeviceConnected\", \"DeviceDisconnected\"]\nheartbeat = \"1s\"\noffline-after = \"1s\"";
+    // Nobody answers there, and no adapter is plugged in.
+    let nobody = "[[sink.mqtt]]\nname = \"nobody\"\nurl = \"mqtt://127.0.0.1:1\"\n";
+    let site = Site::new()
+        .uplink(broker.port, "5")
+        .rule("hold = \"10s\"")
+        .tables(off)
+        .tables(nobody);
+    let port = site.folder.path().join("boiler-port");
+    let site = site.serial(&port);
     let gateway = Gateway::start(&site).await;
     let mut device = Device::new(Version::V5, QoS::AtLeastOnce, gateway.door, "thermostat-7");
     device.publish_until_acknowledged(&[r#"{"temp": 27.0}"#]).await;
@@ -311,6 +319,8 @@ async fn what_is_off_is_not_recorded() {
     std::fs::write(site.config(), "no TOML").expect("written");
     assert_eq!(site.ask(&["reload"]).await.0, Some(78));
     device.publish_until_acknowledged(&[r#"{"temp": 41.0}"#]).await;
+    drop(device);
+    // By the end of the hold whatever is away has been away for longer than it takes to be told.
     let raised = cloud.wait_for(|event| event["transition"] == "raised").await;
     assert_eq!(
         text(&raised, "/sequence"),

@@ -75,10 +75,15 @@ impl Mosquitto {
 
     /// One that keeps no more than this for a client that is away; 0: everything.
     pub(crate) async fn start_with_queues_of(most: usize) -> Self {
+        Self::start_with(&format!("max_queued_messages {most}\n")).await
+    }
+
+    /// With more lines in its configuration.
+    pub(crate) async fn start_with(lines: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let port = free_port().await;
         let file = folder.path().join("mosquitto.conf");
-        let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages {most}\n");
+        let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\n{lines}");
         std::fs::write(&file, text).expect("written");
         let program = [
             "/usr/sbin/mosquitto",

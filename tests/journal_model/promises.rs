@@ -303,6 +303,24 @@ fn a_forgotten_cursor_is_gone_after_a_power_cut_too() {
 }
 
 #[test]
+fn a_forgotten_cursor_does_not_come_back_from_an_old_epoch() {
+    let disk = Simulated::default();
+    let open = Open::on(&disk, &settings(), owner(&["cloud", "old"]));
+    open.commit(&["a"], &[]);
+    open.close();
+    let mut another = owner(&["cloud"]);
+    "another".clone_into(&mut another.machine_id);
+    let open = Open::on(&disk, &settings(), another.clone());
+    open.commit(&["b"], &[]);
+    assert_eq!(texts(&open.read_all()), ["a"], "the old epoch is kept");
+    assert_eq!(open.journal.sinks(), [sink("cloud"), sink("old")]);
+    assert!(block_on(open.journal.forget(&sink("old"))));
+    open.kill(&disk);
+    let open = Open::on(&disk, &settings(), another);
+    assert_eq!(open.journal.sinks(), [sink("cloud")]);
+}
+
+#[test]
 fn a_cursor_goes_back_no_further_than_what_is_kept() {
     let disk = Simulated::default();
     let open = Open::new(&disk);

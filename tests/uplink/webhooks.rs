@@ -152,7 +152,7 @@ async fn a_connection_that_was_idle_from_its_beginning_is_replaced_without_a_wor
 }
 
 #[tokio::test]
-async fn an_event_that_is_refused_is_tried_again_and_judges_no_other() {
+async fn an_event_that_is_refused_is_set_aside_judges_no_other_and_can_be_sent_again() {
     for code in [400, 413, 415, 422] {
         for mode in ALL {
             let server = Endpoint::start(move |asked| {
@@ -163,16 +163,20 @@ async fn an_event_that_is_refused_is_tried_again_and_judges_no_other() {
             let log = Log::new();
             log.append(40).await;
             let mut uplink = Running::start_http(settings(server.port, mode), &log);
-            let status = uplink.status(|status| status.refused >= 4).await;
-            assert!(status.delivered.0 == 12, "{status:?}");
-            let error = status.last_error.unwrap();
-            assert!(
-                error.contains(&code.to_string()) && error.contains("said"),
-                "{error}"
-            );
-            assert!(!server.kept().contains(&13));
-            server.behave(good);
             let status = uplink.delivers(40).await;
+            assert_eq!((status.refused, status.set_aside), (3, 1), "{status:?}");
+            let letters = log.journal.dead_letters();
+            assert_eq!(letters.len(), 1);
+            let reason = &letters[0].reason;
+            assert!(
+                reason.contains(&code.to_string()) && reason.contains("said"),
+                "{reason}"
+            );
+            assert_eq!(server.kept().len(), 39, "all but that one");
+            server.behave(good);
+            log.is_durable(log.journal.resend(&letters)).await;
+            server.until(|server| server.kept().contains(&13)).await;
+            let status = uplink.status(|status| status.acked == 40).await;
             assert_eq!(status.connections, 1, "a refused event ends no connection");
             uplink.stops().await;
             let mut kept = server.kept();

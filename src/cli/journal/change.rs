@@ -56,7 +56,7 @@ impl Forget {
     }
 }
 
-fn say(socket: Socket, request: &Request) -> Result<(), Failure> {
+pub(super) fn say(socket: Socket, request: &Request) -> Result<(), Failure> {
     let done: Done = asked(&socket.found(), request)?;
     printed(writeln!(io::stdout().lock(), "{}", done.said))
 }

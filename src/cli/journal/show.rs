@@ -9,8 +9,8 @@ use super::{
     Place, id, place_of, unreadable,
 };
 use crate::{
-    event::{Epoch, Sequence, cloudevents},
-    journal::inspect::{Found, Inspection},
+    event::{Entry, Epoch, Sequence, cloudevents},
+    journal::inspect::{Found, Inspection, SinkFacts},
     time::ClockQuality,
 };
 
@@ -42,7 +42,20 @@ impl Show {
             return Err(Failure::Failed("tidegate: the journal has no events".to_owned()));
         };
         let failed = |error| unreadable(&journal.dir, &error);
-        let Some(found) = journal.find(kept.epoch, sequence).map_err(failed)? else {
+        let letters = journal.dead_letters();
+        let is_it = |entry: &Entry| (entry.epoch, entry.sequence) == (kept.epoch, sequence);
+        let letters: Vec<_> = letters.iter().filter(|letter| is_it(&letter.entry)).collect();
+        let found = match journal.find(kept.epoch, sequence).map_err(failed)? {
+            // Its segment may be gone.
+            None => letters.first().map(|letter| Found {
+                entry: letter.entry.clone(),
+                file: "among the dead letters".to_owned(),
+                offset: 0,
+                length: 0,
+            }),
+            found => found,
+        };
+        let Some(found) = found else {
             let (first, last) = kept.events();
             let (epoch, number) = (kept.epoch, sequence.0);
             let why = if sequence < first {
@@ -58,15 +71,19 @@ impl Show {
             )));
         };
         let sinks = journal.sinks().map_err(failed)?;
-        let has = sinks
+        let stands = |sink: &SinkFacts| {
+            if letters.iter().any(|letter| letter.sink == sink.name) {
+                "set aside"
+            } else if sink.cursor.position >= found.entry.position {
+                "passed"
+            } else {
+                "waiting"
+            }
+        };
+        let has: Vec<_> = sinks
             .iter()
-            .map(|sink| {
-                (
-                    sink.name.to_string(),
-                    sink.cursor.position >= found.entry.position,
-                )
-            })
-            .collect::<Vec<_>>();
+            .map(|sink| (sink.name.to_string(), stands(sink)))
+            .collect();
         // As a sink without a filter gets it.
         let previous = Sequence(sequence.0.saturating_sub(1));
         let event = cloudevents::render_pretty(&found.entry, previous);
@@ -74,10 +91,8 @@ impl Show {
         printed(match self.format {
             Format::Text => tell(&journal, &found, &has, &event, &mut out),
             Format::Json => {
-                let sinks: serde_json::Map<String, Json> = has
-                    .iter()
-                    .map(|(name, has)| (name.clone(), json!(if *has { "passed" } else { "waiting" })))
-                    .collect();
+                let sinks: serde_json::Map<String, Json> =
+                    has.iter().map(|(name, has)| (name.clone(), json!(has))).collect();
                 let all = json!({
                     "file": found.file,
                     "offset": found.offset,
@@ -94,20 +109,24 @@ impl Show {
 fn tell(
     journal: &Inspection,
     found: &Found,
-    has: &[(String, bool)],
+    has: &[(String, &str)],
     event: &str,
     out: &mut impl Write,
 ) -> io::Result<()> {
     let (offset, length) = (found.offset, found.length);
     let file = journal.dir.join(&found.file);
-    writeln!(out, "where   {} at byte {offset}, {length} bytes", file.display())?;
+    if length == 0 {
+        writeln!(out, "where   {}: its segment is no longer kept", found.file)?;
+    } else {
+        writeln!(out, "where   {} at byte {offset}, {length} bytes", file.display())?;
+    }
     let clock = match found.entry.event.recorded.quality {
         ClockQuality::Synchronised => "the clock was right",
         ClockQuality::Corrected => "the clock was not right then; the time was corrected later",
         ClockQuality::Unknown => "the clock of that boot was never known to be right: an estimate",
     };
     writeln!(out, "stored  {} ({clock})", found.entry.event.recorded.wall)?;
-    let names = |wanted: bool| {
+    let names = |wanted: &str| {
         let names: Vec<&str> = has
             .iter()
             .filter(|(_, has)| *has == wanted)
@@ -119,8 +138,11 @@ fn tell(
             names.join(", ")
         }
     };
-    writeln!(out, "passed  {}", names(true))?;
-    writeln!(out, "waiting {}", names(false))?;
+    writeln!(out, "passed  {}", names("passed"))?;
+    writeln!(out, "waiting {}", names("waiting"))?;
+    if has.iter().any(|(_, has)| *has == "set aside") {
+        writeln!(out, "refused {} (a dead letter)", names("set aside"))?;
+    }
     writeln!(out)?;
     writeln!(out, "{event}")
 }

@@ -25,9 +25,9 @@ impl Desk {
         let letters = self.chosen(sink, events)?;
         self.on_disk(self.journal.resend(&letters)).await?;
         info!(sink, count = letters.len(), "dead letters are sent again");
+        let which = counted(&letters, sink);
         Ok(format!(
-            "{} of {sink} sent again, in their turn: what is delivered goes from the list",
-            counted(&letters, "is", "are")
+            "{which} sent again, each in its turn: what is delivered goes from the list"
         ))
     }
 
@@ -36,10 +36,8 @@ impl Desk {
         let letters = self.chosen(sink, events)?;
         self.on_disk(self.journal.drop_letters(&letters)).await?;
         info!(sink, count = letters.len(), "dead letters were dropped");
-        Ok(format!(
-            "{} of {sink} dropped: EventsDiscarded tells its receiver",
-            counted(&letters, "is", "are")
-        ))
+        let which = counted(&letters, sink);
+        Ok(format!("{which} dropped: EventsDiscarded tells the receiver"))
     }
 
     /// Those of a sink that are named; all if none is.
@@ -68,10 +66,10 @@ fn id(letter: &DeadLetter) -> String {
     format!("{}-{}", letter.entry.epoch, letter.entry.sequence)
 }
 
-fn counted(letters: &[DeadLetter], one: &str, many: &str) -> String {
+fn counted(letters: &[DeadLetter], sink: &str) -> String {
     match letters.len() {
-        1 => format!("1 event {one}"),
-        more => format!("{more} events {many}"),
+        1 => format!("1 event of {sink} is"),
+        more => format!("{more} events of {sink} are"),
     }
 }
 

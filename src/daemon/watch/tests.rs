@@ -160,3 +160,70 @@ async fn a_journal_that_is_full_has_been_said_to_fill_however_much_of_it_is_stat
     let in_time = tokio::time::timeout(Duration::from_secs(20), looked).await;
     assert!(in_time.is_ok(), "{:?}", journal.health().borrow());
 }
+
+/// On a clock that goes as fast as nobody waits.
+#[tokio::test(start_paused = true)]
+async fn what_comes_and_goes_all_the_time_is_recorded_as_one_pair_in_five_minutes() {
+    let (journal, recovered, _running, settings) = journal(Vec::new());
+    let hands = crate::time::Simulated::new(crate::time::BootId(1));
+    hands.follow_tokio();
+    let clock = Clock::simulated(&hands);
+    let boiler = DeviceId::new("boiler").unwrap();
+    let (status, seen) = watch::channel(forward::Status::default());
+    let view = uplinks::View {
+        name: "cloud".parse().unwrap(),
+        status: seen,
+    };
+    let (presence, stop) = (Presence::default(), CancellationToken::new());
+    let named = Named {
+        devices: HashSet::from([boiler.clone()]),
+        offline_after: Duration::from_secs(2),
+    };
+    let watch = Watch {
+        announcer: Announcer::new(journal.clone(), clock.clone(), "gw".into(), &[]),
+        clock,
+        epoch: recovered.epoch,
+        journal: journal.clone(),
+        settings,
+        asked: mpsc::channel(1).0,
+        uplinks: watch::channel(vec![view]).1,
+        lines: watch::channel(Vec::new()).1,
+        presence: Some(presence.clone()),
+        named: watch::channel(named).1,
+        stop: stop.clone(),
+    };
+    // Twenty minutes: half a minute here, half a minute away.
+    let flapping = async {
+        for _ in 0..20 {
+            let here = presence.enter(boiler.clone());
+            status.send_modify(|status| status.connected = true);
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            drop(here);
+            status.send_modify(|status| status.connected = false);
+            tokio::time::sleep(Duration::from_secs(30)).await;
+        }
+        stop.cancel();
+    };
+    tokio::join!(watch.run(), flapping);
+
+    let last = journal.append(crate::rule::state::Outcome::default());
+    let mut durable = journal.durable();
+    drop(durable.wait_for(|durable| *durable >= last).await.unwrap());
+    let limit = Limit {
+        entries: 1000,
+        bytes: usize::MAX,
+    };
+    let cursor = journal::Cursor::default();
+    let entries = journal.read_after(cursor, limit).await.unwrap();
+    for pair in [
+        ["DeviceConnected", "DeviceDisconnected"],
+        ["UplinkLost", "UplinkRestored"],
+    ] {
+        let told = entries.iter().map(|entry| &entry.event.draft);
+        let told: Vec<_> = told.filter(|draft| pair.contains(&&*draft.name)).collect();
+        assert_eq!(told.len(), 8, "{pair:?}: {told:#?}");
+        for (one, place) in told.iter().zip(0..) {
+            assert_eq!(&*one.name, pair[place % 2]);
+        }
+    }
+}

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     ActiveEpisode, Engine, Mute, MuteTarget, Setup,
     hush::Muted,
-    latch::Effect,
+    latch::{Effect, NEVER},
     saved::{MUTE_COUNTER, SavedMute, encode, forget, mute_key, run_key, slot_key, watch_key},
 };
 use crate::{
@@ -158,6 +158,17 @@ impl Engine {
             self.end_mute(&target, "the device was forgotten", at, out);
         }
         true
+    }
+
+    /// All devices that sent something, when each was last heard of (long ago: never), and whether it is muted.
+    pub fn heard(&self) -> impl Iterator<Item = (&DeviceId, EngineTime, bool)> {
+        self.devices.iter().filter(|device| device.seen).map(|device| {
+            let seen = device
+                .watches
+                .iter()
+                .map(|(_, watch)| self.watches[*watch].seen());
+            (&device.about.device, seen.max().unwrap_or(NEVER), device.muted)
+        })
     }
 
     /// Takes another configuration as a clean restart would: rules that did not change keep everything.

@@ -13,7 +13,7 @@ pub struct Presence(Arc<Mutex<HashMap<DeviceId, usize>>>);
 
 impl Presence {
     /// The device has one more, until what is returned is dropped.
-    pub(super) fn enter(&self, device: DeviceId) -> Here {
+    pub(crate) fn enter(&self, device: DeviceId) -> Here {
         *self.all().entry(device.clone()).or_default() += 1;
         Here {
             presence: self.clone(),
@@ -34,7 +34,7 @@ impl Presence {
 
 /// One connection of a device.
 #[derive(Debug)]
-pub(super) struct Here {
+pub(crate) struct Here {
     presence: Presence,
     device: DeviceId,
 }

@@ -5,6 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tidegate::{
     daemon::{
+        absence::Absence,
         announce::Announcer,
         evaluate::{self, House, evaluate},
     },
@@ -162,6 +163,8 @@ impl Life {
             max_metrics: 10,
             checkpoint: Duration::from_mins(1),
         };
+        let forget_after = Duration::from_hours(24 * 90);
+        let absence = Absence::new(&recovered.state, &setup.devices, forget_after, clock.now());
         let mut outcome = Outcome::default();
         let mut engine = Engine::restore(setup, &recovered.state, clock.moment(), &mut outcome);
         evaluate::commit(&mut engine, outcome, &announcer);
@@ -172,6 +175,7 @@ impl Life {
             recorder: None,
             clock: clock.clone(),
             checkpoint: plan.checkpoint,
+            absence,
         };
         let (status, _) = watch::channel(evaluate::Status::default());
         let evaluated = CancellationToken::new();

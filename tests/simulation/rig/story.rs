@@ -329,6 +329,10 @@ impl Story {
         }
         let all_there = |story: &Self| check::is_done(&story.world.look(), story.epoch);
         self.pass(LAST_DEADLINE, |story| story.ended.is_some()).await;
+        // Somebody has put the receivers right, and has them sent again what they refused.
+        if let Some(life) = &self.life {
+            life.journal.resend(&life.journal.dead_letters());
+        }
         self.pass(PATIENCE, |story| story.ended.is_some() || all_there(story))
             .await;
         if self.ended.is_some() {
