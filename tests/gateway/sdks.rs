@@ -34,7 +34,7 @@ pub(crate) fn python() -> Command {
 /// A program that receives and prints each event as its SDK read it.
 pub(crate) struct Receiver {
     lines: Lines<BufReader<ChildStdout>>,
-    _process: Child,
+    process: Child,
 }
 
 impl Receiver {
@@ -46,10 +46,7 @@ impl Receiver {
             .spawn()
             .expect("the tools of tests/tools are installed (./test does it)");
         let lines = BufReader::new(process.stdout.take().expect("piped")).lines();
-        Self {
-            lines,
-            _process: process,
-        }
+        Self { lines, process }
     }
 
     async fn start(mut command: Command, port: u16) -> Self {
@@ -81,6 +78,17 @@ impl Receiver {
 
     pub(crate) async fn event(&mut self) -> Value {
         serde_json::from_str(&self.line().await).expect("JSON")
+    }
+
+    /// Kills it. What it had said by then and nobody had read: it may have acknowledged that.
+    pub(crate) async fn kill(mut self) -> Vec<Value> {
+        self.process.kill().await.expect("it was running");
+        let mut rest = Vec::new();
+        while let Ok(Some(line)) = timeout(PATIENCE, self.lines.next_line()).await.expect("in time") {
+            // The last line may be torn; what it tells was not acknowledged.
+            rest.extend(serde_json::from_str::<Value>(&line));
+        }
+        rest
     }
 }
 

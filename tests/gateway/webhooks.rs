@@ -90,19 +90,22 @@ async fn the_official_sdks_webhooks_read_every_form_and_the_official_library_ver
     }
 }
 
+/// An event's sequence, with the one before it in its chain; none: it was refused.
+fn place(event: &Value) -> Option<(u64, u64)> {
+    let number = |name: &str| {
+        let text = text(event, &format!("/attributes/{name}"));
+        text.parse().expect("a number")
+    };
+    let is_refused = event.get("refused").is_some();
+    (!is_refused).then(|| (number("sequence"), number("previoussequence")))
+}
+
 /// Its events until it has this one: the sequences, each with the one before it in its chain.
 async fn until(receiver: &mut Receiver, wanted: impl Fn(&Value) -> bool) -> Vec<(u64, u64)> {
     let mut seen = Vec::new();
     loop {
         let event = receiver.event().await;
-        if event.get("refused").is_some() {
-            continue;
-        }
-        let number = |name: &str| {
-            let text = text(&event, &format!("/attributes/{name}"));
-            text.parse().expect("a number")
-        };
-        seen.push((number("sequence"), number("previoussequence")));
+        seen.extend(place(&event));
         if wanted(&event) {
             return seen;
         }
@@ -131,7 +134,7 @@ async fn a_webhook_that_is_killed_and_comes_back_misses_nothing_also_when_the_ga
             let last = 20.0 + f64::from(round);
             // In the middle of what comes it is killed: what it has said it may be sent again.
             seen.extend(until(&mut receiver, |event| clears(event, 27.0)).await);
-            drop(receiver);
+            seen.extend(receiver.kill().await.iter().filter_map(place));
             device.publish_until_acknowledged(&flapping).await;
             let end = [r#"{"temp": 31.0}"#.to_owned(), format!(r#"{{"temp": {last}}}"#)];
             let end: Vec<&str> = end.iter().map(String::as_str).collect();
