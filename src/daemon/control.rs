@@ -201,7 +201,7 @@ impl Desk {
                 return said(Ok(self.views.status(open.as_ref())));
             }
             Request::Active => return said(self.active().await),
-            Request::DeadLs { sink } => return said(Ok(self.dead(sink.as_deref()))),
+            Request::DeadLs { sink } => return said(self.dead(sink.as_deref())),
             Request::DeadResend { sink, events } => self.resend(&sink, &events).await,
             Request::DeadDrop { sink, events } => self.drop_letters(&sink, &events).await,
         };
@@ -272,20 +272,7 @@ impl Desk {
     }
 
     async fn replay(&self, sink: &str, from: Start) -> Result<String, Why> {
-        let configured: Vec<SinkName> = self
-            .views
-            .uplinks
-            .borrow()
-            .iter()
-            .map(|it| it.name.clone())
-            .collect();
-        let Some(name) = configured.iter().find(|name| name.to_string() == sink) else {
-            let names: Vec<String> = configured.iter().map(ToString::to_string).collect();
-            return Err(format!(
-                "no sink {sink:?} is configured; there are: {}",
-                names.join(", ")
-            ));
-        };
+        let name = self.is_configured(sink)?;
         let first = inspect::Start::try_from(from)?;
         let dir = self.views.settings.dir.clone();
         let looking = tokio::task::spawn_blocking(move || Inspection::look(&dir)?.first(first));
@@ -312,12 +299,33 @@ impl Desk {
         ))
     }
 
+    /// The sink, if something is delivered to it.
+    fn is_configured(&self, sink: &str) -> Result<SinkName, Why> {
+        let uplinks = self.views.uplinks.borrow();
+        let names: Vec<&SinkName> = uplinks.iter().map(|uplink| &uplink.name).collect();
+        if let Some(name) = names.iter().find(|name| name.as_str() == sink) {
+            return Ok((*name).clone());
+        }
+        let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
+        Err(format!(
+            "no sink {sink:?} is configured; there are: {}",
+            names.join(", ")
+        ))
+    }
+
     async fn forget_sink(&self, sink: &str) -> Result<String, Why> {
         let name: SinkName = sink.parse().map_err(|error| format!("{sink:?}: {error}"))?;
+        let letters = self.journal.dead_letters();
+        let letters = letters.iter().filter(|letter| letter.sink == name).count();
         self.order(|answer| Order::Forget(name, answer)).await?;
-        info!(sink, "where the sink stood is forgotten");
+        info!(sink, letters, "where the sink stood is forgotten");
+        let dropped = match letters {
+            0 => String::new(),
+            1 => "; its dead letter was dropped".to_owned(),
+            more => format!("; its {more} dead letters were dropped"),
+        };
         Ok(format!(
-            "{sink} is forgotten: if it is configured again it begins as a new one"
+            "{sink} is forgotten: if it is configured again it begins as a new one{dropped}"
         ))
     }
 
