@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     control::{Active, Alarm, Done, MAX_REQUEST, Mute, Request, Response, Start},
-    event::{Epoch, EpochError, Position, Sequence, SinkName},
+    event::{Entry, Epoch, EpochError, Position, Sequence, SinkName},
     journal::{
         Journal,
         inspect::{self, Inspection},
@@ -179,6 +179,22 @@ pub(super) struct Desk {
     pub(super) listed: Arc<Seldom>,
 }
 
+/// What was asked for before the first event that is kept, as the end of a sentence.
+fn gone(start: inspect::Start, first: &Entry) -> String {
+    let inspect::Start::Event(epoch, from) = start else {
+        return String::new();
+    };
+    let from = from.0.max(1);
+    match epoch {
+        Some(epoch) if epoch != first.epoch => format!("; {epoch} is not kept from {from} on"),
+        _ if from + 1 < first.sequence.0 => {
+            format!("; {from} to {} are no longer kept", first.sequence.0 - 1)
+        }
+        _ if from < first.sequence.0 => format!("; {from} is no longer kept"),
+        _ => String::new(),
+    }
+}
+
 /// Why a command was not done.
 type Why = String;
 
@@ -273,9 +289,9 @@ impl Desk {
 
     async fn replay(&self, sink: &str, from: Start) -> Result<String, Why> {
         let name = self.is_configured(sink)?;
-        let first = inspect::Start::try_from(from)?;
+        let start = inspect::Start::try_from(from)?;
         let dir = self.views.settings.dir.clone();
-        let looking = tokio::task::spawn_blocking(move || Inspection::look(&dir)?.first(first));
+        let looking = tokio::task::spawn_blocking(move || Inspection::look(&dir)?.first(start));
         let first = match looking.await {
             Ok(Ok(Some(first))) => first.entry,
             Ok(Ok(None)) => {
@@ -295,7 +311,8 @@ impl Desk {
         info!(sink, from, "the sink is sent again what it had");
         Ok(format!(
             "{sink} is sent again all from {from} on, which was stored {stored}; its chain of previoussequence starts \
-             anew, with zeros"
+             anew, with zeros{}",
+            gone(start, &first)
         ))
     }
 

@@ -281,8 +281,8 @@ async fn dead_letters_are_listed_shown_sent_again_and_given_up() {
         "what somebody dropped is not lost: {screen}"
     );
     let dead = ["journal", "dead"];
-    let unknown = site.ask(&[&dead[..], &["ls", "--sink", "clod", "--config", config]].concat());
-    let (code, _, complaint) = unknown.await;
+    let ls = ["ls", "--sink", "clod", "--config", config];
+    let (code, _, complaint) = site.ask(&[&dead[..], &ls].concat()).await;
     assert_eq!(code, Some(1));
     assert!(
         complaint.contains("no sink \"clod\"; there are: cloud"),
