@@ -279,16 +279,19 @@ fn noted(said: &str) {
 pub enum Failure {
     /// The configuration is wrong: the report, already rendered.
     Configuration(String),
+    /// The arguments contradict each other: how, and what to write.
+    Usage(String),
     /// Something else failed: what, and what to do.
     Failed(String),
 }
 
 impl Failure {
-    /// 78 (`EX_CONFIG` of sysexits.h) or 1.
+    /// 78 (`EX_CONFIG` of sysexits.h), 2 as clap has it, or 1.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Configuration(_) => 78,
+            Self::Usage(_) => 2,
             Self::Failed(_) => 1,
         }
     }
@@ -301,9 +304,19 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Configuration(text) | Self::Failed(text) => formatter.write_str(text.trim_end()),
+            Self::Configuration(text) | Self::Usage(text) | Self::Failed(text) => {
+                formatter.write_str(text.trim_end())
+            }
         }
     }
+}
+
+/// Nothing can lie between `--from` and `--to`.
+fn empty_range() -> Failure {
+    Failure::Usage(
+        "tidegate: the range is empty: --from is not before --to; were they swapped? (1h is later than 2h: how long ago)"
+            .to_owned(),
+    )
 }
 
 /// `1 rule`, `2 rules`.

@@ -249,8 +249,8 @@ struct Flow {
     retry_at: Instant,
     /// Without any answer until then the link is dead.
     ack_due: Instant,
-    /// The refused event that is being set aside, and what must be durable for it.
-    aside: Option<(Position, Position)>,
+    /// The refused event that is being set aside, what must be durable for it, and its id.
+    aside: Option<(Position, Position, String)>,
     /// The dead letter that is on its way again, with nothing beside it.
     letter: Option<DeadLetter>,
 }

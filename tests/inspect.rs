@@ -281,6 +281,12 @@ async fn an_export_is_the_events_that_were_asked_for_and_no_other() {
         ["one", "two"]
     );
 
+    for swapped in [["--from", "4", "--to", "3"], ["--from", "1h", "--to", "2h"]] {
+        let (code, out, complaint) = card.tidegate(&[&["export"][..], &swapped].concat());
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{swapped:?}");
+        assert!(complaint.contains("the range is empty"), "{complaint}");
+    }
+
     let dir = card.dir();
     let cbor = run(&[
         "journal",

@@ -50,10 +50,10 @@ struct Event {
 
 impl Backtest {
     pub fn run(self) -> Result<(), Failure> {
+        let wanted = Span::between(self.from, self.to)?;
         let rules = super::test::rules(&self.rules).map_err(|report| super::wrong(&report))?;
         let config = super::configuration(&self.config)?;
         let dir = place(&self.config, None)?;
-        let wanted = Span::of(self.from, self.to);
         let near = Span {
             from: Timestamp(wanted.from.0.saturating_sub(SAME)),
             to: Timestamp(wanted.to.0.saturating_add(SAME)),

@@ -188,6 +188,14 @@ impl Range {
             })
         };
         let (from, to) = (edge(from)?, edge(to)?);
+        let is_empty = match (from, to) {
+            (Edge::Event(place, first), Edge::Event(end, last)) => (place, first) > (end, last),
+            (Edge::Time(from), Edge::Time(to)) => from >= to,
+            _ => false,
+        };
+        if is_empty {
+            return Err(super::empty_range());
+        }
         let after = match from {
             Edge::Event(place, sequence) => journal
                 .epochs

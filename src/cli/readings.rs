@@ -57,10 +57,11 @@ enum Format {
 
 impl Readings {
     pub fn list(self) -> Result<(), Failure> {
+        let span = Span::between(self.from, self.to)?;
         let dir = place(&self.config, self.dir.clone())?;
         let mut out = BufWriter::new(io::stdout().lock());
         let mut seen = Seen::default();
-        let result = self.write(&dir, &mut seen, &mut out).and_then(|damage| {
+        let result = self.write(&dir, span, &mut seen, &mut out).and_then(|damage| {
             out.flush()?;
             warn_of(damage);
             if !seen.wanted {
@@ -71,8 +72,13 @@ impl Readings {
         printed(result)
     }
 
-    fn write(&self, dir: &Path, seen: &mut Seen, out: &mut impl Write) -> io::Result<recorder::Damage> {
-        let span = Span::of(self.from, self.to);
+    fn write(
+        &self,
+        dir: &Path,
+        span: Span,
+        seen: &mut Seen,
+        out: &mut impl Write,
+    ) -> io::Result<recorder::Damage> {
         let pattern = self.pattern();
         if self.format == Format::Csv {
             writeln!(out, "time,device,metric,value,unit,stamped,clockquality")?;

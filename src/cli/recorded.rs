@@ -57,6 +57,15 @@ impl Span {
         }
     }
 
+    /// The same, if anything can lie in it.
+    pub fn between(from: Option<Time>, to: Option<Time>) -> Result<Self, Failure> {
+        let span = Self::of(from, to);
+        if span.from >= span.to {
+            return Err(super::empty_range());
+        }
+        Ok(span)
+    }
+
     pub fn has(&self, at: Timestamp) -> bool {
         self.from <= at && at < self.to
     }

@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     control::{Active, Alarm, Done, MAX_REQUEST, Mute, Request, Response, Start},
-    event::{Epoch, EpochError, Position, Sequence, SinkName},
+    event::{Entry, Epoch, EpochError, Position, Sequence, SinkName},
     journal::{
         Journal,
         inspect::{self, Inspection},
@@ -179,6 +179,22 @@ pub(super) struct Desk {
     pub(super) listed: Arc<Seldom>,
 }
 
+/// What was asked for before the first event that is kept, as the end of a sentence.
+fn gone(start: inspect::Start, first: &Entry) -> String {
+    let inspect::Start::Event(epoch, from) = start else {
+        return String::new();
+    };
+    let from = from.0.max(1);
+    match epoch {
+        Some(epoch) if epoch != first.epoch => format!("; {epoch} is not kept from {from} on"),
+        _ if from + 1 < first.sequence.0 => {
+            format!("; {from} to {} are no longer kept", first.sequence.0 - 1)
+        }
+        _ if from < first.sequence.0 => format!("; {from} is no longer kept"),
+        _ => String::new(),
+    }
+}
+
 /// Why a command was not done.
 type Why = String;
 
@@ -201,7 +217,7 @@ impl Desk {
                 return said(Ok(self.views.status(open.as_ref())));
             }
             Request::Active => return said(self.active().await),
-            Request::DeadLs { sink } => return said(Ok(self.dead(sink.as_deref()))),
+            Request::DeadLs { sink } => return said(self.dead(sink.as_deref())),
             Request::DeadResend { sink, events } => self.resend(&sink, &events).await,
             Request::DeadDrop { sink, events } => self.drop_letters(&sink, &events).await,
         };
@@ -272,23 +288,10 @@ impl Desk {
     }
 
     async fn replay(&self, sink: &str, from: Start) -> Result<String, Why> {
-        let configured: Vec<SinkName> = self
-            .views
-            .uplinks
-            .borrow()
-            .iter()
-            .map(|it| it.name.clone())
-            .collect();
-        let Some(name) = configured.iter().find(|name| name.to_string() == sink) else {
-            let names: Vec<String> = configured.iter().map(ToString::to_string).collect();
-            return Err(format!(
-                "no sink {sink:?} is configured; there are: {}",
-                names.join(", ")
-            ));
-        };
-        let first = inspect::Start::try_from(from)?;
+        let name = self.is_configured(sink)?;
+        let start = inspect::Start::try_from(from)?;
         let dir = self.views.settings.dir.clone();
-        let looking = tokio::task::spawn_blocking(move || Inspection::look(&dir)?.first(first));
+        let looking = tokio::task::spawn_blocking(move || Inspection::look(&dir)?.first(start));
         let first = match looking.await {
             Ok(Ok(Some(first))) => first.entry,
             Ok(Ok(None)) => {
@@ -308,16 +311,38 @@ impl Desk {
         info!(sink, from, "the sink is sent again what it had");
         Ok(format!(
             "{sink} is sent again all from {from} on, which was stored {stored}; its chain of previoussequence starts \
-             anew, with zeros"
+             anew, with zeros{}",
+            gone(start, &first)
+        ))
+    }
+
+    /// The sink, if something is delivered to it.
+    fn is_configured(&self, sink: &str) -> Result<SinkName, Why> {
+        let uplinks = self.views.uplinks.borrow();
+        let names: Vec<&SinkName> = uplinks.iter().map(|uplink| &uplink.name).collect();
+        if let Some(name) = names.iter().find(|name| name.as_str() == sink) {
+            return Ok((*name).clone());
+        }
+        let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
+        Err(format!(
+            "no sink {sink:?} is configured; there are: {}",
+            names.join(", ")
         ))
     }
 
     async fn forget_sink(&self, sink: &str) -> Result<String, Why> {
         let name: SinkName = sink.parse().map_err(|error| format!("{sink:?}: {error}"))?;
+        let letters = self.journal.dead_letters();
+        let letters = letters.iter().filter(|letter| letter.sink == name).count();
         self.order(|answer| Order::Forget(name, answer)).await?;
-        info!(sink, "where the sink stood is forgotten");
+        info!(sink, letters, "where the sink stood is forgotten");
+        let dropped = match letters {
+            0 => String::new(),
+            1 => "; its dead letter was dropped".to_owned(),
+            more => format!("; its {more} dead letters were dropped"),
+        };
         Ok(format!(
-            "{sink} is forgotten: if it is configured again it begins as a new one"
+            "{sink} is forgotten: if it is configured again it begins as a new one{dropped}"
         ))
     }
 

@@ -62,6 +62,7 @@ pub(super) struct Gateway {
     intake: Intake,
     stamps: Arc<Stamps>,
     pub(super) addresses: Vec<SocketAddr>,
+    lost: Arc<local::Lost>,
     door: Option<mqtt::Handle>,
     lines: Lines,
     uplinks: Uplinks,
@@ -126,6 +127,7 @@ impl Gateway {
             intake,
             stamps,
             addresses: Vec::new(),
+            lost: Arc::default(),
             door: None,
             heartbeat: sync::watch::Sender::new(config.events.heartbeat),
             named: sync::watch::Sender::new(named(config)),
@@ -154,7 +156,12 @@ impl Gateway {
         gateway.engine.spawn(staged("engine", stop, evaluation));
         gateway.uplinks.set(sinks).await;
         let hub = Hub::new();
-        let feed = local::serve(journal.clone(), recovered.end, hub.clone());
+        let feed = local::serve(
+            journal.clone(),
+            recovered.end,
+            hub.clone(),
+            Arc::clone(&gateway.lost),
+        );
         gateway
             .others
             .spawn(staged("local event feed", gateway.end.clone(), feed));
@@ -275,20 +282,20 @@ impl Gateway {
         replayed
     }
 
-    /// Forgets the cursor of a sink that is not configured; answers whether that is on the disk.
+    /// Forgets the cursor of a sink that is not configured, and drops its dead letters; answers whether that is on the disk.
     pub(super) async fn forget(&mut self, sink: &SinkName) -> Result<bool, String> {
         if self.uplinks.has(sink) {
             return Err(format!(
                 "{sink} is configured: take its table out of the configuration and `tidegate reload` first"
             ));
         }
-        if !self.journal.sinks().contains(sink) {
+        let mut letters = self.journal.dead_letters();
+        letters.retain(|letter| letter.sink == *sink);
+        if letters.is_empty() && !self.journal.sinks().contains(sink) {
             return Err(format!(
                 "the journal knows no sink {sink}: `tidegate journal ls` lists those that it knows"
             ));
         }
-        let mut letters = self.journal.dead_letters();
-        letters.retain(|letter| letter.sink == *sink);
         if !letters.is_empty() {
             self.journal.drop_letters(&letters);
         }
@@ -326,6 +333,7 @@ impl Gateway {
             lines: self.lines.views(),
             door: self.door.clone(),
             addresses: self.addresses.clone(),
+            lost: Arc::clone(&self.lost),
         };
         Desk {
             engine: self.asked.clone(),

@@ -1,6 +1,11 @@
 //! Events for the site: what is on the disk goes to the door's own subscribers. Best effort, never waiting for one.
 //! What the gateway has lost goes to the log, too: whoever stands before it may not see the cloud.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
 use tracing::error;
 
 use crate::{
@@ -15,9 +20,33 @@ const BATCH: Limit = Limit {
     bytes: 256 * 1024,
 };
 
+/// What the gateway's own events told that it lost since the start, for the status.
+#[derive(Debug, Default)]
+pub(super) struct Lost {
+    /// Events that will not come; not those that somebody dropped.
+    pub(super) events: AtomicU64,
+    /// Places of the journal that hold other bytes than were written.
+    pub(super) damages: AtomicU64,
+}
+
+impl Lost {
+    fn count(&self, entry: &Entry) {
+        let draft = &entry.event.draft;
+        let Data::Gateway(data) = &draft.data else { return };
+        match &*draft.name {
+            "EventsDiscarded" if data.get("reason").is_none_or(|reason| reason != "dropped") => {
+                let count = data.get("count").and_then(serde_json::Value::as_u64);
+                self.events.fetch_add(count.unwrap_or(0), Relaxed);
+            }
+            "StorageDamaged" => _ = self.damages.fetch_add(1, Relaxed),
+            _ => {}
+        }
+    }
+}
+
 /// Publishes every event behind `end`: also what was durable before this began, such as a damage that opening told.
 /// Ends when the journal does.
-pub(super) async fn serve(journal: Journal, end: Position, hub: Hub) {
+pub(super) async fn serve(journal: Journal, end: Position, hub: Hub, lost: Arc<Lost>) {
     let mut durable = journal.durable();
     let mut cursor = Cursor::start(end);
     loop {
@@ -32,6 +61,7 @@ pub(super) async fn serve(journal: Journal, end: Position, hub: Hub) {
             Ok(entries) => {
                 for entry in entries {
                     log(&entry);
+                    lost.count(&entry);
                     let previous = crate::event::Sequence(entry.sequence.0.saturating_sub(1));
                     hub.publish_event(
                         &cloudevents::topic(cloudevents::topic::DOOR, &entry),
@@ -61,7 +91,7 @@ fn log(entry: &Entry) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use super::*;
     use crate::{
@@ -134,6 +164,26 @@ mod tests {
             said.contains(r#"StorageDamaged: {"file":"0001.seg","from":10,"to":20}"#),
             "{said}"
         );
+    }
+
+    #[test]
+    fn what_is_lost_is_counted_but_not_what_somebody_dropped() {
+        let lost = Lost::default();
+        for (count, reason) in [(3, "journal-full"), (4, "damaged"), (100, "dropped")] {
+            lost.count(&entry(&EventsDiscarded {
+                epoch: Epoch(42).to_string(),
+                sinks: vec!["cloud".to_owned()],
+                ranges: vec![(1, count)],
+                count,
+                reason: reason.to_owned(),
+            }));
+        }
+        lost.count(&entry(&StorageDamaged {
+            file: "0001.seg".to_owned(),
+            from: 10,
+            to: 20,
+        }));
+        assert_eq!((lost.events.into_inner(), lost.damages.into_inner()), (7, 1));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::{
     evaluate::{self, Open},
-    lines, uplinks,
+    lines, local, uplinks,
     watch::FILLING,
 };
 use crate::{
@@ -27,6 +27,9 @@ use crate::{
     },
     time::{Clock, ClockQuality, EngineTime},
 };
+
+const EVENTS_DISCARDED: &str = "events_discarded";
+const STORAGE_DAMAGED: &str = "storage_damaged";
 
 /// Where to look.
 #[derive(Clone, Debug)]
@@ -44,6 +47,7 @@ pub(super) struct Views {
     pub(super) lines: watch::Receiver<Vec<lines::View>>,
     pub(super) door: Option<mqtt::Handle>,
     pub(super) addresses: Vec<SocketAddr>,
+    pub(super) lost: Arc<local::Lost>,
 }
 
 impl Views {
@@ -151,6 +155,8 @@ impl Views {
         let mut add = |name: &str, counter: &AtomicU64| {
             *losses.entry(name.to_owned()).or_default() += counter.load(Relaxed);
         };
+        add(EVENTS_DISCARDED, &self.lost.events);
+        add(STORAGE_DAMAGED, &self.lost.damages);
         if let Some(door) = &self.door {
             let Counters {
                 turned_away,
@@ -235,11 +241,22 @@ impl Views {
             let why = line.last_error.as_deref().unwrap_or("not opened yet");
             troubles.push(format!("line {}: {why}", line.name));
         }
-        if status
-            .losses
-            .get("commits_refused")
-            .is_some_and(|count| *count > 0)
-        {
+        let lost = |name: &str| status.losses.get(name).copied().unwrap_or(0);
+        if lost(EVENTS_DISCARDED) > 0 {
+            troubles.push(format!(
+                "events were discarded since the start before every sink had them: {}; the log and EventsDiscarded name \
+                 them and why",
+                lost(EVENTS_DISCARDED)
+            ));
+        }
+        if lost(STORAGE_DAMAGED) > 0 {
+            troubles.push(
+                "the journal's files were found damaged since the start: StorageDamaged and the log say where; if it \
+                 comes again, replace the card"
+                    .to_owned(),
+            );
+        }
+        if lost("commits_refused") > 0 {
             troubles.push(
                 "commits were refused: the journal or its state has no room for them; the log names them"
                     .to_owned(),

@@ -460,6 +460,7 @@ async fn a_change_that_is_not_on_the_disk_is_not_said_to_be_done() {
             lines: watch::channel(Vec::new()).1,
             door: None,
             addresses: Vec::new(),
+            lost: Arc::default(),
         },
         journal,
         clock: Clock::system(),

@@ -11,6 +11,11 @@ use crate::{
     journal::DeadLetter,
 };
 
+/// As receivers and `tidegate journal` name it.
+fn id(entry: &Entry) -> String {
+    format!("{}-{}", entry.epoch, entry.sequence)
+}
+
 impl<L: Log, S: Sink> Forwarder<L, S> {
     /// Sends the oldest hole again.
     pub(super) async fn resend(
@@ -72,13 +77,13 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
         if let Some(entry) = self.entry_at(position).await? {
             tracing::warn!(
                 sink = %self.terms.name,
-                event = format!("{}-{}", entry.epoch, entry.sequence),
+                event = id(&entry),
                 kind = %entry.event.draft.kind,
                 reason,
                 attempts = self.terms.max_attempts,
                 "the sink refuses an event: nothing new is sent to it before it takes this one, which is tried again \
-                 with growing waits and set aside when it was refused so often; let the broker take it (its limit of \
-                 a packet's size, its check of the payload)"
+                 with growing waits and set aside when it was refused so often; let the receiver take it (its limit \
+                 of size, its check of the payload)"
             );
         }
         self.judged = Some(Judged {
@@ -109,11 +114,11 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
             attempts,
         };
         match self.log.set_aside(&refused) {
-            Ok(commit) => flow.aside = Some((position, commit)),
+            Ok(commit) => flow.aside = Some((position, commit, id(&entry))),
             Err(full) => {
                 if attempts == self.terms.max_attempts {
                     tracing::error!(
-                        sink = %self.terms.name, position = position.0, attempts, reason, %full,
+                        sink = %self.terms.name, event = id(&entry), attempts, reason, %full,
                         "the sink is STOPPED at an event that it refuses and that cannot be set aside; it is tried on"
                     );
                 }
@@ -127,11 +132,11 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
 
     /// Passes the event that was set aside, once that is on the disk.
     pub(super) fn finish_aside(&mut self, flow: &mut Flow, durable: Position) {
-        let Some((position, _)) = flow.aside.take_if(|(_, commit)| *commit <= durable) else {
+        let Some((position, _, event)) = flow.aside.take_if(|(_, commit, _)| *commit <= durable) else {
             return;
         };
         tracing::error!(
-            sink = %self.terms.name, position = position.0,
+            sink = %self.terms.name, event,
             "an event was set aside: `tidegate journal dead` lists, resends and drops such"
         );
         self.judged.take_if(|judged| judged.position == position);
@@ -168,7 +173,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
         let Some(letter) = flow.letter.take_if(|letter| letter.entry.position == position) else {
             return false;
         };
-        let event = format!("{}-{}", letter.entry.epoch, letter.entry.sequence);
+        let event = id(&letter.entry);
         self.log.settle(&letter, refused);
         self.cut_at = None;
         if let Some(reason) = refused {

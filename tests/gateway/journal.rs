@@ -270,9 +270,40 @@ async fn dead_letters_are_listed_shown_sent_again_and_given_up() {
     let said = site
         .done(&["journal", "dead", "resend", "--sink", "cloud", "--all"])
         .await;
-    assert!(said.starts_with("1 event of cloud is sent again"), "{said}");
+    assert!(said.starts_with("1 event of cloud is sent again: "), "{said}");
     // It is refused once more, and stays.
     until(&site, |letters| letters[0]["attempts"] == 3).await;
+
+    let (code, screen, _) = site.ask(&["status"]).await;
+    assert_eq!(code, Some(1));
+    assert!(
+        !screen.contains("events discarded"),
+        "what somebody dropped is not lost: {screen}"
+    );
+    let dead = ["journal", "dead"];
+    let ls = ["ls", "--sink", "clod", "--config", config];
+    let (code, _, complaint) = site.ask(&[&dead[..], &ls].concat()).await;
+    assert_eq!(code, Some(1));
+    assert!(
+        complaint.contains("no sink \"clod\"; there are: cloud"),
+        "{complaint}"
+    );
+    site.edit(&[("name = \"cloud\"", "name = \"other\"")]);
+    site.done(&["reload"]).await;
+    let resend = ["resend", "--sink", "cloud", "--all"];
+    let (code, _, complaint) = site.ask(&[&dead[..], &resend].concat()).await;
+    assert_eq!(code, Some(1));
+    assert!(
+        complaint.contains("no sink \"cloud\" is configured; there are: other"),
+        "{complaint}"
+    );
+    let said = site.done(&["journal", "forget", "cloud"]).await;
+    assert!(said.ends_with("; its dead letter was dropped\n"), "{said}");
+    until(&site, |letters| {
+        let letters = letters.as_array().expect("a list");
+        letters.iter().all(|letter| letter["sink"] != "cloud")
+    })
+    .await;
     gateway.stop().await;
 }
 

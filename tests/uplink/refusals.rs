@@ -140,7 +140,7 @@ fn assert_refusal_is_told(server: &Server, logged: &Logged, reason: &str) {
         "sink=cloud",
         "io.tidegate.gateway.Test",
         reason,
-        "let the broker take it",
+        "let the receiver take it",
     ];
     for part in wanted {
         assert!(line.contains(part), "no `{part}` in {line}");

@@ -1,6 +1,9 @@
 //! `tidegate journal dead`: events that a sink refused for good.
 
-use std::io::{self, BufWriter, Write};
+use std::{
+    collections::BTreeSet,
+    io::{self, BufWriter, Write},
+};
 
 use serde_json::json;
 
@@ -8,8 +11,12 @@ use super::{
     super::{Failure, SOCKET, Socket, printed, table},
     Place,
     change::say,
+    unreadable,
 };
-use crate::{control::Request, journal::DeadLetter};
+use crate::{
+    control::Request,
+    journal::{DeadLetter, inspect::Inspection},
+};
 
 #[derive(Debug, clap::Subcommand)]
 pub(in crate::cli) enum Command {
@@ -78,7 +85,10 @@ impl Ls {
         let journal = self.place.look()?;
         let mut letters = journal.dead_letters();
         if let Some(sink) = &self.sink {
-            letters.retain(|letter| letter.sink.to_string() == *sink);
+            letters.retain(|letter| letter.sink.as_str() == sink);
+            if letters.is_empty() {
+                is_known(&journal, sink)?;
+            }
         }
         let mut out = BufWriter::new(io::stdout().lock());
         let said = match self.format {
@@ -90,6 +100,28 @@ impl Ls {
         };
         printed(said.and_then(|()| out.flush()))
     }
+}
+
+/// What a misspelt name hides must not look like nothing.
+fn is_known(journal: &Inspection, sink: &str) -> Result<(), Failure> {
+    let sinks = journal
+        .sinks()
+        .map_err(|error| unreadable(&journal.dir, &error))?;
+    let mut names: BTreeSet<String> = sinks.iter().map(|facts| facts.name.to_string()).collect();
+    names.extend(
+        journal
+            .dead_letters()
+            .iter()
+            .map(|letter| letter.sink.to_string()),
+    );
+    if names.contains(sink) {
+        return Ok(());
+    }
+    let names: Vec<String> = names.into_iter().collect();
+    Err(Failure::Failed(format!(
+        "tidegate: the journal knows no sink {sink:?}; there are: {}",
+        names.join(", ")
+    )))
 }
 
 fn id(letter: &DeadLetter) -> String {

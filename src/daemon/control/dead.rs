@@ -1,5 +1,7 @@
 //! Dead letters, as somebody at the command line lists, resends and drops them.
 
+use std::collections::BTreeSet;
+
 use tracing::info;
 
 use super::{Desk, Why};
@@ -10,24 +12,28 @@ use crate::{
 
 impl Desk {
     /// Those of one sink, or all.
-    pub(super) fn dead(&self, sink: Option<&str>) -> Dead {
+    pub(super) fn dead(&self, sink: Option<&str>) -> Result<Dead, Why> {
+        if let Some(sink) = sink {
+            self.is_known(sink)?;
+        }
         let letters = self.journal.dead_letters();
         let wanted = letters
             .iter()
             .filter(|letter| sink.is_none_or(|sink| letter.sink.as_str() == sink));
-        Dead {
+        Ok(Dead {
             letters: wanted.map(shown).collect(),
-        }
+        })
     }
 
     pub(super) async fn resend(&self, sink: &str, events: &[String]) -> Result<String, Why> {
         self.is_open()?;
+        self.is_configured(sink)?;
         let letters = self.chosen(sink, events)?;
         self.on_disk(self.journal.resend(&letters)).await?;
         info!(sink, count = letters.len(), "dead letters are sent again");
-        let which = counted(&letters, sink);
         Ok(format!(
-            "{which} sent again, each in its turn: what is delivered goes from the list"
+            "{} sent again: what is delivered goes from the list",
+            counted(&letters, sink)
         ))
     }
 
@@ -40,12 +46,28 @@ impl Desk {
         Ok(format!("{which} dropped: EventsDiscarded tells the receiver"))
     }
 
+    /// Whether the journal has a place or letters of this sink, configured or not.
+    fn is_known(&self, sink: &str) -> Result<(), Why> {
+        let letters = self.journal.dead_letters();
+        let mut names: BTreeSet<String> = letters.iter().map(|letter| letter.sink.to_string()).collect();
+        names.extend(self.journal.sinks().iter().map(ToString::to_string));
+        if names.contains(sink) {
+            return Ok(());
+        }
+        let names: Vec<String> = names.into_iter().collect();
+        Err(format!(
+            "there is no sink {sink:?}; there are: {}",
+            names.join(", ")
+        ))
+    }
+
     /// Those of a sink that are named; all if none is.
     fn chosen(&self, sink: &str, events: &[String]) -> Result<Vec<DeadLetter>, Why> {
         let mut letters = self.journal.dead_letters();
         letters.retain(|letter| letter.sink.as_str() == sink);
         if letters.is_empty() {
-            return Err(format!("no event is set aside for a sink {sink:?}"));
+            self.is_known(sink)?;
+            return Err(format!("no event is set aside for {sink}"));
         }
         let is = |letter: &DeadLetter, event: &String| id(letter) == *event;
         for event in events {
