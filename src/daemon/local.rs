@@ -1,9 +1,12 @@
 //! Events for the site: what is on the disk goes to the door's own subscribers. Best effort, never waiting for one.
 //! What the gateway has lost goes to the log, too: whoever stands before it may not see the cloud.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use tracing::error;
@@ -23,25 +26,57 @@ const BATCH: Limit = Limit {
 /// What the gateway's own events told that it lost since the start, for the status.
 #[derive(Debug, Default)]
 pub(super) struct Lost {
-    /// Events that will not come; not those that somebody dropped.
-    pub(super) events: AtomicU64,
+    /// Numbers of the events that will not come, by epoch; not those that somebody dropped. One `EventsDiscarded`
+    /// repeats what those before it named, so their counts cannot be added up.
+    discarded: Mutex<BTreeMap<String, Vec<(u64, u64)>>>,
     /// Places of the journal that hold other bytes than were written.
     pub(super) damages: AtomicU64,
 }
 
+#[derive(serde::Deserialize)]
+struct Discarded {
+    epoch: String,
+    ranges: Vec<(u64, u64)>,
+}
+
 impl Lost {
+    /// How many events will not come.
+    pub(super) fn events(&self) -> u64 {
+        let discarded = self.discarded.lock().unwrap_or_else(PoisonError::into_inner);
+        let ranges = discarded.values().flatten();
+        ranges
+            .map(|(from, to)| to.saturating_sub(*from).saturating_add(1))
+            .sum()
+    }
+
     fn count(&self, entry: &Entry) {
         let draft = &entry.event.draft;
         let Data::Gateway(data) = &draft.data else { return };
         match &*draft.name {
             "EventsDiscarded" if data.get("reason").is_none_or(|reason| reason != "dropped") => {
-                let count = data.get("count").and_then(serde_json::Value::as_u64);
-                self.events.fetch_add(count.unwrap_or(0), Relaxed);
+                let Ok(fact) = serde_json::from_value::<Discarded>(data.clone().into()) else {
+                    return;
+                };
+                let mut discarded = self.discarded.lock().unwrap_or_else(PoisonError::into_inner);
+                join(discarded.entry(fact.epoch).or_default(), fact.ranges);
             }
             "StorageDamaged" => _ = self.damages.fetch_add(1, Relaxed),
             _ => {}
         }
     }
+}
+
+/// Takes `more` into `ranges`, so that each number is in one of them.
+fn join(ranges: &mut Vec<(u64, u64)>, more: Vec<(u64, u64)>) {
+    ranges.extend(more);
+    ranges.sort_unstable();
+    ranges.dedup_by(|next, kept| {
+        let meets = next.0 <= kept.1.saturating_add(1);
+        if meets {
+            kept.1 = kept.1.max(next.1);
+        }
+        meets
+    });
 }
 
 /// Publishes every event behind `end`: also what was durable before this began, such as a damage that opening told.
@@ -91,8 +126,6 @@ fn log(entry: &Entry) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
     use super::*;
     use crate::{
         event::{
@@ -167,14 +200,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_lost_is_counted_but_not_what_somebody_dropped() {
+    fn what_is_lost_is_counted_once_but_not_what_somebody_dropped() {
         let lost = Lost::default();
-        for (count, reason) in [(3, "journal-full"), (4, "damaged"), (100, "dropped")] {
+        // A full journal names again what it named before, with what was added.
+        let told = [
+            (4, 42, "journal-full"),
+            (4, 50, "journal-full"),
+            (60, 61, "damaged"),
+            (48, 52, "max-age"),
+            (70, 99, "dropped"),
+        ];
+        for (from, to, reason) in told {
             lost.count(&entry(&EventsDiscarded {
                 epoch: Epoch(42).to_string(),
                 sinks: vec!["cloud".to_owned()],
-                ranges: vec![(1, count)],
-                count,
+                ranges: vec![(from, to)],
+                count: to - from + 1,
                 reason: reason.to_owned(),
             }));
         }
@@ -183,7 +224,7 @@ mod tests {
             from: 10,
             to: 20,
         }));
-        assert_eq!((lost.events.into_inner(), lost.damages.into_inner()), (7, 1));
+        assert_eq!((lost.events(), lost.damages.into_inner()), (49 + 2, 1));
     }
 
     #[test]

@@ -144,6 +144,7 @@ impl Views {
     fn losses(&self) -> BTreeMap<String, u64> {
         let engine = self.engine.borrow().counts;
         let mut losses = BTreeMap::from([
+            (EVENTS_DISCARDED.to_owned(), self.lost.events()),
             ("readings_late".to_owned(), engine.late),
             ("readings_over_limit".to_owned(), engine.over_limit),
             ("states_unreadable".to_owned(), engine.unreadable),
@@ -155,7 +156,6 @@ impl Views {
         let mut add = |name: &str, counter: &AtomicU64| {
             *losses.entry(name.to_owned()).or_default() += counter.load(Relaxed);
         };
-        add(EVENTS_DISCARDED, &self.lost.events);
         add(STORAGE_DAMAGED, &self.lost.damages);
         if let Some(door) = &self.door {
             let Counters {
