@@ -5,8 +5,9 @@
 #   packaging/build.sh armv7-unknown-linux-gnueabihf    32-bit boards from ARMv7 on (Raspberry Pi 2 and later)
 #   packaging/build.sh x86_64-unknown-linux-gnu
 #
-# What comes out: target/dist/TARGET/release/tidegate and tidegate.debug. The same commit gives the same bytes, wherever it is
-# checked out and whoever builds, given one rustc: packaging/test-reproducible.sh holds that.
+# What comes out: target/dist/TARGET/release/tidegate, and its symbols in tidegate.debug. The same commit gives the same
+# bytes, wherever it is checked out and whoever builds, given one rustc: packaging/test-reproducible.sh holds that of
+# what ships. (Of the symbols it does not hold: zig's own C files name the directory in theirs.)
 #
 # The compiler is rustup's if it has or can fetch the target, else Debian's rustc-web; zig links, because it brings the
 # C library of any age along. Everything that is fetched goes into target/tools; Debian packages are installed.
@@ -37,6 +38,9 @@ for pair in "${remap[@]}"; do
     CARGO_ENCODED_RUSTFLAGS+=${CARGO_ENCODED_RUSTFLAGS:+$'\x1f'}--remap-path-prefix=$pair
     c_flags+=" -ffile-prefix-map=$pair"
 done
+# The build id is the commit's, not the linker's sum over everything: that would count the symbols, too.
+identity=$(printf '%s %s' "$target" "$(git describe --always --abbrev=40 --dirty --exclude '*')" | sha1sum | cut -d ' ' -f 1)
+CARGO_ENCODED_RUSTFLAGS+=$'\x1f'-Clink-arg=-Wl,--build-id=0x$identity
 export CARGO_ENCODED_RUSTFLAGS
 export "CFLAGS_${target//-/_}=$c_flags"
 
