@@ -213,6 +213,7 @@ mod tests {
             (60, 61, "damaged"),
             (48, 52, "max-age"),
             (70, 99, "dropped"),
+            (100, 120, "gap"),
         ];
         for (from, to, reason) in told {
             lost.count(&entry(&EventsDiscarded {

@@ -317,7 +317,7 @@ async fn what_a_full_journal_drops_is_no_open_gap_once_the_gateway_has_said_so()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_filter_left_out_before_a_loss_is_no_open_gap_once_the_gateway_has_said_so() {
-    let mut day = Day::new(|mut site| {
+    let day = Day::new(|mut site| {
         site.max_bytes = "8MiB";
         let site = site.sink("devices = [\"ours*\"]\nmin-severity = \"warning\"");
         site.rule(&format!("runbook = \"{}\"", "x".repeat(30_000)))
