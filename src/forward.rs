@@ -82,6 +82,8 @@ pub trait Log: Send + Sync {
     fn set_aside(&self, refused: &Refused<'_>) -> Result<Position, Full>;
     /// A sink's dead letter that is to be sent again.
     fn letter_to_resend(&self, sink: &SinkName) -> Option<DeadLetter>;
+    /// A sink's dead letter of the event that stands there.
+    fn letter_of(&self, sink: &SinkName, position: Position) -> Option<DeadLetter>;
     /// It was delivered, or refused once more: why.
     fn settle(&self, letter: &DeadLetter, refused: Option<&str>);
     /// The newest sequence on the disk.
@@ -106,6 +108,9 @@ impl Log for Journal {
     }
     fn letter_to_resend(&self, sink: &SinkName) -> Option<DeadLetter> {
         Journal::letter_to_resend(self, sink)
+    }
+    fn letter_of(&self, sink: &SinkName, position: Position) -> Option<DeadLetter> {
+        Journal::letter_of(self, sink, position)
     }
     fn settle(&self, letter: &DeadLetter, refused: Option<&str>) {
         Journal::settle(self, letter, refused);
@@ -552,6 +557,10 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
             self.status.send_modify(|status| status.last_error = None);
         }
         self.status.send_modify(|status| status.acked += 1);
+        // A replay, or a cursor that a crash took back, brought what had been set aside.
+        if let Some(letter) = self.log.letter_of(&self.terms.name, position) {
+            self.log.settle(&letter, None);
+        }
         if self.passed(flow, position) {
             // Only this is progress: a sink that takes all but the oldest event would be tried again at once,
             // and be said to be restored, for ever.
