@@ -2,13 +2,12 @@
 
 use rumqttc::QoS;
 use serde_json::Value;
-use tokio::time::timeout;
 
 use super::{
     PATIENCE,
     cloud::Cloud,
     device::{Device, Version},
-    parts::{Gateway, Mosquitto, Site},
+    parts::{Gateway, Mosquitto, Site, until},
     text,
 };
 
@@ -186,36 +185,25 @@ async fn the_status_says_what_stands_well_and_what_needs_somebody() {
     }
 
     drop(broker);
-    let asking = async {
-        loop {
-            let (code, out, complaint) = site.ask(&["status"]).await;
-            if code == Some(1) {
-                assert_eq!(complaint, "tidegate: 1 thing needs somebody\n");
-                return out;
-            }
-        }
+    let asked = async || {
+        let (code, out, complaint) = site.ask(&["status"]).await;
+        (code == Some(1)).then_some((out, complaint))
     };
-    let screen = timeout(PATIENCE, asking).await.expect("the loss is seen");
+    let (screen, complaint) = until(PATIENCE, asked, || "the loss is seen".to_owned()).await;
+    assert_eq!(complaint, "tidegate: 1 thing needs somebody\n");
     assert!(screen.contains("\n! sink cloud: "), "{screen}");
     assert!(screen.contains("\ncloud  AWAY "), "{screen}");
     assert!(screen.contains("payloads undecodable 1"), "{screen}");
     gateway.stop().await;
 }
 
-/// Asks for the dead letters until they are so.
-async fn until(site: &Site, are: impl Fn(&Value) -> bool) -> Value {
+/// The dead letters, once they are so.
+async fn dead_letters(site: &Site, are: impl Fn(&Value) -> bool) -> Value {
     let config = site.config();
     let config = config.to_str().expect("UTF-8");
-    let asking = async {
-        loop {
-            let arguments = ["journal", "dead", "ls", "--config", config, "--format", "json"];
-            let letters = serde_json::from_str(&site.done(&arguments).await).expect("JSON");
-            if are(&letters) {
-                return letters;
-            }
-        }
-    };
-    timeout(PATIENCE, asking).await.expect("they come to that")
+    let arguments = ["journal", "dead", "ls", "--config", config, "--format", "json"];
+    let asked = async || Some(serde_json::from_str(&site.done(&arguments).await).expect("JSON")).filter(&are);
+    until(PATIENCE, asked, || "the dead letters are so".to_owned()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -237,7 +225,7 @@ async fn dead_letters_are_listed_shown_sent_again_and_given_up() {
     device
         .publish_until_acknowledged(&[r#"{"temp": 31.0}"#, r#"{"temp": 27.0}"#])
         .await;
-    let letters = until(&site, |letters| letters.as_array().map(Vec::len) == Some(2)).await;
+    let letters = dead_letters(&site, |letters| letters.as_array().map(Vec::len) == Some(2)).await;
     assert_eq!(letters[0]["sink"], "cloud");
     assert_eq!(letters[0]["type"], "io.tidegate.rule.HighTemperature");
     assert_eq!(letters[0]["attempts"], 2);
@@ -266,13 +254,13 @@ async fn dead_letters_are_listed_shown_sent_again_and_given_up() {
             event["type"] == "io.tidegate.gateway.EventsDiscarded" && event["data"]["reason"] == "dropped"
         })
         .await;
-    until(&site, |letters| letters.as_array().map(Vec::len) == Some(1)).await;
+    dead_letters(&site, |letters| letters.as_array().map(Vec::len) == Some(1)).await;
     let said = site
         .done(&["journal", "dead", "resend", "--sink", "cloud", "--all"])
         .await;
     assert!(said.starts_with("1 event of cloud is sent again: "), "{said}");
     // It is refused once more, and stays.
-    until(&site, |letters| letters[0]["attempts"] == 3).await;
+    dead_letters(&site, |letters| letters[0]["attempts"] == 3).await;
 
     let (code, screen, _) = site.ask(&["status"]).await;
     assert_eq!(code, Some(1));
@@ -299,7 +287,7 @@ async fn dead_letters_are_listed_shown_sent_again_and_given_up() {
     );
     let said = site.done(&["journal", "forget", "cloud"]).await;
     assert!(said.ends_with("; its dead letter was dropped\n"), "{said}");
-    until(&site, |letters| {
+    dead_letters(&site, |letters| {
         let letters = letters.as_array().expect("a list");
         letters.iter().all(|letter| letter["sink"] != "cloud")
     })
