@@ -149,14 +149,14 @@ pub enum Verdict {
 /// How a sink is doing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
-    /// Connected, and nothing speaks against it: an event was confirmed since, or none is waiting.
+    /// Connected, and nothing speaks against it: an event was answered since, or none is waiting.
     pub connected: bool,
     /// All up to here is confirmed, passed over by its filter, or was there before the sink was. What comes after is its
     /// backlog: also what its filter has yet to pass over.
     pub delivered: Sequence,
     /// Grows at least once a second while the loop lives.
     pub pulse: u64,
-    /// Why it is not connected, or which event it is stopped at.
+    /// Why it is not connected, or why it refuses the event that it stands at.
     pub last_error: Option<String>,
     /// Events handed to a connection, redeliveries included.
     pub sent: u64,
@@ -575,10 +575,14 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
             return;
         }
         self.cursor = cursor;
-        self.judged.take_if(|judged| judged.position <= cursor.position);
+        let judged = self.judged.take_if(|judged| judged.position <= cursor.position);
         self.log.acknowledge(&self.terms.name, cursor);
-        self.status
-            .send_modify(|status| status.delivered = cursor.sequence);
+        self.status.send_modify(|status| {
+            status.delivered = cursor.sequence;
+            if judged.is_some() {
+                status.last_error = None;
+            }
+        });
     }
 
     fn note_up(&mut self) {

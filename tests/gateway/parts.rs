@@ -204,6 +204,8 @@ pub(crate) struct Site {
     pub(crate) folder: tempfile::TempDir,
     /// How large the journal may get.
     pub(crate) max_bytes: &'static str,
+    /// More keys of it.
+    pub(crate) journal: &'static str,
     rule: String,
     tables: String,
     door: std::sync::OnceLock<u16>,
@@ -215,6 +217,7 @@ impl Site {
         Self {
             folder,
             max_bytes: "32MiB",
+            journal: "",
             rule: String::new(),
             tables: String::new(),
             door: std::sync::OnceLock::new(),
@@ -285,6 +288,7 @@ labels = {{ site = "hq" }}
 [journal]
 dir = "{dir}/journal"
 max-bytes = "{max_bytes}"
+{journal}
 
 [mqtt]
 listen = ["127.0.0.1:{door}"]
@@ -313,6 +317,7 @@ max-raises = "100000/h"
 {tables}"#,
             dir = self.folder.path().display(),
             max_bytes = self.max_bytes,
+            journal = self.journal,
             rule = self.rule,
             tables = self.tables,
         )
