@@ -2,13 +2,12 @@
 
 use rumqttc::QoS;
 use serde_json::Value;
-use tokio::time::timeout;
 
 use super::{
     PATIENCE,
     cloud::Cloud,
     device::{Device, Version},
-    parts::{Gateway, Mosquitto, Site},
+    parts::{Gateway, Mosquitto, Site, until},
     text,
 };
 
@@ -186,16 +185,12 @@ async fn the_status_says_what_stands_well_and_what_needs_somebody() {
     }
 
     drop(broker);
-    let asking = async {
-        loop {
-            let (code, out, complaint) = site.ask(&["status"]).await;
-            if code == Some(1) {
-                assert_eq!(complaint, "tidegate: 1 thing needs somebody\n");
-                return out;
-            }
-        }
+    let asked = async || {
+        let (code, out, complaint) = site.ask(&["status"]).await;
+        (code == Some(1)).then_some((out, complaint))
     };
-    let screen = timeout(PATIENCE, asking).await.expect("the loss is seen");
+    let (screen, complaint) = until(PATIENCE, asked, || "the loss is seen".to_owned()).await;
+    assert_eq!(complaint, "tidegate: 1 thing needs somebody\n");
     assert!(screen.contains("\n! sink cloud: "), "{screen}");
     assert!(screen.contains("\ncloud  AWAY "), "{screen}");
     assert!(screen.contains("payloads undecodable 1"), "{screen}");

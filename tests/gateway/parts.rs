@@ -17,7 +17,7 @@ use tokio::{
     process::{Child, Command},
     sync::Notify,
     task::JoinSet,
-    time::timeout,
+    time::{MissedTickBehavior, timeout},
 };
 
 use super::PATIENCE;
@@ -31,6 +31,26 @@ pub(crate) fn signal(process: &Child, signal: rustix::process::Signal) {
     let pid = process.id().expect("running").cast_signed();
     let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
     rustix::process::kill_process(pid, signal).expect("it is ours");
+}
+
+/// Looks again and again until there is something to see: nobody tells when a file grows or a process is done.
+pub(crate) async fn until<T>(
+    patience: Duration,
+    mut look: impl AsyncFnMut() -> Option<T>,
+    why_not: impl FnOnce() -> String,
+) -> T {
+    let mut looks = tokio::time::interval(Duration::from_millis(20));
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let looking = async {
+        loop {
+            looks.tick().await;
+            if let Some(seen) = look().await {
+                return seen;
+            }
+        }
+    };
+    let seen = timeout(patience, looking).await;
+    seen.unwrap_or_else(|_| panic!("not in {patience:?}: {}", why_not()))
 }
 
 /// Waits until somebody listens there, or the process has ended.
