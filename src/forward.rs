@@ -85,6 +85,8 @@ pub trait Log: Send + Sync {
     fn set_aside(&self, refused: &Refused<'_>) -> Result<Position, Full>;
     /// A sink's dead letter that is to be sent again.
     fn letter_to_resend(&self, sink: &SinkName) -> Option<DeadLetter>;
+    /// A sink's dead letter of the event that stands there.
+    fn letter_of(&self, sink: &SinkName, position: Position) -> Option<DeadLetter>;
     /// It was delivered, or refused once more: why.
     fn settle(&self, letter: &DeadLetter, refused: Option<&str>);
     /// The newest sequence on the disk.
@@ -112,6 +114,9 @@ impl Log for Journal {
     }
     fn letter_to_resend(&self, sink: &SinkName) -> Option<DeadLetter> {
         Journal::letter_to_resend(self, sink)
+    }
+    fn letter_of(&self, sink: &SinkName, position: Position) -> Option<DeadLetter> {
+        Journal::letter_of(self, sink, position)
     }
     fn settle(&self, letter: &DeadLetter, refused: Option<&str>) {
         Journal::settle(self, letter, refused);
@@ -155,14 +160,14 @@ pub enum Verdict {
 /// How a sink is doing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
-    /// Connected, and nothing speaks against it: an event was confirmed since, or none is waiting.
+    /// Connected, and nothing speaks against it: an event was answered since, or none is waiting.
     pub connected: bool,
     /// All up to here is confirmed, passed over by its filter, or was there before the sink was. What comes after is its
     /// backlog: also what its filter has yet to pass over.
     pub delivered: Sequence,
     /// Grows at least once a second while the loop lives.
     pub pulse: u64,
-    /// Why it is not connected, or which event it is stopped at.
+    /// Why it is not connected, or why it refuses the event that it stands at.
     pub last_error: Option<String>,
     /// Events handed to a connection, redeliveries included.
     pub sent: u64,
@@ -566,6 +571,10 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
             self.status.send_modify(|status| status.last_error = None);
         }
         self.status.send_modify(|status| status.acked += 1);
+        // A replay, or a cursor that a crash took back, brought what had been set aside.
+        if let Some(letter) = self.log.letter_of(&self.terms.name, position) {
+            self.log.settle(&letter, None);
+        }
         if self.passed(flow, position) {
             // Only this is progress: a sink that takes all but the oldest event would be tried again at once,
             // and be said to be restored, for ever.
@@ -589,10 +598,14 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
             return;
         }
         self.cursor = cursor;
-        self.judged.take_if(|judged| judged.position <= cursor.position);
+        let judged = self.judged.take_if(|judged| judged.position <= cursor.position);
         self.log.acknowledge(&self.terms.name, cursor);
-        self.status
-            .send_modify(|status| status.delivered = cursor.sequence);
+        self.status.send_modify(|status| {
+            status.delivered = cursor.sequence;
+            if judged.is_some() {
+                status.last_error = None;
+            }
+        });
     }
 
     fn note_up(&mut self) {

@@ -353,6 +353,14 @@ impl Journal {
         Some(letter)
     }
 
+    /// A sink's letter of the event that stands there.
+    #[must_use]
+    pub fn letter_of(&self, sink: &SinkName, position: Position) -> Option<DeadLetter> {
+        let trays = self.0.shared.dead.trays();
+        let mut letters = trays.get(sink)?.letters.values();
+        letters.find(|letter| letter.entry.position == position).cloned()
+    }
+
     /// Puts letters back on their way to their sinks. Its durable position.
     pub fn resend(&self, letters: &[DeadLetter]) -> Position {
         let marked = letters.iter().cloned().map(|letter| DeadLetter {

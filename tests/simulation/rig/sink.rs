@@ -261,6 +261,9 @@ impl forward::Log for Log {
     fn set_aside(&self, refused: &Refused<'_>) -> Result<Position, Full> {
         self.0.set_aside(refused)
     }
+    fn letter_of(&self, sink: &SinkName, position: Position) -> Option<DeadLetter> {
+        self.0.letter_of(sink, position)
+    }
     fn letter_to_resend(&self, sink: &SinkName) -> Option<DeadLetter> {
         self.0.letter_to_resend(sink)
     }
