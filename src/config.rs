@@ -22,7 +22,7 @@ use toml::de::{DeTable, Deserializer};
 use self::{check::Checker, error::Problem, include::Wrong, syntax::syntax, texts::Texts};
 pub use self::{
     error::Report,
-    machine::{Machine, state_directory},
+    machine::{Machine, directory, state_directory},
     ruleset::RuleSet,
     shape::closest,
     sinks::Sinks,

@@ -11,6 +11,7 @@ use super::{
     recorded::{Span, Time},
 };
 use crate::{
+    config::state_directory,
     event::{Epoch, Position, Sequence},
     journal::{self, inspect::Inspection},
     time::Timestamp,
@@ -96,7 +97,7 @@ impl Place {
         let config = self.config.as_deref().or_else(|| usual.exists().then_some(usual));
         match config {
             Some(config) => Ok(super::configuration(config)?.journal.dir),
-            None => Ok(crate::control::state_directory().join("journal")),
+            None => Ok(state_directory().join("journal")),
         }
     }
 
@@ -104,6 +105,15 @@ impl Place {
         let dir = self.dir()?;
         Inspection::look(&dir).map_err(|error| unreadable(&dir, &error))
     }
+}
+
+/// How something is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// For people.
+    Table,
+    /// For scripts.
+    Json,
 }
 
 /// Reading needs other rights than writing, and another remedy.
