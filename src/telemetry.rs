@@ -19,7 +19,8 @@ use tracing::{
     field::{Field, Visit},
 };
 use tracing_subscriber::{
-    EnvFilter, Layer,
+    Layer,
+    filter::Targets,
     layer::{Context, SubscriberExt},
     util::{SubscriberInitExt, TryInitError},
 };
@@ -61,9 +62,10 @@ pub fn init() -> Result<(), Error> {
     Ok(registry.with(terminal).try_init()?)
 }
 
-fn filter(text: Option<&str>) -> Result<EnvFilter, Error> {
+/// Targets and levels only: a filter by spans and fields would bring a regular expression engine along.
+fn filter(text: Option<&str>) -> Result<Targets, Error> {
     let text = text.map_or("info", |text| if text.trim().is_empty() { "info" } else { text });
-    EnvFilter::try_new(text).map_err(|error| Error::Filter {
+    text.parse::<Targets>().map_err(|error| Error::Filter {
         text: text.to_owned(),
         reason: error.to_string(),
     })
