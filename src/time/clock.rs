@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use super::{BootId, ClockQuality, EARLIEST, EngineTime, KnownBoot, Moment, Simulated, Timestamp};
@@ -22,9 +22,12 @@ const LOST_AFTER: Duration = Duration::from_hours(1);
 /// A wall clock that has moved by more than this against the boot clock was set.
 const STEP: u64 = 1_000_000;
 
-/// Where systemd-timesyncd notes its first synchronisation of a boot: asked only where the kernel does not answer (a
-/// container's filter).
+/// What systemd-timesyncd touches each time that it adjusts the clock: asked only where the kernel may not be (the
+/// unit's `ProtectClock`, a container's filter).
 const TIMESYNC: &str = "/run/systemd/timesync/synchronized";
+
+/// For so long after an adjustment the kernel would vouch for the clock: until [`UNSYNCHRONISED`], at 500 ppm.
+const ADJUSTED_FOR: Duration = Duration::from_secs(32_000);
 
 /// The machine's clocks, or simulated ones. Clones share what they know.
 #[derive(Clone, Debug)]
@@ -143,9 +146,9 @@ impl Hands {
         match self {
             Self::Machine => {
                 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
-                let now = std::time::SystemTime::now();
+                let now = SystemTime::now();
                 // Before 1970 it is as wrong as in 1970.
-                let since = now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+                let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
                 Timestamp(super::micros(since))
             }
             Self::Simulated(hands) => hands.wall(),
@@ -156,11 +159,24 @@ impl Hands {
         match self {
             Self::Machine => match kernel_clock::max_error() {
                 Ok(error) => error < UNSYNCHRONISED,
-                Err(_) => std::path::Path::new(TIMESYNC).exists(),
+                Err(_) => {
+                    let mark = std::fs::metadata(TIMESYNC).and_then(|mark| mark.modified());
+                    mark.is_ok_and(|adjusted| vouches(adjusted, self.wall()))
+                }
             },
             Self::Simulated(hands) => hands.is_synchronised(),
         }
     }
+}
+
+/// Whether a time daemon that adjusted the clock at `adjusted` still vouches for it. An adjustment in the future was
+/// made before somebody set the clock back.
+fn vouches(adjusted: SystemTime, now: Timestamp) -> bool {
+    let since = adjusted
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let age = now.0.saturating_sub(super::micros(since));
+    u64::try_from(age).is_ok_and(|age| Duration::from_micros(age) < ADJUSTED_FOR)
 }
 
 /// What the wall clock is held to be: so much later than the boot clock.
@@ -252,6 +268,15 @@ mod tests {
     fn the_kernel_says_how_far_its_clock_can_be_wrong() {
         let error = kernel_clock::max_error().expect("this machine allows adjtimex");
         assert!(error <= UNSYNCHRONISED, "{error:?}");
+    }
+
+    #[test]
+    fn an_adjustment_vouches_for_nine_hours_and_not_once_the_clock_was_set_back() {
+        let adjusted = SystemTime::UNIX_EPOCH + Duration::from_micros(NOON.unsigned_abs());
+        let vouches = |later: i64| vouches(adjusted, Timestamp(NOON + later));
+        assert!(vouches(0) && vouches(8 * HOUR));
+        assert!(!vouches(9 * HOUR));
+        assert!(!vouches(-SECOND));
     }
 
     #[test]
