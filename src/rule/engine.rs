@@ -16,12 +16,13 @@ use std::{
 };
 
 use self::{
+    devices::Devices,
     hush::Hushes,
     latch::{NEVER, NO_DEADLINE, Slot},
     plan::Plan,
     queue::Queue,
     table::Table,
-    watch::{Device, Watch},
+    watch::Watch,
 };
 use super::{DeviceFacts, Rule, state::Outcome};
 use crate::{
@@ -33,6 +34,7 @@ use crate::{
 mod act;
 mod build;
 mod checkpoint;
+mod devices;
 mod hush;
 mod kept;
 mod latch;
@@ -49,6 +51,9 @@ mod window;
 
 /// A device that has been only late for so long does not deliver late: its clock went back.
 const REANCHOR_AFTER: Duration = Duration::from_secs(30);
+
+/// So many slots of one commit need no new memory: more are rare, and theirs is given back.
+const TOUCHED: usize = 64;
 
 /// The engine. A pure state machine.
 #[derive(Debug)]
@@ -70,8 +75,7 @@ pub struct Engine {
     /// The latest time heard of.
     now: EngineTime,
     moment: Moment,
-    names: HashMap<DeviceId, u32>,
-    devices: Table<Device>,
+    devices: Devices,
     metrics: HashMap<Metric, u32>,
     metric_names: Table<Metric>,
     /// The rules about each metric, in their order.
@@ -87,6 +91,7 @@ pub struct Engine {
     plan_of: HashMap<(u32, Vec<usize>), u32>,
     queue: Queue,
     hushes: Hushes,
+    /// Decided, not yet committed; some more than once.
     touched: Vec<u32>,
     /// The last commit before the configuration changed: no slot remembers it, and it may not be durable yet.
     rests_on: Position,
@@ -237,8 +242,8 @@ impl Engine {
         for index in self.touched.drain(..) {
             let slot = &mut self.slots[index];
             slot.committed = slot.committed.max(position);
-            slot.touched = false;
         }
+        self.touched.shrink_to(TOUCHED);
     }
 
     /// Episodes that are active.
@@ -266,7 +271,7 @@ impl Engine {
 
     /// Whether the reading's names are within the limits; takes note of new ones.
     fn admit(&mut self, reading: &Reading) -> Result<(u32, u32), Skipped> {
-        let device = self.names.get(&reading.device).copied();
+        let device = self.devices.find(&reading.device);
         let metric = self.metrics.get(&reading.metric).copied();
         if let (Some(device), Some(metric)) = (device, metric)
             && let known = &self.devices[device]
@@ -289,7 +294,7 @@ impl Engine {
                         .iter()
                         .any(|facts| *facts.id.0 == *reading.device.as_str())
                 };
-                self.max_metrics > 0 && (self.names.len() < self.max_devices || named())
+                self.max_metrics > 0 && ((self.devices.len() as usize) < self.max_devices || named())
             }
         };
         if !fits {
