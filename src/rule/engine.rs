@@ -209,7 +209,7 @@ impl Engine {
     ///
     /// [`Skipped`] says why the reading was not evaluated; the engine has counted it.
     pub fn observe(&mut self, reading: &Reading, out: &mut Outcome) -> Result<(), Skipped> {
-        let (device, watch) = self.admit(reading)?;
+        let (device, watch) = self.admit(reading, out)?;
         out.depends_on = out.depends_on.max(self.rests_on);
         for slot in self.watches[watch].slots() {
             out.depends_on = out.depends_on.max(self.slots[*slot].committed);
@@ -270,7 +270,7 @@ impl Engine {
     }
 
     /// Whether the reading's names are within the limits; takes note of new ones.
-    fn admit(&mut self, reading: &Reading) -> Result<(u32, u32), Skipped> {
+    fn admit(&mut self, reading: &Reading, out: &mut Outcome) -> Result<(u32, u32), Skipped> {
         let device = self.devices.find(&reading.device);
         let metric = self.metrics.get(&reading.metric).copied();
         if let (Some(device), Some(metric)) = (device, metric)
@@ -301,6 +301,8 @@ impl Engine {
             self.counts.over_limit = self.counts.over_limit.saturating_add(1);
             return Err(Skipped::OverLimit);
         }
+        // What fell due before it came finds nothing of it yet.
+        self.fire(|deadline| deadline < reading.at, out);
         let device = self.know(&reading.device);
         self.see(device, self.now.max(reading.at));
         let watch = self.watch(device, &reading.metric, NEVER);

@@ -522,7 +522,7 @@ fn deadlines_come_in_the_order_of_time_then_rules_then_devices_whoever_was_heard
             let hold = data.rule.params["hold_s"].as_u64();
             let rule = holds.iter().position(|of| Some(*of) == hold).unwrap();
             (
-                draft.at.0 as u64 / 1_000_000,
+                draft.at.0.cast_unsigned() / 1_000_000,
                 rule,
                 data.device.as_str().to_owned(),
             )

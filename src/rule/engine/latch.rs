@@ -270,11 +270,13 @@ impl Slot {
         }
     }
 
-    /// Something stands against it from now on: an open episode ends.
+    /// Something stands against it from now on: an open episode ends. That its condition is true goes on, if it does:
+    /// the next look tells.
     pub(super) fn hush(&mut self, reason: Reason, at: EngineTime) -> Effect {
         match std::mem::take(&mut self.latch) {
             Latch::Active(episode, _) | Latch::Clearing(episode, _) => {
-                self.enter(Latch::Normal, at.max(self.entered));
+                let run = Box::new(episode.run.clone());
+                self.enter(Latch::Pending(run), at.max(self.entered));
                 Effect::Cleared(episode, reason)
             }
             unmoved => {
