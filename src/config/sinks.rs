@@ -176,7 +176,7 @@ pub(super) fn matched(
                 checker.warn(list.span(), format!("{who}: {why}"));
             }
         }
-        for written in events.iter().flat_map(|list| list.get_ref()) {
+        for written in events.iter().flat_map(Spanned::get_ref) {
             let pattern = Pattern(written.get_ref().as_str().into());
             let mut own = gateway::FACTS.iter().map(|fact| fact.name);
             if own.any(|name| pattern.matches(name))
