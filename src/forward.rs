@@ -74,6 +74,9 @@ pub trait Log: Send + Sync {
     fn cursor(&self, sink: &SinkName) -> Cursor;
     /// Moves a sink's cursor.
     fn acknowledge(&self, sink: &SinkName, through: Cursor);
+    /// A sink at `before` came to `next`, and not every number between is there: its receiver is told with the move of
+    /// its cursor past that.
+    fn came_to(&self, sink: &SinkName, before: Cursor, next: &Entry);
     /// Keeps a refused event as a dead letter; answers what must be durable before the cursor passes it.
     ///
     /// # Errors
@@ -102,6 +105,9 @@ impl Log for Journal {
     }
     fn acknowledge(&self, sink: &SinkName, through: Cursor) {
         Journal::acknowledge(self, sink, through);
+    }
+    fn came_to(&self, sink: &SinkName, before: Cursor, next: &Entry) {
+        Journal::came_to(self, sink, before, next);
     }
     fn set_aside(&self, refused: &Refused<'_>) -> Result<Position, Full> {
         Journal::set_aside(self, refused)
@@ -355,7 +361,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
             let entries = self.log.read_after(self.cursor, AHEAD).await?;
             let mut cursor = self.cursor;
             for entry in &entries {
-                chain.read(entry.sequence);
+                self.read(&mut chain, cursor, entry);
                 if self.is_for_us(entry) {
                     self.moved(cursor);
                     return Ok(true);
@@ -367,6 +373,14 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
             }
             self.moved(cursor);
         }
+    }
+
+    /// Reads the next entry behind a cursor; answers the one before it in the chain.
+    fn read(&self, chain: &mut Chain, behind: Cursor, entry: &Entry) -> Sequence {
+        if chain.skips_to(entry.sequence) {
+            self.log.came_to(&self.terms.name, behind, entry);
+        }
+        chain.read(entry.sequence)
     }
 
     fn is_for_us(&self, entry: &Entry) -> bool {
@@ -503,7 +517,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
             let Some(entry) = flow.ahead.pop_front() else {
                 break;
             };
-            let previous = flow.chain.read(entry.sequence);
+            let previous = self.read(&mut flow.chain, flow.read_to, &entry);
             if self.is_for_us(&entry) {
                 flow.chain.pass();
                 flow.read_to = flow.chain.cursor(entry.position);

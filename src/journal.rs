@@ -39,10 +39,11 @@ use crate::{
     time::{BootId, Clock, EngineTime, KnownBoot, Moment},
 };
 
-use self::{boots::Boots, dead::Trays, read::Catalog, room::Room, storage::Storage};
+use self::{boots::Boots, dead::Trays, discards::Gaps, read::Catalog, room::Room, storage::Storage};
 
 mod boots;
 mod dead;
+mod discards;
 mod frame;
 mod identity;
 pub mod inspect;
@@ -465,6 +466,11 @@ impl Journal {
     /// Forgets the cursor of a sink that is not configured. `true`: that is on the disk.
     pub async fn forget(&self, sink: &SinkName) -> bool {
         self.0.shared.cursors().remove(sink);
+        self.0.shared.gaps.forget(sink);
+        self.append(Outcome {
+            state: vec![dead::nothing_told(sink)],
+            ..Outcome::default()
+        });
         self.cursors_written().await
     }
 
@@ -578,6 +584,7 @@ struct Shared {
     clock: Clock,
     boots: Boots,
     dead: Trays,
+    gaps: Gaps,
     max_bytes: u64,
     sinks: RwLock<Arc<[SinkPlan]>>,
     /// The last position of the epochs before.

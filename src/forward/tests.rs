@@ -34,6 +34,8 @@ struct Shared {
     durable: watch::Sender<Position>,
     cursor: watch::Sender<Cursor>,
     dead: Mutex<Vec<DeadLetter>>,
+    /// Passed, read and next, of those that were come to.
+    gaps: Mutex<Vec<(u64, u64, u64)>>,
     /// How many dead letters fit.
     most: usize,
     /// What is set aside is durable only with the next event.
@@ -52,12 +54,17 @@ impl MemoryLog {
             durable: watch::Sender::new(Position(0)),
             cursor: watch::Sender::new(Cursor::default()),
             dead: Mutex::default(),
+            gaps: Mutex::default(),
             most,
             waits: AtomicBool::new(false),
         };
         let log = Self(Arc::new(shared));
         log.append(count);
         log
+    }
+
+    fn gaps(&self) -> std::sync::MutexGuard<'_, Vec<(u64, u64, u64)>> {
+        self.0.gaps.lock().unwrap()
     }
 
     fn dead(&self) -> Vec<u64> {
@@ -136,6 +143,13 @@ impl Log for MemoryLog {
     fn acknowledge(&self, _: &SinkName, through: Cursor) {
         let before = self.0.cursor.send_replace(through);
         assert!(before < through, "a cursor moves forward only");
+    }
+    fn came_to(&self, _: &SinkName, before: Cursor, next: &Entry) {
+        self.0
+            .gaps
+            .lock()
+            .unwrap()
+            .push((before.passed.0, before.sequence.0, next.sequence.0));
     }
     fn set_aside(&self, refused: &Refused<'_>) -> Result<Position, Full> {
         let mut dead = self.0.dead.lock().unwrap();

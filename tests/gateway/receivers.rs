@@ -96,7 +96,9 @@ impl Receiver {
     /// Whether its mark is where its work is.
     pub(crate) fn has_stored(&self) -> bool {
         let handled = self.directory.join("handled.jsonl").metadata();
-        handled.is_ok_and(|handled| self.state()["handled_bytes"] == handled.len())
+        // It stores its mark for the first time only when it has handled something.
+        let stored = self.directory.join("state.json").exists();
+        handled.is_ok_and(|handled| stored && self.state()["handled_bytes"] == handled.len())
     }
 
     pub(crate) fn state(&self) -> Value {
