@@ -8,6 +8,11 @@
     reason = "a test that cannot go on fails"
 )]
 
+#[path = "contract/mod.rs"]
+mod contract;
+#[path = "inspect/foreign.rs"]
+mod foreign;
+
 use std::{
     collections::BTreeMap,
     fs,
