@@ -18,6 +18,10 @@ fn drop_oldest_names_what_it_drops_and_stays_within_max_bytes() {
     let entries = open.read(open.journal.cursor(&sink("cloud")));
     assert!(entries[0].sequence > Sequence(1));
     assert_no_gap(&entries);
+    // A sink that has nothing yet is behind by what is kept.
+    let kept = entries.len() as u64;
+    open.health(|health| health.behind(Sequence(0)) == kept);
+    assert_eq!(open.health(|_| true).behind(entries[9].sequence), kept - 10);
     let note = entries
         .iter()
         .rfind(|entry| &*entry.event.draft.name == "EventsDiscarded")
@@ -29,7 +33,11 @@ fn drop_oldest_names_what_it_drops_and_stays_within_max_bytes() {
     assert_eq!(data["sinks"], serde_json::json!(["cloud"]));
     assert_eq!(data["epoch"], open.recovered.epoch.to_string());
     let (_, told) = account(std::slice::from_ref(note));
-    assert_eq!(told.len(), 1, "what was told before is told again, as one range");
+    assert_eq!(
+        told.len(),
+        1,
+        "what was told and went unread is told again, in one range"
+    );
     assert_eq!(data["count"].as_u64().unwrap(), told[0].1 - told[0].0 + 1);
     let health = open.health(|health| health.undelivered_bytes > 0);
     assert!(!health.parked && health.undelivered_bytes > 6 * 1024 * 1024);
