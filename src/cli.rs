@@ -7,9 +7,10 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use serde::de::DeserializeOwned;
 
+use self::socket::{SOCKET, Socket};
 use crate::{
     config::{Config, Report, units},
     control::{self, Request},
@@ -25,6 +26,7 @@ mod readings;
 mod recorded;
 mod reload;
 mod run;
+mod socket;
 mod status;
 mod table;
 mod test;
@@ -192,23 +194,6 @@ enum DeviceCommand {
         #[command(flatten)]
         socket: Socket,
     },
-}
-
-const SOCKET: &str = "\
-Asks the running gateway at $RUNTIME_DIRECTORY/control.sock, else at $STATE_DIRECTORY/control.sock; without these at
-/run/tidegate/control.sock, where the service has it, else at /var/lib/tidegate/control.sock.";
-
-#[derive(Debug, Args)]
-struct Socket {
-    /// The gateway's control socket [default: where the service has it].
-    #[arg(long = "socket", value_name = "PATH")]
-    path: Option<PathBuf>,
-}
-
-impl Socket {
-    fn found(self) -> PathBuf {
-        self.path.unwrap_or_else(control::socket_to_ask)
-    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -25,13 +25,6 @@ pub const MAX_RESPONSE: u64 = 64 * 1024 * 1024;
 /// How long the command line waits for an answer; the gateway itself gives up before.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
-/// The socket's name in its directory.
-const NAME: &str = "control.sock";
-/// Where the service manager makes `RuntimeDirectory=tidegate`.
-const RUN: &str = "/run/tidegate";
-/// Where it makes `StateDirectory=tidegate`.
-const STATE: &str = "/var/lib/tidegate";
-
 /// What may be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
@@ -73,11 +66,6 @@ pub enum Request {
     Status,
     /// List the open episodes, and record them as `ActiveAlarms`. Answered with [`Active`].
     Active,
-    /// List what was set aside for a sink, or for all. Answered with [`Dead`].
-    DeadLs {
-        /// Its name.
-        sink: Option<String>,
-    },
     /// Send what was set aside for a sink again. Answered with [`Done`] when it is on its way for certain.
     DeadResend {
         /// Its name.
@@ -150,34 +138,6 @@ pub struct Active {
     pub clock_synchronised: bool,
 }
 
-/// What was set aside.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Dead {
-    /// By sink, in the order of the events.
-    pub letters: Vec<Letter>,
-}
-
-/// One event that a sink refused for good.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Letter {
-    /// Which sink.
-    pub sink: String,
-    /// The event's id.
-    pub event: String,
-    /// Its type.
-    pub kind: String,
-    /// Its subject.
-    pub subject: String,
-    /// What the sink said last.
-    pub reason: String,
-    /// How often it refused.
-    pub attempts: u32,
-    /// When it was set aside, RFC 3339.
-    pub at: String,
-    /// Whether it is on its way again.
-    pub resend: bool,
-}
-
 /// One open episode.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Alarm {
@@ -246,42 +206,6 @@ pub enum Error {
     Configuration(String),
 }
 
-/// Where a gateway makes its socket: in `$RUNTIME_DIRECTORY`, else in `$STATE_DIRECTORY`, else in `/var/lib/tidegate`.
-#[must_use]
-pub fn socket_to_make() -> PathBuf {
-    directory("RUNTIME_DIRECTORY")
-        .unwrap_or_else(state_directory)
-        .join(NAME)
-}
-
-/// Where a gateway that is started from here keeps its state.
-#[must_use]
-pub fn state_directory() -> PathBuf {
-    directory("STATE_DIRECTORY").unwrap_or_else(|| STATE.into())
-}
-
-/// Where the command line looks for it: as a gateway that was started from here would, else where the service has it.
-#[must_use]
-pub fn socket_to_ask() -> PathBuf {
-    if directory("RUNTIME_DIRECTORY").is_some() || directory("STATE_DIRECTORY").is_some() {
-        return socket_to_make();
-    }
-    let by_service = Path::new(RUN).join(NAME);
-    let by_hand = Path::new(STATE).join(NAME);
-    if !by_service.exists() && by_hand.exists() {
-        by_hand
-    } else {
-        by_service
-    }
-}
-
-/// systemd separates several directories by a colon.
-fn directory(variable: &str) -> Option<PathBuf> {
-    let directories = std::env::var_os(variable)?;
-    let first = directories.to_str()?.split(':').next()?;
-    (!first.is_empty()).then(|| first.into())
-}
-
 /// Asks the gateway at `socket`, and waits for its answer.
 ///
 /// # Errors
@@ -346,7 +270,7 @@ mod tests {
     #[test]
     fn nobody_at_the_socket_is_told_with_what_to_do() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(NAME);
+        let path = folder.path().join("control.sock");
         let said = || ask::<Done>(&path, &Request::Reload).unwrap_err().to_string();
         let expected = format!("no gateway is running here: no socket at {}", path.display());
         assert!(said().starts_with(&expected), "{}", said());

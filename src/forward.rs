@@ -74,6 +74,9 @@ pub trait Log: Send + Sync {
     fn cursor(&self, sink: &SinkName) -> Cursor;
     /// Moves a sink's cursor.
     fn acknowledge(&self, sink: &SinkName, through: Cursor);
+    /// A sink at `before` came to `next`, and not every number between is there: its receiver is told with the move of
+    /// its cursor past that.
+    fn came_to(&self, sink: &SinkName, before: Cursor, next: &Entry);
     /// Keeps a refused event as a dead letter; answers what must be durable before the cursor passes it.
     ///
     /// # Errors
@@ -82,6 +85,8 @@ pub trait Log: Send + Sync {
     fn set_aside(&self, refused: &Refused<'_>) -> Result<Position, Full>;
     /// A sink's dead letter that is to be sent again.
     fn letter_to_resend(&self, sink: &SinkName) -> Option<DeadLetter>;
+    /// A sink's dead letter of the event that stands there.
+    fn letter_of(&self, sink: &SinkName, position: Position) -> Option<DeadLetter>;
     /// It was delivered, or refused once more: why.
     fn settle(&self, letter: &DeadLetter, refused: Option<&str>);
     /// The newest sequence on the disk.
@@ -101,11 +106,17 @@ impl Log for Journal {
     fn acknowledge(&self, sink: &SinkName, through: Cursor) {
         Journal::acknowledge(self, sink, through);
     }
+    fn came_to(&self, sink: &SinkName, before: Cursor, next: &Entry) {
+        Journal::came_to(self, sink, before, next);
+    }
     fn set_aside(&self, refused: &Refused<'_>) -> Result<Position, Full> {
         Journal::set_aside(self, refused)
     }
     fn letter_to_resend(&self, sink: &SinkName) -> Option<DeadLetter> {
         Journal::letter_to_resend(self, sink)
+    }
+    fn letter_of(&self, sink: &SinkName, position: Position) -> Option<DeadLetter> {
+        Journal::letter_of(self, sink, position)
     }
     fn settle(&self, letter: &DeadLetter, refused: Option<&str>) {
         Journal::settle(self, letter, refused);
@@ -149,14 +160,14 @@ pub enum Verdict {
 /// How a sink is doing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
-    /// Connected, and nothing speaks against it: an event was confirmed since, or none is waiting.
+    /// Connected, and nothing speaks against it: an event was answered since, or none is waiting.
     pub connected: bool,
     /// All up to here is confirmed, passed over by its filter, or was there before the sink was. What comes after is its
     /// backlog: also what its filter has yet to pass over.
     pub delivered: Sequence,
     /// Grows at least once a second while the loop lives.
     pub pulse: u64,
-    /// Why it is not connected, or which event it is stopped at.
+    /// Why it is not connected, or why it refuses the event that it stands at.
     pub last_error: Option<String>,
     /// Events handed to a connection, redeliveries included.
     pub sent: u64,
@@ -350,7 +361,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
             let entries = self.log.read_after(self.cursor, AHEAD).await?;
             let mut cursor = self.cursor;
             for entry in &entries {
-                chain.read(entry.sequence);
+                self.read(&mut chain, cursor, entry);
                 if self.is_for_us(entry) {
                     self.moved(cursor);
                     return Ok(true);
@@ -362,6 +373,14 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
             }
             self.moved(cursor);
         }
+    }
+
+    /// Reads the next entry behind a cursor; answers the one before it in the chain.
+    fn read(&self, chain: &mut Chain, behind: Cursor, entry: &Entry) -> Sequence {
+        if chain.skips_to(entry.sequence) {
+            self.log.came_to(&self.terms.name, behind, entry);
+        }
+        chain.read(entry.sequence)
     }
 
     fn is_for_us(&self, entry: &Entry) -> bool {
@@ -498,7 +517,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
             let Some(entry) = flow.ahead.pop_front() else {
                 break;
             };
-            let previous = flow.chain.read(entry.sequence);
+            let previous = self.read(&mut flow.chain, flow.read_to, &entry);
             if self.is_for_us(&entry) {
                 flow.chain.pass();
                 flow.read_to = flow.chain.cursor(entry.position);
@@ -552,6 +571,10 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
             self.status.send_modify(|status| status.last_error = None);
         }
         self.status.send_modify(|status| status.acked += 1);
+        // A replay, or a cursor that a crash took back, brought what had been set aside.
+        if let Some(letter) = self.log.letter_of(&self.terms.name, position) {
+            self.log.settle(&letter, None);
+        }
         if self.passed(flow, position) {
             // Only this is progress: a sink that takes all but the oldest event would be tried again at once,
             // and be said to be restored, for ever.
@@ -575,10 +598,14 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
             return;
         }
         self.cursor = cursor;
-        self.judged.take_if(|judged| judged.position <= cursor.position);
+        let judged = self.judged.take_if(|judged| judged.position <= cursor.position);
         self.log.acknowledge(&self.terms.name, cursor);
-        self.status
-            .send_modify(|status| status.delivered = cursor.sequence);
+        self.status.send_modify(|status| {
+            status.delivered = cursor.sequence;
+            if judged.is_some() {
+                status.last_error = None;
+            }
+        });
     }
 
     fn note_up(&mut self) {

@@ -39,10 +39,11 @@ use crate::{
     time::{BootId, Clock, EngineTime, KnownBoot, Moment},
 };
 
-use self::{boots::Boots, dead::Trays, read::Catalog, room::Room, storage::Storage};
+use self::{boots::Boots, dead::Trays, discards::Gaps, read::Catalog, room::Room, storage::Storage};
 
 mod boots;
 mod dead;
+mod discards;
 mod frame;
 mod identity;
 pub mod inspect;
@@ -184,6 +185,8 @@ pub struct Health {
     pub parked: bool,
     /// The newest sequence on the disk.
     pub last: Sequence,
+    /// Up to here nothing is kept any more, of this epoch.
+    pub gone: Sequence,
     /// Bytes of events that some sink has yet to deliver.
     pub undelivered_bytes: u64,
     /// What these can grow to: the rule state and a spare segment take room, too.
@@ -192,6 +195,14 @@ pub struct Health {
     pub used_bytes: u64,
     /// Commits that were refused because the journal is too small for them.
     pub refused: u64,
+}
+
+impl Health {
+    /// How many events a sink that has all up to `delivered` is behind: those that were discarded will not come.
+    #[must_use]
+    pub fn behind(&self, delivered: Sequence) -> u64 {
+        self.last.0.saturating_sub(delivered.max(self.gone).0)
+    }
 }
 
 /// A failure to open the journal. Each names the act and the thing.
@@ -465,6 +476,11 @@ impl Journal {
     /// Forgets the cursor of a sink that is not configured. `true`: that is on the disk.
     pub async fn forget(&self, sink: &SinkName) -> bool {
         self.0.shared.cursors().remove(sink);
+        self.0.shared.gaps.forget(sink);
+        self.append(Outcome {
+            state: vec![dead::nothing_told(sink)],
+            ..Outcome::default()
+        });
         self.cursors_written().await
     }
 
@@ -578,6 +594,7 @@ struct Shared {
     clock: Clock,
     boots: Boots,
     dead: Trays,
+    gaps: Gaps,
     max_bytes: u64,
     sinks: RwLock<Arc<[SinkPlan]>>,
     /// The last position of the epochs before.

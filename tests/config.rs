@@ -26,7 +26,7 @@ fn machine() -> Machine {
     Machine {
         board_serial: "100000001A2B3C4D".into(),
         machine_id: "0123456789abcdef0123456789abcdef".into(),
-        state_directory: Some("/var/lib/tidegate".into()),
+        state_directory: "/var/lib/tidegate".into(),
         filesystem_bytes: |_| Some(4 << 30),
     }
 }

@@ -11,6 +11,7 @@ use super::{
     recorded::{Span, Time},
 };
 use crate::{
+    config::state_directory,
     event::{Epoch, Position, Sequence},
     journal::{self, inspect::Inspection},
     time::Timestamp,
@@ -33,8 +34,9 @@ pub(super) enum Command {
     Show(show::Show),
     /// Verify every frame, and say where damage is and what it costs.
     ///
-    /// Exit code 0: nothing is damaged. What a kill or a power cut left half written at the end was promised to nobody
-    /// and is no damage. Exit code 1: something is damaged. It repairs nothing: the gateway does, when it starts.
+    /// Exit code 0: nothing is damaged, or nothing but what the gateway has told of (`told`). What a kill or a power cut
+    /// left half written at the end was promised to nobody and is no damage. Exit code 1: something is newly damaged
+    /// (`DAMAGED`). It repairs nothing: the gateway goes on without it, when it starts.
     Fsck(fsck::Fsck),
     /// Write events to the standard output as CloudEvents.
     Export(export::Export),
@@ -96,7 +98,7 @@ impl Place {
         let config = self.config.as_deref().or_else(|| usual.exists().then_some(usual));
         match config {
             Some(config) => Ok(super::configuration(config)?.journal.dir),
-            None => Ok(crate::control::state_directory().join("journal")),
+            None => Ok(state_directory().join("journal")),
         }
     }
 
@@ -104,6 +106,15 @@ impl Place {
         let dir = self.dir()?;
         Inspection::look(&dir).map_err(|error| unreadable(&dir, &error))
     }
+}
+
+/// How something is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// For people.
+    Table,
+    /// For scripts.
+    Json,
 }
 
 /// Reading needs other rights than writing, and another remedy.

@@ -7,15 +7,14 @@ use std::{
 
 use tracing::{error, warn};
 
-use super::Failure;
+use super::{Failure, socket};
 use crate::{
     config::Config,
-    control,
     daemon::{self, Daemon, last_good::LastGood},
     telemetry,
 };
 
-pub(super) fn run(path: &Path, strict: bool, socket: Option<PathBuf>) -> Result<(), Failure> {
+pub(super) fn run(path: &Path, strict: bool, at: Option<PathBuf>) -> Result<(), Failure> {
     let last_good = LastGood::of(path);
     let (config, rejected) = match Config::load(path) {
         Ok(config) => (config, None),
@@ -43,7 +42,7 @@ pub(super) fn run(path: &Path, strict: bool, socket: Option<PathBuf>) -> Result<
         rejected,
         last_good: Some(last_good),
         source: Some(path.to_owned()),
-        socket: Some(socket.unwrap_or_else(control::socket_to_make)),
+        socket: Some(at.unwrap_or_else(socket::to_make)),
     };
     runtime
         .block_on(daemon.run_until_signal())

@@ -126,6 +126,7 @@ pub(super) fn watched(
     rules: &[Placed],
     door: Option<&source::mqtt::Settings>,
     lines: &[source::serial::Settings],
+    known: Option<&BTreeSet<DeviceId>>,
     checker: &mut Checker<'_>,
 ) {
     let topics = door.map(|door| door.readings.as_slice()).unwrap_or_default();
@@ -140,12 +141,11 @@ pub(super) fn watched(
     let named: BTreeSet<&str> = decoders
         .flat_map(|decoder| decoder.metrics.iter().map(|plan| plan.name.as_str()))
         .collect();
-    let known = known_devices(!topics.is_empty(), lines);
     for placed in rules {
         for (metric, span) in &placed.seen.metrics {
             metric_comes(&placed.who, metric.as_str(), span, &named, open, checker);
         }
-        if let Some(known) = &known {
+        if let Some(known) = known {
             device_comes(placed, known, checker);
         }
     }
@@ -194,7 +194,11 @@ fn metric_comes(
 }
 
 /// The devices, where all are known by name.
-fn known_devices(door: bool, lines: &[source::serial::Settings]) -> Option<BTreeSet<DeviceId>> {
+pub(super) fn known_devices(
+    door: Option<&source::mqtt::Settings>,
+    lines: &[source::serial::Settings],
+) -> Option<BTreeSet<DeviceId>> {
+    let door = door.is_some_and(|door| !door.readings.is_empty());
     let told = |line: &source::serial::Settings| line.decoder.device_at.is_some();
     if door || lines.iter().any(told) {
         return None;

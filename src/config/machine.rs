@@ -9,8 +9,8 @@ pub struct Machine {
     pub board_serial: String,
     /// `/etc/machine-id`, or empty.
     pub machine_id: String,
-    /// `$STATE_DIRECTORY`, which the service manager sets.
-    pub state_directory: Option<PathBuf>,
+    /// Where the gateway keeps its state.
+    pub state_directory: PathBuf,
     /// The size of the filesystem that a path is on or would be on; none: not known.
     pub filesystem_bytes: fn(&Path) -> Option<u64>,
 }
@@ -30,13 +30,16 @@ impl Machine {
     }
 }
 
-/// The first directory of `$STATE_DIRECTORY`.
+/// Where a gateway that is started from here keeps its state: in `$STATE_DIRECTORY`, else where the service has it.
 #[must_use]
-pub fn state_directory() -> Option<PathBuf> {
-    std::env::var("STATE_DIRECTORY")
-        .ok()
-        .as_deref()
-        .and_then(first_of)
+pub fn state_directory() -> PathBuf {
+    directory("STATE_DIRECTORY").unwrap_or_else(|| "/var/lib/tidegate".into())
+}
+
+/// The first directory of a variable that the service manager sets.
+#[must_use]
+pub fn directory(variable: &str) -> Option<PathBuf> {
+    first_of(&std::env::var(variable).ok()?)
 }
 
 /// The device tree ends its texts with a NUL.

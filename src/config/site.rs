@@ -126,10 +126,7 @@ fn machine_name(machine: &Machine) -> Option<String> {
 
 pub(super) fn journal(raw: &raw::Journal, machine: &Machine, checker: &mut Checker<'_>) -> Settings {
     let who = "[journal]";
-    let state = machine
-        .state_directory
-        .clone()
-        .unwrap_or_else(|| "/var/lib/tidegate".into());
+    let state = machine.state_directory.clone();
     let dir = match raw.dir.as_ref().map(|dir| (dir.get_ref().as_str(), dir.span())) {
         None => state.join("journal"),
         Some((written, span)) => match written.strip_prefix("$STATE_DIRECTORY") {

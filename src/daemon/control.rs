@@ -217,7 +217,6 @@ impl Desk {
                 return said(Ok(self.views.status(open.as_ref())));
             }
             Request::Active => return said(self.active().await),
-            Request::DeadLs { sink } => return said(self.dead(sink.as_deref())),
             Request::DeadResend { sink, events } => self.resend(&sink, &events).await,
             Request::DeadDrop { sink, events } => self.drop_letters(&sink, &events).await,
         };

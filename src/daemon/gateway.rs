@@ -267,19 +267,17 @@ impl Gateway {
 
     /// Sends a sink again what stands behind `position`; answers whether that is on the disk.
     pub(super) async fn replay(&mut self, sink: &SinkName, position: Position) -> Result<bool, String> {
+        if position >= self.journal.cursor(sink).position {
+            return Err(format!(
+                "{sink} has not come that far yet: it goes on where it stands"
+            ));
+        }
         let Some(halted) = self.uplinks.halt(sink).await else {
             return Err(format!("no sink {sink} is configured"));
         };
-        let come = self.journal.cursor(sink).position;
-        let replayed = if position < come {
-            Ok(self.journal.replay(sink, position).await)
-        } else {
-            Err(format!(
-                "{sink} has not come that far yet: it goes on where it stands"
-            ))
-        };
+        let replayed = self.journal.replay(sink, position).await;
         self.uplinks.resume(halted);
-        replayed
+        Ok(replayed)
     }
 
     /// Forgets the cursor of a sink that is not configured, and drops its dead letters; answers whether that is on the disk.

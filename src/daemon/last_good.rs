@@ -26,10 +26,9 @@ pub struct LastGood {
 }
 
 impl LastGood {
-    /// Of the configuration at `path`: in `$STATE_DIRECTORY`, else in `/var/lib/tidegate`.
+    /// Of the configuration at `path`: in the state directory.
     #[must_use]
     pub fn of(path: &Path) -> Self {
-        let state = config::state_directory().unwrap_or_else(|| "/var/lib/tidegate".into());
         let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let name = Sha256::digest(absolute.as_os_str().as_encoded_bytes());
         let name = name
@@ -37,7 +36,9 @@ impl LastGood {
             .take(8)
             .fold(0_u64, |name, byte| name << 8 | u64::from(*byte));
         Self {
-            file: state.join("last-good").join(format!("{name:016x}.toml")),
+            file: config::state_directory()
+                .join("last-good")
+                .join(format!("{name:016x}.toml")),
         }
     }
 

@@ -26,8 +26,8 @@ const BATCH: Limit = Limit {
 /// What the gateway's own events told that it lost since the start, for the status.
 #[derive(Debug, Default)]
 pub(super) struct Lost {
-    /// Numbers of the events that will not come, by epoch; not those that somebody dropped. One `EventsDiscarded`
-    /// repeats what those before it named, so their counts cannot be added up.
+    /// Numbers of the events that will not come, by epoch; not those that somebody dropped, nor what a filter left out
+    /// before a gap. Each sink that loses something is told for itself, so counts cannot be added up.
     discarded: Mutex<BTreeMap<String, Vec<(u64, u64)>>>,
     /// Places of the journal that hold other bytes than were written.
     pub(super) damages: AtomicU64,
@@ -37,6 +37,7 @@ pub(super) struct Lost {
 struct Discarded {
     epoch: String,
     ranges: Vec<(u64, u64)>,
+    reason: String,
 }
 
 impl Lost {
@@ -53,10 +54,13 @@ impl Lost {
         let draft = &entry.event.draft;
         let Data::Gateway(data) = &draft.data else { return };
         match &*draft.name {
-            "EventsDiscarded" if data.get("reason").is_none_or(|reason| reason != "dropped") => {
+            "EventsDiscarded" => {
                 let Ok(fact) = serde_json::from_value::<Discarded>(data.clone().into()) else {
                     return;
                 };
+                if ["dropped", "gap"].contains(&&*fact.reason) {
+                    return;
+                }
                 let mut discarded = self.discarded.lock().unwrap_or_else(PoisonError::into_inner);
                 join(discarded.entry(fact.epoch).or_default(), fact.ranges);
             }
@@ -209,6 +213,7 @@ mod tests {
             (60, 61, "damaged"),
             (48, 52, "max-age"),
             (70, 99, "dropped"),
+            (100, 120, "gap"),
         ];
         for (from, to, reason) in told {
             lost.count(&entry(&EventsDiscarded {

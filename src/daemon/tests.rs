@@ -1,6 +1,12 @@
 //! What the wiring promises when things end, fail or are full.
 
-use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use tokio::{sync::watch, time::timeout};
 
@@ -54,6 +60,12 @@ fn config(dir: &std::path::Path, more: &str) -> Config {
         dir.display()
     );
     Config::parse("test.toml", &text, &Machine::read()).unwrap_or_else(|report| panic!("{report:?}"))
+}
+
+/// Lets it do what it can do now, which is not all.
+async fn poll_once(mut task: Pin<&mut impl Future<Output = ()>>) {
+    let polled = poll_fn(|context| Poll::Ready(task.as_mut().poll(context)));
+    assert!(polled.await.is_pending());
 }
 
 /// What the next start finds, once the last one has let go.
@@ -306,11 +318,7 @@ async fn flood_with_late_readings(burst: i64) {
             };
             intake.try_send(delivery).unwrap();
         }
-        poll_fn(|context| {
-            assert!(evaluation.as_mut().poll(context).is_pending());
-            Poll::Ready(())
-        })
-        .await;
+        poll_once(evaluation.as_mut()).await;
     }
     is_healthy(&journal, |health| health.last == Sequence(1)).await;
 }
@@ -657,11 +665,7 @@ async fn a_silent_device_is_forgotten_after_its_time_over_a_restart_and_a_config
                 };
                 intake.try_send(delivery).unwrap();
             }
-            poll_fn(|context| {
-                assert!(evaluation.as_mut().poll(context).is_pending());
-                Poll::Ready(())
-            })
-            .await;
+            poll_once(evaluation.as_mut()).await;
             // What was forgotten at one look is counted from the next on.
             let open = if days > 91 { 2 } else { 3 };
             assert_eq!(active.borrow().active, open, "after {days} days");

@@ -391,17 +391,18 @@ facts! {
         /// Why the mute ended: its time was over, somebody ended it, the device was forgotten.
         reason: String,
     }
-    /// Events that will not come: their room was needed, they were too old, or the disk lost them.
+    /// Events that will not come to these sinks: their room was needed, they were too old, or the disk lost them.
     Error EventsDiscarded {
         /// Their epoch.
         epoch: String,
-        /// The sinks that had not delivered them.
+        /// The sinks that do not get them: all others do, or have them.
         sinks: Vec<String>,
         /// From and to, both in it.
         ranges: Vec<(u64, u64)>,
         /// How many.
         count: u64,
-        /// journal-full, max-age, damaged, torn-tail, or dropped: somebody gave up dead letters.
+        /// journal-full, max-age, damaged, torn-tail; dropped: somebody gave up dead letters; gap: what a sink came to
+        /// that was not there and not named to it before, with what its filter left out right before that.
         reason: String,
     }
     /// A sink refused events for good: they are kept as its dead letters, to be sent again or dropped. At most once a

@@ -65,8 +65,15 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
         };
         judged.attempts = judged.attempts.saturating_add(1);
         flow.retry_at = Instant::now() + judged.backoff.next(fastrand::u8(..));
-        let attempts = judged.attempts;
-        if attempts >= self.terms.max_attempts {
+        let (attempts, most) = (judged.attempts, self.terms.max_attempts);
+        // It answers: it is not away, and nobody shall look for a broken line.
+        self.status.send_modify(|status| {
+            status.connected = true;
+            status.last_error = Some(format!(
+                "refuses an event (attempt {attempts} of {most}): {reason}"
+            ));
+        });
+        if attempts >= most {
             self.set_aside(flow, position, reason, attempts).await?;
         }
         Ok(())
@@ -122,7 +129,8 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
                         "the sink is STOPPED at an event that it refuses and that cannot be set aside; it is tried on"
                     );
                 }
-                let stopped = format!("stopped at an event refused {attempts} times: {reason}; {full}");
+                let stopped =
+                    format!("stopped at an event that it refuses (attempt {attempts}): {reason}; {full}");
                 self.status
                     .send_modify(|status| status.last_error = Some(stopped));
             }

@@ -95,6 +95,11 @@ impl Chain {
         }
     }
 
+    /// Whether this one is not the next.
+    pub fn skips_to(&self, sequence: Sequence) -> bool {
+        self.counts && sequence.0 != self.read.0.saturating_add(1)
+    }
+
     /// Reads the next number; answers the one before it in the chain.
     pub fn read(&mut self, sequence: Sequence) -> Sequence {
         let next = Sequence(self.read.0.saturating_add(1));

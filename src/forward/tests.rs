@@ -34,6 +34,8 @@ struct Shared {
     durable: watch::Sender<Position>,
     cursor: watch::Sender<Cursor>,
     dead: Mutex<Vec<DeadLetter>>,
+    /// Passed, read and next, of those that were come to.
+    gaps: Mutex<Vec<(u64, u64, u64)>>,
     /// How many dead letters fit.
     most: usize,
     /// What is set aside is durable only with the next event.
@@ -52,12 +54,17 @@ impl MemoryLog {
             durable: watch::Sender::new(Position(0)),
             cursor: watch::Sender::new(Cursor::default()),
             dead: Mutex::default(),
+            gaps: Mutex::default(),
             most,
             waits: AtomicBool::new(false),
         };
         let log = Self(Arc::new(shared));
         log.append(count);
         log
+    }
+
+    fn gaps(&self) -> std::sync::MutexGuard<'_, Vec<(u64, u64, u64)>> {
+        self.0.gaps.lock().unwrap()
     }
 
     fn dead(&self) -> Vec<u64> {
@@ -137,6 +144,13 @@ impl Log for MemoryLog {
         let before = self.0.cursor.send_replace(through);
         assert!(before < through, "a cursor moves forward only");
     }
+    fn came_to(&self, _: &SinkName, before: Cursor, next: &Entry) {
+        self.0
+            .gaps
+            .lock()
+            .unwrap()
+            .push((before.passed.0, before.sequence.0, next.sequence.0));
+    }
     fn set_aside(&self, refused: &Refused<'_>) -> Result<Position, Full> {
         let mut dead = self.0.dead.lock().unwrap();
         if dead.len() >= self.0.most {
@@ -148,6 +162,9 @@ impl Log for MemoryLog {
         dead.push(refused.letter(refused.entry.event.recorded, 1));
         let durable = self.0.durable.borrow().0;
         Ok(Position(durable + u64::from(self.0.waits.load(Relaxed))))
+    }
+    fn letter_of(&self, _: &SinkName, _: Position) -> Option<DeadLetter> {
+        None
     }
     fn letter_to_resend(&self, _: &SinkName) -> Option<DeadLetter> {
         let dead = self.0.dead.lock().unwrap();
@@ -514,6 +531,27 @@ async fn a_refused_event_is_sent_again_alone_and_then_the_flow_goes_on() {
 }
 
 #[tokio::test]
+async fn a_sink_that_refuses_an_event_is_not_away_and_says_why_until_it_takes_the_event_or_that_is_discarded()
+{
+    let mut bench = Bench::new(2, 1, &[true], pace());
+    bench.gets(&[(1, 1, 0)]).await;
+    bench.refused(0, 1).await;
+    let status = bench.status(|status| status.refused == 1).await;
+    let refuses = |attempt| Some(format!("refuses an event (attempt {attempt} of 3): no"));
+    assert_eq!((status.connected, status.last_error), (true, refuses(1)));
+    bench.gets(&[(1, 1, 0)]).await;
+    bench.delivered(0, 1).await;
+    bench.gets(&[(1, 2, 1)]).await;
+    assert_eq!(bench.status.borrow().last_error, None);
+    bench.refused(0, 2).await;
+    bench.status(|status| status.last_error == refuses(1)).await;
+    bench.log.discard(Position(2 * 3));
+    bench.log.acknowledges(2).await;
+    let status = bench.status.borrow().clone();
+    assert_eq!((status.connected, status.last_error), (true, None));
+}
+
+#[tokio::test]
 async fn several_refused_events_are_settled_oldest_first() {
     let mut bench = Bench::new(4, 3, &[true], pace());
     bench.gets(&[(1, 1, 0), (1, 2, 1), (1, 3, 2)]).await;
@@ -538,7 +576,9 @@ async fn an_event_refused_for_good_stops_the_sink_there_if_it_cannot_be_set_asid
     let status = bench.status(|status| status.refused == 5).await;
     assert_eq!(
         status.last_error.as_deref(),
-        Some(&*format!("stopped at an event refused 5 times: no; {FULL}"))
+        Some(&*format!(
+            "stopped at an event that it refuses (attempt 5): no; {FULL}"
+        ))
     );
     assert_eq!(bench.log.acknowledged(), Sequence(0));
     bench.gets(&[(1, 1, 0)]).await;
@@ -560,7 +600,9 @@ async fn attempts_are_counted_across_connections() {
     let status = bench.status(|status| status.refused == 4).await;
     assert_eq!(
         status.last_error.as_deref(),
-        Some(&*format!("stopped at an event refused 4 times: no; {FULL}"))
+        Some(&*format!(
+            "stopped at an event that it refuses (attempt 4): no; {FULL}"
+        ))
     );
 }
 

@@ -22,6 +22,7 @@ use crate::{
 
 use super::{
     Journal,
+    discards::Range,
     frame::{self, Note},
 };
 
@@ -150,6 +151,25 @@ impl Trays {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A range without what is set aside for a sink.
+    pub fn without(&self, sink: &SinkName, epoch: Epoch, (from, to): Range) -> Vec<Range> {
+        let trays = self.trays();
+        let letters = trays.get(sink).map(|tray| &tray.letters);
+        let inside = letters
+            .into_iter()
+            .filter(|_| from <= to)
+            .flat_map(|letters| letters.range((epoch.0, Sequence(from))..=(epoch.0, Sequence(to))));
+        let mut ranges = Vec::new();
+        let mut next = from;
+        for ((_, letter), _) in inside {
+            ranges.push((next, letter.0.saturating_sub(1)));
+            next = letter.0 + 1;
+        }
+        ranges.push((next, to));
+        ranges.retain(|(from, to)| from <= to);
+        ranges
+    }
+
     /// A change of state is on the disk; most are not about dead letters.
     pub fn learn(&self, key: &[u8], value: Option<&[u8]>) {
         if let Some(sink) = key.strip_prefix(TOLD).and_then(name) {
@@ -243,6 +263,14 @@ fn key(sink: &SinkName, (epoch, sequence): Id) -> Vec<u8> {
     [PREFIX, format!("{sink}/{}-{sequence}", Epoch(epoch)).as_bytes()].concat()
 }
 
+/// Nothing was told, or nothing is left of what was.
+pub(super) fn nothing_told(sink: &SinkName) -> StateChange {
+    StateChange {
+        key: [TOLD, sink.as_str().as_bytes()].concat(),
+        value: None,
+    }
+}
+
 fn name(bytes: &[u8]) -> Option<SinkName> {
     std::str::from_utf8(bytes).ok()?.parse().ok()
 }
@@ -325,6 +353,14 @@ impl Journal {
         Some(letter)
     }
 
+    /// A sink's letter of the event that stands there.
+    #[must_use]
+    pub fn letter_of(&self, sink: &SinkName, position: Position) -> Option<DeadLetter> {
+        let trays = self.0.shared.dead.trays();
+        let mut letters = trays.get(sink)?.letters.values();
+        letters.find(|letter| letter.entry.position == position).cloned()
+    }
+
     /// Puts letters back on their way to their sinks. Its durable position.
     pub fn resend(&self, letters: &[DeadLetter]) -> Position {
         let marked = letters.iter().cloned().map(|letter| DeadLetter {
@@ -372,7 +408,7 @@ impl Journal {
         let mut notes: BTreeMap<(SinkName, u64), Note> = BTreeMap::new();
         for letter in letters {
             let (epoch, sequence) = letter.id();
-            let note = notes.entry((letter.sink.clone(), epoch)).or_insert_with(note);
+            let note = notes.entry((letter.sink.clone(), epoch)).or_default();
             note.add([(sequence.0, sequence.0)]);
         }
         let now = self.0.shared.clock.now();
@@ -436,7 +472,7 @@ impl Tray {
         let mut epochs: BTreeMap<u64, (Note, String)> = BTreeMap::new();
         for letter in new() {
             let (epoch, sequence) = letter.id();
-            let (note, reason) = epochs.entry(epoch).or_insert_with(|| (note(), String::new()));
+            let (note, reason) = epochs.entry(epoch).or_default();
             note.add([(sequence.0, sequence.0)]);
             reason.clone_from(&letter.reason);
         }
@@ -452,15 +488,5 @@ impl Tray {
             facts: facts.collect(),
             through: self.newest(),
         })
-    }
-}
-
-/// Only its ranges are of use here.
-fn note() -> Note {
-    Note {
-        through: Position(0),
-        sinks: Vec::new(),
-        ranges: Vec::new(),
-        reason: String::new(),
     }
 }

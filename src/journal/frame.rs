@@ -241,7 +241,7 @@ pub(super) struct Skipped(pub u64, pub u64);
 pub(super) const TORN_TAIL: &str = "torn-tail";
 
 /// What will not come, and to whom. Stands right before the `EventsDiscarded` that says so.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Note {
     /// Everything up to here that is no longer kept has been told.
     pub through: Position,
@@ -254,6 +254,15 @@ pub(super) struct Note {
 }
 
 impl Note {
+    /// Of nothing yet.
+    pub fn of(sinks: Vec<SinkName>, reason: &str) -> Self {
+        Self {
+            sinks,
+            reason: reason.to_owned(),
+            ..Self::default()
+        }
+    }
+
     /// How many events.
     pub fn count(&self) -> u64 {
         self.ranges

@@ -8,10 +8,11 @@
 use std::{
     fs, io,
     ops::ControlFlow,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
+
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
 use crate::{
     event::{Entry, Epoch, Event, Position, Sequence, SinkName},
@@ -606,12 +607,30 @@ fn epoch_of_segments(dir: &Path) -> io::Result<Option<Epoch>> {
 
 /// The process that holds the lock, as the kernel lists it: to ask for the lock would be to take it.
 fn user(lock: &Path) -> Option<String> {
-    let inode = format!(":{}", fs::metadata(lock).ok()?.ino());
+    let found = statx(CWD, lock, AtFlags::empty(), StatxFlags::INO | StatxFlags::MNT_ID).ok()?;
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let (major, minor) = device(&mounts, found.stx_mnt_id)?;
     let locks = fs::read_to_string("/proc/locks").ok()?;
+    holder(&locks, &format!("{major:02x}:{minor:02x}:{}", found.stx_ino))
+}
+
+/// The filesystem's device. Not the file's own (`st_dev`): on btrfs `/proc/locks` shows another one.
+fn device(mounts: &str, id: u64) -> Option<(u32, u32)> {
+    mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ');
+        if fields.next()?.parse() != Ok(id) {
+            return None;
+        }
+        let (major, minor) = fields.nth(1)?.split_once(':')?;
+        Some((major.parse().ok()?, minor.parse().ok()?))
+    })
+}
+
+fn holder(locks: &str, file: &str) -> Option<String> {
     locks.lines().find_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         match fields.as_slice() {
-            [_, "FLOCK", _, _, pid, file, ..] if file.ends_with(&inode) => Some((*pid).to_owned()),
+            [_, "FLOCK", _, _, pid, locked, ..] if *locked == file => Some((*pid).to_owned()),
             _ => None,
         }
     })
@@ -622,4 +641,27 @@ fn bytes(path: &Path) -> u64 {
         return storage::occupied(&Looking, path);
     }
     fs::metadata(path).map_or(0, |found| found.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_held_by_whoever_holds_that_file_and_none_of_its_number_elsewhere() {
+        let mounts = "21 1 254:1 / / rw shared:1 - ext4 /dev/root rw\n\
+                      30 21 0:26 / /var/lib rw - btrfs /dev/sda rw\n";
+        assert_eq!(device(mounts, 21), Some((254, 1)));
+        assert_eq!(device(mounts, 30), Some((0, 26)));
+        assert_eq!(device(mounts, 2), None);
+
+        let locks = "1: POSIX  ADVISORY  WRITE 7 fe:01:42 0 EOF\n\
+                     1: -> FLOCK  ADVISORY  WRITE 8 fe:01:42 0 EOF\n\
+                     2: FLOCK  ADVISORY  WRITE 9 00:1a:42 0 EOF\n\
+                     3: FLOCK  ADVISORY  WRITE 10 fe:01:142 0 EOF\n\
+                     4: FLOCK  ADVISORY  WRITE 11 fe:01:42 0 EOF\n";
+        assert_eq!(holder(locks, "fe:01:42").as_deref(), Some("11"));
+        assert_eq!(holder(locks, "00:1a:42").as_deref(), Some("9"));
+        assert_eq!(holder(locks, "00:1a:43"), None);
+    }
 }

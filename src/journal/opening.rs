@@ -26,7 +26,7 @@ use crate::{
 };
 
 use super::{
-    Archive, Boots, Cursor, Error, Owner, Queue, Recovered, Room, Settings, Shared, Trays, boots, dead,
+    Archive, Boots, Cursor, Error, Gaps, Owner, Queue, Recovered, Room, Settings, Shared, Trays, boots, dead,
     frame::{TORN_TAIL, Told},
     identity::Identity,
     read::Catalog,
@@ -387,6 +387,7 @@ fn assemble(
         origin: RwLock::new(owner.origin),
         clock,
         boots,
+        gaps: Gaps::default(),
         dead: Trays::of(carried.iter().chain(&image.state)),
         max_bytes: settings.max_bytes,
         sinks: RwLock::new(owner.sinks.into()),
@@ -421,8 +422,6 @@ fn assemble(
         sequence: image.sequence,
         group: image.group,
         settled: image.settled,
-        told: None,
-        told_at: Position(0),
         known: image.told.clone(),
         skipped: image.torn.clone(),
         aside: 0,
@@ -454,7 +453,7 @@ fn assemble(
         } else {
             Tells::Damage(found.torn_told())
         };
-        writer.tell_lost(found.torn, epoch, TORN_TAIL, tells);
+        writer.tell_lost(&found.torn, epoch, TORN_TAIL, tells);
     }
     Ok((writer, first))
 }
@@ -531,7 +530,12 @@ impl Writer {
         }
         let copied = (|| -> io::Result<()> {
             let source = self.storage.open(&from)?;
-            let mut bytes = vec![0; usize::try_from(source.size()?).unwrap_or(0)];
+            let size = source.size()?;
+            if self.total() + size > self.settings.max_bytes {
+                let why = "the journal would take more than max-bytes";
+                return Err(io::Error::new(io::ErrorKind::StorageFull, why));
+            }
+            let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
             let count = source.read_at(&mut bytes, 0)?;
             bytes.truncate(count);
             self.storage

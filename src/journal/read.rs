@@ -11,11 +11,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
-use crate::event::{Entry, Epoch, Event, Position};
+use serde::Deserialize;
+
+use crate::event::{Data, Entry, Epoch, Event, Position, SinkName};
 
 use super::{
     Error, Limit,
-    frame::{self, Header, Kind, Note},
+    discards::Range,
+    frame::{self, Header, Kind},
     recovery::{Damage, at, before},
     segment::{FRAMES, Segment, Step},
 };
@@ -297,8 +300,8 @@ impl Catalog {
         });
     }
 
-    /// What a segment holds behind `after`: the first and the last sequence, and what notes in it tell.
-    pub fn contents(&self, segment: &Segment, after: Position) -> io::Result<Contents> {
+    /// What a segment holds behind `after`: the first and the last sequence, and what it tells `sink` that will not come.
+    pub fn contents(&self, segment: &Segment, after: Position, sink: &SinkName) -> io::Result<Contents> {
         let mut contents = Contents::default();
         let (end, last, newest) = segment.filled();
         let start = match self.place(after) {
@@ -321,10 +324,7 @@ impl Catalog {
                     if header.kind == Kind::EVENT {
                         let (from, _) = *contents.events.get_or_insert((header.sequence.0, 0));
                         contents.events = Some((from, newest.0));
-                    } else if header.kind == Kind::DISCARD
-                        && let Some(note) = frame::decode::<Note>(walk.payload(&header))
-                    {
-                        contents.told.extend(note.ranges);
+                        contents.told.extend(told(walk.payload(&header), sink));
                     }
                 }
                 Step::Bad(bad) => {
@@ -349,8 +349,45 @@ impl Catalog {
 pub(super) struct Contents {
     /// The first and the last sequence.
     pub events: Option<(u64, u64)>,
-    /// The ranges that notes in it tell.
-    pub told: Vec<(u64, u64)>,
+    /// What is named to the sink in it as not to come.
+    pub told: Vec<(Epoch, Range)>,
+}
+
+/// How far into an event its name stands at most.
+const NAMED_WITHIN: usize = 128;
+
+/// What an event names to a sink as not to come, if it is one that does.
+fn told(payload: &[u8], sink: &SinkName) -> Vec<(Epoch, Range)> {
+    const NAME: &[u8] = b"EventsDiscarded";
+    // Few are: the others are not decoded.
+    let begin = payload.get(..NAMED_WITHIN).unwrap_or(payload);
+    if !begin.windows(NAME.len()).any(|bytes| bytes == NAME) {
+        return Vec::new();
+    }
+    let Some(event) = frame::decode::<Event>(payload) else {
+        return Vec::new();
+    };
+    let Data::Gateway(data) = event.draft.data else {
+        return Vec::new();
+    };
+    let fact = serde_json::from_value::<Discarded>(data.into());
+    let Ok(fact) = fact.map_err(drop) else {
+        return Vec::new();
+    };
+    let Ok(epoch) = fact.epoch.parse() else {
+        return Vec::new();
+    };
+    let is_named = fact.sinks.contains(sink);
+    let ranges = fact.ranges.into_iter().filter(|_| is_named);
+    ranges.map(|range| (epoch, range)).collect()
+}
+
+/// Of `data` in `EventsDiscarded`.
+#[derive(Deserialize)]
+struct Discarded {
+    epoch: String,
+    sinks: Vec<SinkName>,
+    ranges: Vec<Range>,
 }
 
 /// A reading under way.

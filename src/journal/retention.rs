@@ -4,15 +4,15 @@
 //! that is on the disk the oldest segments are given up, one of them as the new spare. So nothing is ever
 //! lost untold, whenever the power goes.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use crate::{
-    event::Position,
+    event::{Epoch, Position, SinkName},
     time::{ClockQuality, Timestamp},
 };
 
 use super::{
-    Cursor, Error, Limit, SinkPlan, WhenFull,
+    Cursor, Error, Limit, WhenFull,
     frame::{self, Kind, Note},
     recovery::{Spare, at},
     segment::{FRAMES, Segment, SegmentHeader, TRAILER},
@@ -30,8 +30,8 @@ const SMALL_FILES: u64 = 8192;
 const ZEROS: usize = 256 * 1024;
 /// What a note takes that tells nobody anything.
 const SETTLED: usize = 256;
-/// What a note and its event take, ranges aside.
-const NOTE: usize = 8192;
+/// What a note and its event take, ranges and what every event has aside.
+const NOTE: usize = 1024;
 
 /// How large segments are made under this bound.
 pub(super) fn segment_size(max_bytes: u64) -> usize {
@@ -50,11 +50,14 @@ enum Why {
 }
 
 /// What goes to make room.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Plan {
     give_up: Vec<Arc<Segment>>,
-    note: Option<Note>,
+    losses: Losses,
 }
+
+/// What each sink loses, and of which epoch.
+type Losses = BTreeMap<(SinkName, u64), Note>;
 
 impl Writer {
     /// Everything in the directory.
@@ -85,20 +88,20 @@ impl Writer {
 
     /// A group at the beginning of a new segment, with room for so many bytes; none if there is no room.
     pub fn roll(&mut self, bytes: usize) -> Result<Option<Batch>, Error> {
-        let whole = FRAMES + bytes + NOTE + RESERVE + TRAILER;
+        let whole = FRAMES + bytes + self.notes() + RESERVE + TRAILER;
         if whole > self.segment_size && !self.make_oversized(whole.next_multiple_of(4096))? {
             return Ok(None);
         }
-        let mut notes = Vec::new();
+        let mut losses = Vec::new();
         if self.spares.is_empty() {
             // Only after somebody lowered max-bytes or took the spare away.
             let Some(plan) = self.plan(self.segment_size, true)? else {
                 return Ok(None);
             };
-            if plan.note.is_none() && !self.settle_here(&plan.give_up)? {
+            if plan.losses.is_empty() && !self.settle_here(&plan.give_up)? {
                 return Ok(None);
             }
-            notes.extend(plan.note);
+            losses.push(plan.losses);
             self.give_up(plan.give_up)?;
             if self.spares.is_empty() && !self.make_spare(self.segment_size)? {
                 return Ok(None);
@@ -109,10 +112,7 @@ impl Writer {
         let Some(index) = self.spares.iter().position(fits) else {
             return Ok(None);
         };
-        let mut plan = Plan {
-            give_up: Vec::new(),
-            note: None,
-        };
+        let mut plan = Plan::default();
         if self.spares.len() < 2 {
             let room = self.total() + self.segment_size as u64 <= self.bound();
             if !(room && self.make_spare(self.segment_size)?) {
@@ -123,13 +123,13 @@ impl Writer {
                 }
             }
         }
-        notes.extend(plan.note);
+        losses.push(plan.losses);
         let spare = self.spares.remove(index);
-        Ok(Some(self.begin(spare, plan.give_up, &notes)))
+        Ok(Some(self.begin(spare, plan.give_up, &losses)))
     }
 
     /// The group that begins a segment, with its notes.
-    fn begin(&self, spare: Spare, give_up: Vec<Arc<Segment>>, notes: &[Note]) -> Batch {
+    fn begin(&self, spare: Spare, give_up: Vec<Arc<Segment>>, losses: &[Losses]) -> Batch {
         let active = self.active.as_ref();
         let number = self.catalog.newest().max(self.newest_number) + 1;
         let kept = self.catalog.segments();
@@ -157,18 +157,24 @@ impl Writer {
             epoch: self.catalog.epoch.0,
         };
         let mut batch = self.batch_in(spare, header, give_up);
-        for note in notes {
-            batch.push_note(note, &self.discarded(note, self.catalog.epoch));
+        for ((_, epoch), note) in losses.iter().flatten() {
+            batch.push_note(note.through, self.tell(Epoch(*epoch), note));
         }
         batch
     }
 
+    /// What the notes that begin a segment take at most, and their events.
+    fn notes(&self) -> usize {
+        let plans = self.shared.plans();
+        let sinks = plans.iter().map(|plan| plan.name.clone()).collect();
+        let event = self.discarded(&Note::of(sinks, "journal-full"), self.catalog.epoch);
+        let each = frame::encode(&event).len() + NOTE;
+        NOTE.max(each * plans.len())
+    }
+
     /// Which of the oldest segments go, so that `bytes` more fit; none if none may.
     fn plan(&mut self, bytes: usize, may_drop: bool) -> Result<Option<Plan>, Error> {
-        let mut plan = Plan {
-            give_up: Vec::new(),
-            note: None,
-        };
+        let mut plan = Plan::default();
         let over = if may_drop {
             (self.total() + bytes as u64).saturating_sub(self.bound())
         } else {
@@ -185,49 +191,36 @@ impl Writer {
                 return Ok(None);
             }
             let why = if may_drop { Why::Full } else { Why::Room };
-            if !self.may_go(&segment, why, &mut plan.note)? {
+            if !self.may_go(&segment, why, &mut plan.losses)? {
                 return Ok(None);
             }
             freed += segment.size as u64;
             plan.give_up.push(segment);
         }
-        if let Some(note) = &mut plan.note {
-            self.retell(note);
-        }
+        self.keep_letters(&mut plan.losses);
         Ok((freed >= over).then_some(plan))
     }
 
-    /// Adds what earlier notes tell that somebody has not yet read: so that what is lost in one go is one range,
-    /// however long it goes on.
-    fn retell(&mut self, note: &mut Note) {
-        let passed = |plan: &SinkPlan| {
-            self.taken
-                .get(&plan.name)
-                .is_some_and(|at| at.position >= self.told_at)
-        };
-        if self.shared.plans().iter().all(passed) {
-            self.told = None;
-        }
-        if let Some(told) = &self.told {
-            note.add(told.ranges.iter().copied());
-            let more = told
-                .sinks
-                .iter()
-                .filter(|sink| !note.sinks.contains(*sink))
-                .cloned();
-            let more: Vec<_> = more.collect();
-            note.sinks.extend(more);
-        }
+    /// What is set aside for a sink can still be sent again to it.
+    fn keep_letters(&self, losses: &mut Losses) {
+        losses.retain(|(sink, epoch), note| {
+            let ranges = note.ranges.iter();
+            note.ranges = ranges
+                .flat_map(|range| self.shared.dead.without(sink, Epoch(*epoch), *range))
+                .collect();
+            !note.ranges.is_empty()
+        });
     }
 
-    /// Whether a segment may go; what is lost with it is added to the note.
-    fn may_go(&self, segment: &Segment, why: Why, note: &mut Option<Note>) -> Result<bool, Error> {
+    /// Whether a segment may go; what each sink loses with it is added to its losses.
+    fn may_go(&self, segment: &Segment, why: Why, losses: &mut Losses) -> Result<bool, Error> {
         let path = self.dir.join(&segment.name);
+        let current = self.catalog.epoch;
         for plan in self.shared.plans().iter() {
             let cursor = self.taken.get(&plan.name).copied().unwrap_or_default();
             let contents = self
                 .catalog
-                .contents(segment, cursor.position)
+                .contents(segment, cursor.position, &plan.name)
                 .map_err(at("read", &path))?;
             let Some(events) = contents.events else { continue };
             let refuses = self.settings.when_full == WhenFull::Refuse && plan.required;
@@ -236,17 +229,23 @@ impl Writer {
                 Why::Full if !refuses => "journal-full",
                 Why::Full | Why::Room => return Ok(false),
             };
-            let note = note.get_or_insert_with(|| Note {
-                through: Position(0),
-                sinks: Vec::new(),
-                ranges: Vec::new(),
-                reason: reason.to_owned(),
-            });
-            note.through = note.through.max(segment.filled().1);
-            if !note.sinks.contains(&plan.name) {
-                note.sinks.push(plan.name.clone());
+            let through = segment.filled().1;
+            let note = || Note::of(vec![plan.name.clone()], reason);
+            // All between goes now or has gone before: one range, however long it goes on.
+            let mut from = events.0;
+            for (epoch, range) in contents.told {
+                // What was named to it in what goes now is named again.
+                if epoch == current {
+                    from = from.min(range.0);
+                } else {
+                    let of_old = losses.entry((plan.name.clone(), epoch.0));
+                    of_old.or_insert_with(note).add([range]);
+                }
             }
-            note.add(contents.told.into_iter().chain([events]));
+            let lost = losses.entry((plan.name.clone(), current.0)).or_insert_with(note);
+            lost.through = lost.through.max(through);
+            let (first, last) = lost.ranges.first().copied().unwrap_or(events);
+            lost.ranges = vec![(from.min(first), events.1.max(last))];
         }
         Ok(true)
     }
@@ -348,12 +347,12 @@ impl Writer {
         let Some(plan) = self.plan(size + self.segment_size, true)? else {
             return Ok(false);
         };
-        if let Some(note) = &plan.note {
+        if !plan.losses.is_empty() {
             // What goes is told first, in a segment of the usual size.
             let Some(spare) = self.spares.pop() else {
                 return Ok(false);
             };
-            let batch = self.begin(spare, plan.give_up, std::slice::from_ref(note));
+            let batch = self.begin(spare, plan.give_up, &[plan.losses]);
             if !self.flush(batch)? {
                 return Ok(false);
             }
@@ -407,7 +406,7 @@ impl Writer {
         self.take_cursors();
         let segments = self.catalog.segments();
         let mut old = Vec::new();
-        let mut note = None;
+        let mut losses = Losses::new();
         let mut before = Position(0);
         for (segment, next) in segments.iter().zip(segments.iter().skip(1)) {
             let behind = std::mem::replace(&mut before, segment.filled().1);
@@ -417,7 +416,7 @@ impl Writer {
             {
                 break;
             }
-            self.may_go(segment, Why::Expired, &mut note)?;
+            self.may_go(segment, Why::Expired, &mut losses)?;
             old.push(Arc::clone(segment));
         }
         if let Some(active) = &mut self.active
@@ -428,18 +427,14 @@ impl Writer {
         let Some(through) = old.last().map(|segment| segment.filled().1) else {
             return Ok(());
         };
-        let mut note = note.unwrap_or_else(|| Note {
+        self.keep_letters(&mut losses);
+        let settled = Note {
             through,
-            sinks: Vec::new(),
-            ranges: Vec::new(),
-            reason: "max-age".to_owned(),
-        });
-        note.through = through;
-        let mut frames = vec![(Kind::DISCARD, frame::encode(&note))];
-        if !note.ranges.is_empty() {
-            let event = self.discarded(&note, self.catalog.epoch);
-            frames.push((Kind::EVENT, frame::encode(&event)));
-        }
+            ..Note::of(Vec::new(), "max-age")
+        };
+        let mut frames = vec![(Kind::DISCARD, frame::encode(&settled))];
+        let told = losses.iter();
+        frames.extend(told.flat_map(|((_, epoch), note)| self.tell(Epoch(*epoch), note)));
         let commit = Commit {
             ticket: Position(0),
             frames,

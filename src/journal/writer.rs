@@ -100,12 +100,25 @@ impl Commit {
     }
 }
 
+/// A cursor's move, and what its sink is told of gaps that it passes.
+#[derive(Debug)]
+pub(super) struct Moved {
+    kind: Kind,
+    to: Move,
+    told: Vec<Vec<u8>>,
+}
+
+impl Moved {
+    fn frames(&self) -> impl Iterator<Item = (Kind, Vec<u8>)> + '_ {
+        let told = self.told.iter().map(|event| (Kind::EVENT, event.clone()));
+        [(self.kind, frame::encode(&self.to))].into_iter().chain(told)
+    }
+}
+
 /// What moves of cursors take.
-pub(super) fn bytes_of(moved: &[(Kind, Move)]) -> usize {
-    let bytes = moved
-        .iter()
-        .map(|(_, moved)| frame::HEADER + frame::encode(moved).len());
-    bytes.sum()
+pub(super) fn bytes_of(moved: &[Moved]) -> usize {
+    let frames = moved.iter().flat_map(Moved::frames);
+    frames.map(|(_, payload)| frame::HEADER + payload.len()).sum()
 }
 
 /// The segment that is being filled.
@@ -160,9 +173,6 @@ pub(super) struct Writer {
     pub sequence: Sequence,
     pub group: u32,
     pub settled: Position,
-    /// The newest note of what did not fit, and where it stands.
-    pub told: Option<Note>,
-    pub told_at: Position,
     /// Damage that is told, durably.
     pub known: BTreeSet<Told>,
     /// Numbers that torn tails took back and that are not told, durably.
@@ -189,7 +199,6 @@ pub(super) struct Batch {
     taken: usize,
     marks: Vec<(Position, usize)>,
     cursors: Vec<(Kind, Move)>,
-    told: Option<Note>,
     through: Position,
 }
 
@@ -244,29 +253,31 @@ impl Batch {
         self.taken += 1;
     }
 
-    pub fn push_cursor(&mut self, (kind, moved): (Kind, Move)) {
-        self.push(kind, Position(0), true, &frame::encode(&moved));
-        self.cursors.push((kind, moved));
+    /// One commit: who is past a gap was told of it.
+    pub fn push_cursor(&mut self, moved: Moved) {
+        let mut frames = moved.frames().peekable();
+        while let Some((kind, payload)) = frames.next() {
+            self.push(kind, Position(0), frames.peek().is_none(), &payload);
+        }
+        drop(frames);
+        self.cursors.push((moved.kind, moved.to));
     }
 
     /// A note that all up to there was delivered: nobody is told anything.
     pub fn push_settled(&mut self, through: Position, reason: &str) {
         let note = Note {
             through,
-            sinks: Vec::new(),
-            ranges: Vec::new(),
-            reason: reason.to_owned(),
+            ..Note::of(Vec::new(), reason)
         };
         self.push(Kind::DISCARD, Position(0), true, &frame::encode(&note));
         self.through = self.through.max(through);
     }
 
     /// A note and the event that tells it: one commit.
-    pub fn push_note(&mut self, note: &Note, event: &Event) {
-        self.push(Kind::DISCARD, Position(0), false, &frame::encode(note));
-        self.push(Kind::EVENT, Position(0), true, &frame::encode(event));
-        self.through = self.through.max(note.through);
-        self.told = Some(note.clone());
+    pub fn push_note(&mut self, through: Position, [note, event]: [(Kind, Vec<u8>); 2]) {
+        self.push(note.0, Position(0), false, &note.1);
+        self.push(event.0, Position(0), true, &event.1);
+        self.through = self.through.max(through);
     }
 }
 
@@ -354,7 +365,6 @@ impl Writer {
             taken: 0,
             marks: Vec::new(),
             cursors: Vec::new(),
-            told: None,
             through: self.settled,
         }
     }
@@ -426,9 +436,6 @@ impl Writer {
         }
         (self.last, self.sequence, self.group) = (last, sequence, batch.group);
         self.settled = batch.through;
-        if batch.told.is_some() {
-            (self.told, self.told_at) = (batch.told, last);
-        }
         for commit in self.pending.drain(..batch.taken) {
             match commit.tells {
                 Tells::Nothing => {}
@@ -451,6 +458,7 @@ impl Writer {
             if kind == Kind::FORGOTTEN {
                 self.written.remove(&sink);
             } else {
+                self.shared.gaps.are_told(&sink, cursor.position);
                 self.written.insert(sink, cursor);
             }
         }
@@ -465,20 +473,26 @@ impl Writer {
     }
 
     /// The cursors taken that have moved, on or back, since they were last written, and those that are no more.
-    pub fn moved(&self) -> Vec<(Kind, Move)> {
+    pub fn moved(&self) -> Vec<Moved> {
         let moved = self.taken.iter().filter_map(|(sink, cursor)| {
             let kind = match self.written.get(sink) {
                 Some(written) if written == cursor => return None,
                 Some(written) if written > cursor => Kind::REPLAY,
                 _ => Kind::CURSOR,
             };
-            Some((kind, Move::new(sink, cursor)))
+            let told = self.gaps(sink, cursor).iter().map(frame::encode).collect();
+            let to = Move::new(sink, cursor);
+            Some(Moved { kind, to, told })
         });
         let forgotten = self
             .written
             .keys()
             .filter(|sink| !self.taken.contains_key(*sink))
-            .map(|sink| (Kind::FORGOTTEN, Move::new(sink, &Cursor::default())));
+            .map(|sink| Moved {
+                kind: Kind::FORGOTTEN,
+                to: Move::new(sink, &Cursor::default()),
+                told: Vec::new(),
+            });
         moved.chain(forgotten).collect()
     }
 
@@ -552,7 +566,7 @@ impl Writer {
         if let Some(mut batch) = self.batch_here(0) {
             // Where there is no room for commits, the reserve takes the cursors.
             for moved in self.moved() {
-                if batch.takes(2 * frame::HEADER + frame::encode(&moved.1).len()) {
+                if batch.takes(frame::HEADER + bytes_of(std::slice::from_ref(&moved))) {
                     batch.push_cursor(moved);
                 }
             }
@@ -587,14 +601,18 @@ impl Writer {
             commit.tells = Tells::Damage(told);
         }
         if let Some(lost) = damage.lost {
-            commit.frames.extend(self.loss(vec![lost], epoch, "damaged"));
+            commit.frames.extend(self.loss(&[lost], epoch, "damaged"));
         }
         self.pending.push_back(commit);
     }
 
-    /// Tells that ranges of sequences will not come, to all sinks.
-    pub fn tell_lost(&mut self, lost: Vec<(u64, u64)>, epoch: Epoch, reason: &str, tells: Tells) {
+    /// Tells that ranges of sequences will not come.
+    pub fn tell_lost(&mut self, lost: &[(u64, u64)], epoch: Epoch, reason: &str, tells: Tells) {
         let mut frames = self.loss(lost, epoch, reason);
+        if frames.is_empty() {
+            let nobody = Note::of(Vec::new(), reason);
+            frames.push((Kind::DISCARD, frame::encode(&nobody)));
+        }
         if let Tells::Damage(told) = tells {
             frames.insert(0, (Kind::TOLD, frame::encode(&told)));
         }
@@ -604,23 +622,6 @@ impl Writer {
             state: Vec::new(),
             tells,
         });
-    }
-
-    /// A note and its event.
-    fn loss(&self, lost: Vec<(u64, u64)>, epoch: Epoch, reason: &str) -> Vec<(Kind, Vec<u8>)> {
-        let sinks = self.shared.plans().iter().map(|plan| plan.name.clone()).collect();
-        let mut note = Note {
-            through: Position(0),
-            sinks,
-            ranges: Vec::new(),
-            reason: reason.to_owned(),
-        };
-        note.add(lost);
-        let event = self.discarded(&note, epoch);
-        vec![
-            (Kind::DISCARD, frame::encode(&note)),
-            (Kind::EVENT, frame::encode(&event)),
-        ]
     }
 
     /// The event that tells a note.

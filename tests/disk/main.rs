@@ -17,7 +17,7 @@ mod cloud;
 mod contract;
 #[path = "../gateway/device.rs"]
 mod device;
-mod needs_root;
+mod needs_root_to_mount;
 #[path = "../gateway/parts.rs"]
 #[expect(dead_code, reason = "the gateway's tests use more of it")]
 mod parts;

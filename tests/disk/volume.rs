@@ -100,7 +100,7 @@ fn run(program: &str, arguments: &[&str]) {
     assert!(
         output.status.success(),
         "{program} {arguments:?}: {}\nThese tests mount filesystems of their own: they need root, /dev/fuse and \
-         loop devices. Where there are none: cargo test --locked -- --skip needs_root",
+         loop devices. Where there are none: cargo test --locked -- --skip needs_root_to_mount",
         String::from_utf8_lossy(&output.stderr)
     );
 }

@@ -2,13 +2,12 @@
 
 use rumqttc::QoS;
 use serde_json::Value;
-use tokio::time::timeout;
 
 use super::{
     PATIENCE,
     cloud::Cloud,
     device::{Device, Version},
-    parts::{Gateway, Mosquitto, Site},
+    parts::{Gateway, Mosquitto, Site, until},
     text,
 };
 
@@ -186,124 +185,15 @@ async fn the_status_says_what_stands_well_and_what_needs_somebody() {
     }
 
     drop(broker);
-    let asking = async {
-        loop {
-            let (code, out, complaint) = site.ask(&["status"]).await;
-            if code == Some(1) {
-                assert_eq!(complaint, "tidegate: 1 thing needs somebody\n");
-                return out;
-            }
-        }
+    let asked = async || {
+        let (code, out, complaint) = site.ask(&["status"]).await;
+        (code == Some(1)).then_some((out, complaint))
     };
-    let screen = timeout(PATIENCE, asking).await.expect("the loss is seen");
+    let (screen, complaint) = until(PATIENCE, asked, || "the loss is seen".to_owned()).await;
+    assert_eq!(complaint, "tidegate: 1 thing needs somebody\n");
     assert!(screen.contains("\n! sink cloud: "), "{screen}");
     assert!(screen.contains("\ncloud  AWAY "), "{screen}");
     assert!(screen.contains("payloads undecodable 1"), "{screen}");
-    gateway.stop().await;
-}
-
-/// Asks for the dead letters until they are so.
-async fn until(site: &Site, are: impl Fn(&Value) -> bool) -> Value {
-    let config = site.config();
-    let config = config.to_str().expect("UTF-8");
-    let asking = async {
-        loop {
-            let arguments = ["journal", "dead", "ls", "--config", config, "--format", "json"];
-            let letters = serde_json::from_str(&site.done(&arguments).await).expect("JSON");
-            if are(&letters) {
-                return letters;
-            }
-        }
-    };
-    timeout(PATIENCE, asking).await.expect("they come to that")
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn dead_letters_are_listed_shown_sent_again_and_given_up() {
-    let broker = Mosquitto::start_with("max_queued_messages 0\nmax_packet_size 4000\n").await;
-    let cloud = Cloud::subscribe(broker.port).await;
-    let note = "n".repeat(4_000);
-    let site = Site::new()
-        .uplink(broker.port, "5")
-        .sink("max-attempts = 2")
-        .tables("[[device]]\nid = \"verbose\"\n")
-        .rule(&format!(
-            "labels = {{ note = \"{note}\" }}\ndevices = [\"verbose\"]"
-        ));
-    let gateway = Gateway::start(&site).await;
-    let config = site.config();
-    let config = config.to_str().expect("UTF-8");
-    let mut device = Device::new(Version::V311, QoS::AtLeastOnce, gateway.door, "verbose");
-    device
-        .publish_until_acknowledged(&[r#"{"temp": 31.0}"#, r#"{"temp": 27.0}"#])
-        .await;
-    let letters = until(&site, |letters| letters.as_array().map(Vec::len) == Some(2)).await;
-    assert_eq!(letters[0]["sink"], "cloud");
-    assert_eq!(letters[0]["type"], "io.tidegate.rule.HighTemperature");
-    assert_eq!(letters[0]["attempts"], 2);
-    let id = text(&letters, "/0/event").to_owned();
-    let shown = site.done(&["journal", "show", &id, "--config", config]).await;
-    assert!(shown.contains("\nrefused cloud (a dead letter)\n"), "{shown}");
-    let (code, screen, _) = site.ask(&["status"]).await;
-    assert_eq!(code, Some(1));
-    assert!(
-        screen.contains("! sink cloud: 2 events are set aside"),
-        "{screen}"
-    );
-
-    let (code, _, complaint) = site.ask(&["journal", "dead", "drop", "--sink", "cloud"]).await;
-    assert_eq!(
-        code,
-        Some(2),
-        "nobody drops all by leaving something out: {complaint}"
-    );
-    let said = site
-        .done(&["journal", "dead", "drop", "--sink", "cloud", &id])
-        .await;
-    assert!(said.starts_with("1 event of cloud is dropped: "), "{said}");
-    cloud
-        .wait_for(|event| {
-            event["type"] == "io.tidegate.gateway.EventsDiscarded" && event["data"]["reason"] == "dropped"
-        })
-        .await;
-    until(&site, |letters| letters.as_array().map(Vec::len) == Some(1)).await;
-    let said = site
-        .done(&["journal", "dead", "resend", "--sink", "cloud", "--all"])
-        .await;
-    assert!(said.starts_with("1 event of cloud is sent again: "), "{said}");
-    // It is refused once more, and stays.
-    until(&site, |letters| letters[0]["attempts"] == 3).await;
-
-    let (code, screen, _) = site.ask(&["status"]).await;
-    assert_eq!(code, Some(1));
-    assert!(
-        !screen.contains("events discarded"),
-        "what somebody dropped is not lost: {screen}"
-    );
-    let dead = ["journal", "dead"];
-    let ls = ["ls", "--sink", "clod", "--config", config];
-    let (code, _, complaint) = site.ask(&[&dead[..], &ls].concat()).await;
-    assert_eq!(code, Some(1));
-    assert!(
-        complaint.contains("no sink \"clod\"; there are: cloud"),
-        "{complaint}"
-    );
-    site.edit(&[("name = \"cloud\"", "name = \"other\"")]);
-    site.done(&["reload"]).await;
-    let resend = ["resend", "--sink", "cloud", "--all"];
-    let (code, _, complaint) = site.ask(&[&dead[..], &resend].concat()).await;
-    assert_eq!(code, Some(1));
-    assert!(
-        complaint.contains("no sink \"cloud\" is configured; there are: other"),
-        "{complaint}"
-    );
-    let said = site.done(&["journal", "forget", "cloud"]).await;
-    assert!(said.ends_with("; its dead letter was dropped\n"), "{said}");
-    until(&site, |letters| {
-        let letters = letters.as_array().expect("a list");
-        letters.iter().all(|letter| letter["sink"] != "cloud")
-    })
-    .await;
     gateway.stop().await;
 }
 

@@ -1,22 +1,36 @@
 //! The real process against real parts: mosquitto as the cloud, real MQTT devices, a real pty, kill -9,
 //! clients that mean harm.
 
-#![expect(clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![expect(
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
 
+mod bad_sinks;
 #[expect(dead_code, reason = "the tests of the peers use more of it")]
 mod cloud;
 #[path = "../contract/mod.rs"]
 mod contract;
 mod control;
+mod dead_letters;
 mod device;
+#[path = "../uplink/endpoint.rs"]
+#[expect(dead_code, reason = "the tests of the uplink use more of it")]
+mod endpoint;
 mod hostile;
 mod journal;
 mod kill;
 mod own_events;
 mod parts;
+mod policies;
 mod receivers;
 mod recorder;
 mod sdks;
+#[path = "../uplink/server.rs"]
+#[expect(dead_code, reason = "the tests of the uplink use more of it")]
+mod server;
 mod service;
 mod sinks;
 mod wall_clock;

@@ -12,7 +12,7 @@ use super::{
     PATIENCE,
     cloud::Cloud,
     device::{Device, Version},
-    parts::{Adapter, Cable, Gateway, Mosquitto, Site},
+    parts::{Adapter, Cable, Gateway, Mosquitto, Site, until},
     text,
 };
 
@@ -141,16 +141,9 @@ async fn a_serial_port_that_does_not_open_is_told_and_so_is_its_return() {
 
 /// The text of a log, once it has this in it.
 async fn logged(log: &Path, what: &str) -> String {
-    let reading = async {
-        loop {
-            let text = std::fs::read_to_string(log).expect("a log");
-            if text.contains(what) {
-                return text;
-            }
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(PATIENCE, reading).await.expect("it is logged in time")
+    let text = || std::fs::read_to_string(log).expect("a log");
+    let logged = async || Some(text()).filter(|text| text.contains(what));
+    until(PATIENCE, logged, || format!("{what:?} is logged: {}", text())).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,7 +17,7 @@ use tokio::{
     process::{Child, Command},
     sync::Notify,
     task::JoinSet,
-    time::timeout,
+    time::{MissedTickBehavior, timeout},
 };
 
 use super::PATIENCE;
@@ -31,6 +31,26 @@ pub(crate) fn signal(process: &Child, signal: rustix::process::Signal) {
     let pid = process.id().expect("running").cast_signed();
     let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
     rustix::process::kill_process(pid, signal).expect("it is ours");
+}
+
+/// Looks again and again until there is something to see: nobody tells when a file grows or a process is done.
+pub(crate) async fn until<T>(
+    patience: Duration,
+    mut look: impl AsyncFnMut() -> Option<T>,
+    why_not: impl FnOnce() -> String,
+) -> T {
+    let mut looks = tokio::time::interval(Duration::from_millis(20));
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let looking = async {
+        loop {
+            looks.tick().await;
+            if let Some(seen) = look().await {
+                return seen;
+            }
+        }
+    };
+    let seen = timeout(patience, looking).await;
+    seen.unwrap_or_else(|_| panic!("not in {patience:?}: {}", why_not()))
 }
 
 /// Waits until somebody listens there, or the process has ended.
@@ -184,6 +204,8 @@ pub(crate) struct Site {
     pub(crate) folder: tempfile::TempDir,
     /// How large the journal may get.
     pub(crate) max_bytes: &'static str,
+    /// More keys of it.
+    pub(crate) journal: &'static str,
     rule: String,
     tables: String,
     door: std::sync::OnceLock<u16>,
@@ -195,6 +217,7 @@ impl Site {
         Self {
             folder,
             max_bytes: "32MiB",
+            journal: "",
             rule: String::new(),
             tables: String::new(),
             door: std::sync::OnceLock::new(),
@@ -265,6 +288,7 @@ labels = {{ site = "hq" }}
 [journal]
 dir = "{dir}/journal"
 max-bytes = "{max_bytes}"
+{journal}
 
 [mqtt]
 listen = ["127.0.0.1:{door}"]
@@ -293,6 +317,7 @@ max-raises = "100000/h"
 {tables}"#,
             dir = self.folder.path().display(),
             max_bytes = self.max_bytes,
+            journal = self.journal,
             rule = self.rule,
             tables = self.tables,
         )

@@ -14,12 +14,9 @@ use std::{
 };
 
 use serde_json::Value;
-use tokio::{
-    process::{Child, Command},
-    time::timeout,
-};
+use tokio::process::{Child, Command};
 
-use super::text;
+use super::{parts::until, text};
 
 /// Longer than any wait here: a receiver flushes three times for each event.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -99,7 +96,9 @@ impl Receiver {
     /// Whether its mark is where its work is.
     pub(crate) fn has_stored(&self) -> bool {
         let handled = self.directory.join("handled.jsonl").metadata();
-        handled.is_ok_and(|handled| self.state()["handled_bytes"] == handled.len())
+        // It stores its mark for the first time only when it has handled something.
+        let stored = self.directory.join("state.json").exists();
+        handled.is_ok_and(|handled| stored && self.state()["handled_bytes"] == handled.len())
     }
 
     pub(crate) fn state(&self) -> Value {
@@ -130,13 +129,8 @@ impl Receiver {
     }
 
     pub(crate) async fn until(&self, what: &str, done: impl Fn() -> bool) {
-        let waiting = async {
-            while !done() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        let waited = timeout(PATIENCE, waiting).await;
-        assert!(waited.is_ok(), "{:?}: not {what}: {}", self.language, self.said());
+        let why_not = || format!("{:?}: {what}: {}", self.language, self.said());
+        until(PATIENCE, async || done().then_some(()), why_not).await;
     }
 }
 

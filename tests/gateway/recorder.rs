@@ -1,14 +1,14 @@
 //! The recorder, listed and tried with other rules while the real process runs.
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use rumqttc::QoS;
-use tokio::{process::Command, time::timeout};
+use tokio::process::Command;
 
 use super::{
     PATIENCE,
     device::{Device, Version},
-    parts::{Gateway, Site},
+    parts::{Gateway, Site, until},
 };
 
 async fn tidegate(arguments: &[&str], config: &Path) -> String {
@@ -33,22 +33,15 @@ async fn tidegate(arguments: &[&str], config: &Path) -> String {
 /// The lines of the CSV export, once they are so many.
 async fn rows(site: &Site, count: usize) -> Vec<String> {
     let dir = site.folder.path().join("journal-readings");
-    let trying = async {
-        loop {
-            if dir.exists() {
-                let csv = tidegate(&["readings", "--format", "csv"], &site.config()).await;
-                let rows: Vec<String> = csv.lines().skip(1).map(str::to_owned).collect();
-                if rows.len() >= count {
-                    return rows;
-                }
-            }
-            // They are written every five seconds; nobody says when.
-            tokio::time::sleep(Duration::from_millis(200)).await;
+    let recorded = async || {
+        if !dir.exists() {
+            return None;
         }
+        let csv = tidegate(&["readings", "--format", "csv"], &site.config()).await;
+        let rows: Vec<String> = csv.lines().skip(1).map(str::to_owned).collect();
+        (rows.len() >= count).then_some(rows)
     };
-    timeout(PATIENCE, trying)
-        .await
-        .expect("they are recorded in time")
+    until(PATIENCE, recorded, || format!("{count} readings are recorded")).await
 }
 
 fn without_times(shown: &str) -> Vec<String> {

@@ -19,7 +19,7 @@ int adjtimex(struct timex *buf) {
 }
 "#;
 
-struct Board {
+pub(crate) struct Board {
     wall: PathBuf,
     synchronised: PathBuf,
     preload: String,
@@ -43,7 +43,19 @@ impl Board {
         }
     }
 
-    async fn start(&self, site: &Site) -> Gateway {
+    /// One whose clock is right.
+    pub(crate) async fn synchronised(folder: &Path) -> Self {
+        let board = Self::in_1970(folder).await;
+        board.synchronise();
+        board
+    }
+
+    /// To this offset from the true time.
+    pub(crate) fn sets(&self, offset: &str) {
+        std::fs::write(&self.wall, offset).expect("written");
+    }
+
+    pub(crate) async fn start(&self, site: &Site) -> Gateway {
         let path = |path: &Path| path.to_str().expect("UTF-8").to_owned();
         let environment = [
             ("LD_PRELOAD", self.preload.clone()),
@@ -65,12 +77,12 @@ impl Board {
     /// Somebody sets the clock, wrong; the kernel vouches for nothing that was set by hand.
     fn set_by_hand(&self) {
         std::fs::remove_file(&self.synchronised).expect("it was synchronised");
-        std::fs::write(&self.wall, "-1d").expect("written");
+        self.sets("-1d");
     }
 
     /// A time daemon sets the clock, then says so.
     fn synchronise(&self) {
-        std::fs::write(&self.wall, "+0").expect("written");
+        self.sets("+0");
         std::fs::write(&self.synchronised, "").expect("written");
     }
 }

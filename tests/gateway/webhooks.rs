@@ -48,7 +48,8 @@ fn key_file(folder: &Path, key: &str) -> PathBuf {
     path
 }
 
-fn sink(name: &str, port: u16, keys: &str) -> String {
+/// A table of the configuration.
+pub(crate) fn sink(name: &str, port: u16, keys: &str) -> String {
     format!("[[sink.http]]\nname = \"{name}\"\nurl = \"http://127.0.0.1:{port}/in\"\n{keys}\n")
 }
 

@@ -15,6 +15,7 @@ mod promises;
 mod recovery;
 mod rig;
 mod space;
+mod told;
 
 use std::collections::BTreeMap;
 

@@ -222,12 +222,12 @@ async fn a_client_that_pings_is_kept_beyond_its_keep_alive() {
     let (mut silent, _, _) = rig.enter(&keeping(V5, "silent", 3)).await;
     {
         let mut ending = std::pin::pin!(silent.ending());
+        let mut pace = tokio::time::interval(std::time::Duration::from_millis(100));
         loop {
             let pings = async {
+                pace.tick().await;
                 old.ping().await;
                 new.ping().await;
-                // The pace of their pings; nothing waits for it.
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
             };
             tokio::select! {
                 why = &mut ending => break assert_eq!(why, Some(0x8D)),

@@ -12,7 +12,7 @@ use tokio::{
 
 use super::{
     PATIENCE,
-    parts::{free_port, signal},
+    parts::{free_port, signal, until},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -156,14 +156,8 @@ impl Broker {
     /// Waits until the broker's log since its last start has this.
     pub(crate) async fn says(&self, text: &str) {
         let log = || std::fs::read_to_string(self.log()).unwrap_or_default();
-        let said = async {
-            // Nobody tells when a file grows.
-            while !log().contains(text) {
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            }
-        };
-        let said = timeout(PATIENCE, said).await;
-        assert!(said.is_ok(), "{:?} never said {text:?}: {}", self.kind, log());
+        let why_not = || format!("{:?} said {text:?}: {}", self.kind, log());
+        until(PATIENCE, async || log().contains(text).then_some(()), why_not).await;
     }
 
     /// kill -9. mosquitto, which writes its database every half an hour and when it ends, is asked to end.

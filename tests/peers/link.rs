@@ -176,7 +176,7 @@ fn run(program: &str, arguments: &[&str]) {
     assert!(
         output.status.success(),
         "{program} {arguments:?}: {}\nThis test makes a network of its own: it needs root and network namespaces. \
-         Where there are none: cargo test --locked -- --skip needs_root",
+         Where there are none: cargo test --locked -- --skip needs_root_for_network",
         String::from_utf8_lossy(&output.stderr)
     );
 }

@@ -15,7 +15,7 @@ mod contract;
 mod device;
 mod link;
 mod load;
-mod needs_root;
+mod needs_root_for_network;
 #[path = "../gateway/parts.rs"]
 #[expect(dead_code, reason = "the gateway's tests use more of it")]
 mod parts;

@@ -28,7 +28,7 @@ fn an_edge_is_seen_in_whatever_way_it_is_written() {
         "use self::super::super::journal::Journal;",
         "fn f() { crate::journal::open(); }",
         "fn f(j: &crate::journal::Journal) {}",
-        "fn f() -> Vec<crate::journal::Journal> { todo!() }",
+        "fn f() -> Vec<crate::journal::Journal> { Vec::new() }",
         "fn f(e: E) { match e { crate::journal::Error::Full => {} } }",
         "fn f() { format!(\"{}\", crate::journal::LEN); }",
         "fn f() { select! { _ = crate::{time::Clock, journal::Journal} => {} } }",

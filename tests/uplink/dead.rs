@@ -1,6 +1,6 @@
 //! What a broker refuses for good: set aside, the others go on, and it waits until somebody wants it to be sent again.
 
-use tidegate::{forward::mqtt::Version, journal::storage::simulated::Simulated};
+use tidegate::{event::Position, forward::mqtt::Version, journal::storage::simulated::Simulated};
 
 use super::{
     Log, Running, seed,
@@ -59,4 +59,32 @@ async fn what_is_refused_for_good_waits_as_a_dead_letter_across_a_restart_until_
     uplink.stops().await;
     log.close().await;
     assert!(Log::open(&disk, "m").journal.dead_letters().is_empty());
+}
+
+#[tokio::test]
+async fn what_was_set_aside_and_comes_after_all_by_a_replay_is_no_dead_letter_any_more() {
+    let manners = Manners {
+        reply: |sequence, _| Reply::Ack(if sequence == 5 { 0x99 } else { 0 }),
+        ..Manners::good()
+    };
+    let server = Server::start(manners, seed()).await;
+    let log = Log::new();
+    log.append(10).await;
+    let settings = || {
+        let mut settings = settings(server.port, Version::V5);
+        settings.terms.max_attempts = 1;
+        settings
+    };
+    let mut uplink = Running::start(settings(), &log);
+    uplink.delivers(10).await;
+    uplink.stops().await;
+    assert_eq!(log.journal.dead_letters().len(), 1);
+
+    server.behave(Manners::good());
+    assert!(log.journal.replay(&"cloud".parse().unwrap(), Position(0)).await);
+    let mut uplink = Running::start(settings(), &log);
+    uplink.status(|status| status.acked == 10).await;
+    assert_eq!(server.kept(), (1..=10).collect::<Vec<_>>());
+    assert_eq!(log.journal.dead_letters(), []);
+    uplink.stops().await;
 }

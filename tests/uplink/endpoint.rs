@@ -41,6 +41,8 @@ pub(crate) enum Reply {
     /// The connection ends without an answer.
     Cut,
     Silence,
+    /// Success, but not before [`Endpoint::answer_late`].
+    Late,
 }
 
 /// One request.
@@ -83,6 +85,8 @@ struct Shared {
     changed: watch::Sender<()>,
     /// Grows when all connections are to end.
     hang_up: watch::Sender<u64>,
+    /// Who waits for it is answered now.
+    late: watch::Sender<bool>,
 }
 
 pub(crate) struct Endpoint {
@@ -109,6 +113,7 @@ impl Endpoint {
             connections: watch::Sender::new(0),
             changed: watch::Sender::new(()),
             hang_up: watch::Sender::new(0),
+            late: watch::Sender::new(false),
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, tls, shared.clone()));
@@ -127,6 +132,11 @@ impl Endpoint {
     /// Ends all connections, as a server does with idle ones.
     pub(crate) fn hang_up(&self) {
         self.shared.hang_up.send_modify(|times| *times += 1);
+    }
+
+    /// All [`Reply::Late`], from now on at once.
+    pub(crate) fn answer_late(&self) {
+        self.shared.late.send_replace(true);
     }
 
     pub(crate) fn asked(&self) -> Vec<Asked> {
@@ -222,12 +232,17 @@ async fn answer(
         all.push(asked);
         (reply, sequences)
     };
-    if let Reply::Status(200..300) | Reply::With(200..300, ..) | Reply::Torn(200..300) = reply {
-        shared.kept.lock().unwrap().extend(sequences);
-    }
     shared.changed.send_replace(());
+    if let Reply::Late = reply {
+        shared.late.subscribe().wait_for(|now| *now).await.unwrap();
+    }
+    if let Reply::Status(200..300) | Reply::With(200..300, ..) | Reply::Torn(200..300) | Reply::Late = reply {
+        shared.kept.lock().unwrap().extend(sequences);
+        shared.changed.send_replace(());
+    }
     let response = match reply {
         Reply::Status(status) => Response::builder().status(status).body(Told::whole("said")),
+        Reply::Late => Response::builder().body(Told::whole("said")),
         Reply::With(status, name, value) => Response::builder()
             .status(status)
             .header(name, value)

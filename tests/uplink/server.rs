@@ -417,5 +417,7 @@ impl Session {
             }
             encode::acknowledge(out, version, Ack::PubAck, id, reason);
         }
+        drop(record);
+        self.shared.changed.send_replace(());
     }
 }

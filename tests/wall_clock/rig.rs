@@ -104,7 +104,7 @@ impl Board {
         let machine = Machine {
             board_serial: "b".to_owned(),
             machine_id: "m".to_owned(),
-            state_directory: None,
+            state_directory: "/nowhere".into(),
             filesystem_bytes: |_| None,
         };
         let config = Config::parse("gateway.toml", RULES, &machine).expect("the rules are right");

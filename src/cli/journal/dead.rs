@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{
     super::{Failure, SOCKET, Socket, printed, table},
-    Place,
+    Format, Place,
     change::say,
     unreadable,
 };
@@ -41,14 +41,6 @@ pub(in crate::cli) struct Ls {
     place: Place,
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
-    /// For people.
-    Table,
-    /// For scripts.
-    Json,
 }
 
 #[derive(Debug, clap::Args)]

@@ -9,7 +9,7 @@ use super::{
         Failure, printed,
         table::{self, age, size},
     },
-    Place, unreadable,
+    Format, Place, unreadable,
 };
 use crate::{
     journal::inspect::{Inspection, Kept, SegmentFacts, SinkFacts},
@@ -22,14 +22,6 @@ pub(in crate::cli) struct Ls {
     place: Place,
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
-    /// For people.
-    Table,
-    /// For scripts.
-    Json,
 }
 
 impl Ls {

@@ -1,30 +1,13 @@
-//! Dead letters, as somebody at the command line lists, resends and drops them.
+//! Dead letters, as somebody at the command line resends and drops them.
 
 use std::collections::BTreeSet;
 
 use tracing::info;
 
 use super::{Desk, Why};
-use crate::{
-    control::{Dead, Letter},
-    journal::DeadLetter,
-};
+use crate::journal::DeadLetter;
 
 impl Desk {
-    /// Those of one sink, or all.
-    pub(super) fn dead(&self, sink: Option<&str>) -> Result<Dead, Why> {
-        if let Some(sink) = sink {
-            self.is_known(sink)?;
-        }
-        let letters = self.journal.dead_letters();
-        let wanted = letters
-            .iter()
-            .filter(|letter| sink.is_none_or(|sink| letter.sink.as_str() == sink));
-        Ok(Dead {
-            letters: wanted.map(shown).collect(),
-        })
-    }
-
     pub(super) async fn resend(&self, sink: &str, events: &[String]) -> Result<String, Why> {
         self.is_open()?;
         self.is_configured(sink)?;
@@ -92,19 +75,5 @@ fn counted(letters: &[DeadLetter], sink: &str) -> String {
     match letters.len() {
         1 => format!("1 event of {sink} is"),
         more => format!("{more} events of {sink} are"),
-    }
-}
-
-fn shown(letter: &DeadLetter) -> Letter {
-    let draft = &letter.entry.event.draft;
-    Letter {
-        sink: letter.sink.to_string(),
-        event: id(letter),
-        kind: draft.kind.to_string(),
-        subject: draft.subject.to_string(),
-        reason: letter.reason.clone(),
-        attempts: letter.attempts,
-        at: letter.at.wall.to_string(),
-        resend: letter.resend,
     }
 }

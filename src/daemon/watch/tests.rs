@@ -33,6 +33,28 @@ fn journal(sinks: Vec<SinkPlan>) -> (Journal, journal::Recovered, journal::Runni
     (journal, recovered, running, settings)
 }
 
+/// One that has nothing to watch but the journal.
+fn watching(
+    journal: &Journal,
+    recovered: &journal::Recovered,
+    settings: journal::Settings,
+    clock: Clock,
+) -> Watch {
+    Watch {
+        announcer: Announcer::new(journal.clone(), clock.clone(), "gw".into(), &[]),
+        clock,
+        epoch: recovered.epoch,
+        journal: journal.clone(),
+        settings,
+        asked: mpsc::channel(1).0,
+        uplinks: watch::channel(Vec::new()).1,
+        lines: watch::channel(Vec::new()).1,
+        presence: None,
+        named: watch::channel(Named::default()).1,
+        stop: CancellationToken::new(),
+    }
+}
+
 /// A clock that no test can move: what must pass is asked of the deciding part (`standing`); here the wiring counts.
 #[tokio::test]
 async fn the_list_of_alarms_comes_from_the_engine_and_every_loss_names_its_sink_and_its_reason() {
@@ -48,17 +70,9 @@ async fn the_list_of_alarms_comes_from_the_engine_and_every_loss_names_its_sink_
         status: watch::channel(status).1,
     };
     let watch = Watch {
-        announcer: Announcer::new(journal.clone(), Clock::system(), "gw".into(), &[]),
-        clock: Clock::system(),
-        epoch: recovered.epoch,
-        journal: journal.clone(),
-        settings,
         asked,
         uplinks: watch::channel(vec![view]).1,
-        lines: watch::channel(Vec::new()).1,
-        presence: None,
-        named: watch::channel(Named::default()).1,
-        stop: CancellationToken::new(),
+        ..watching(&journal, &recovered, settings, Clock::system())
     };
     let answering = async {
         let Some(Asked::List(epoch, _)) = questions.recv().await else {
@@ -117,19 +131,7 @@ async fn a_journal_that_is_full_has_been_said_to_fill_however_much_of_it_is_stat
         from_oldest: true,
     };
     let (journal, recovered, _running, settings) = journal(vec![sink]);
-    let watch = Watch {
-        announcer: Announcer::new(journal.clone(), Clock::system(), "gw".into(), &[]),
-        clock: Clock::system(),
-        epoch: recovered.epoch,
-        journal: journal.clone(),
-        settings,
-        asked: mpsc::channel(1).0,
-        uplinks: watch::channel(Vec::new()).1,
-        lines: watch::channel(Vec::new()).1,
-        presence: None,
-        named: watch::channel(Named::default()).1,
-        stop: CancellationToken::new(),
-    };
+    let watch = watching(&journal, &recovered, settings, Clock::system());
     let mut durable = journal.durable();
     // An eighth of the journal, and it has two copies; and more events than fit beside it.
     let state = (0..14).map(|number| crate::rule::state::StateChange {
@@ -180,17 +182,11 @@ async fn what_comes_and_goes_all_the_time_is_recorded_as_one_pair_in_five_minute
         offline_after: Duration::from_secs(2),
     };
     let watch = Watch {
-        announcer: Announcer::new(journal.clone(), clock.clone(), "gw".into(), &[]),
-        clock,
-        epoch: recovered.epoch,
-        journal: journal.clone(),
-        settings,
-        asked: mpsc::channel(1).0,
         uplinks: watch::channel(vec![view]).1,
-        lines: watch::channel(Vec::new()).1,
         presence: Some(presence.clone()),
         named: watch::channel(named).1,
         stop: stop.clone(),
+        ..watching(&journal, &recovered, settings, clock)
     };
     // Twenty minutes: half a minute here, half a minute away.
     let flapping = async {

@@ -83,3 +83,24 @@ async fn a_long_run_of_what_is_not_for_the_sink_keeps_no_answer_waiting() {
     bench.delivered(0, 1).await;
     log.acknowledges(10_002).await;
 }
+
+#[tokio::test]
+async fn a_gap_is_reported_with_what_stands_before_it_also_without_a_connection() {
+    let log = MemoryLog::with_events(0);
+    log.append_graded(&[W, I, I, I, W, I, I, W]);
+    log.discard(Position(4 * 3));
+    log.discard(Position(7 * 3));
+    let mut bench = filtered(&log, W, 4, &[false, true]);
+    bench.gets(&[(2, 1, 0), (2, 5, 4), (2, 8, 7)]).await;
+    assert_eq!(*log.gaps(), [(1, 3, 5), (5, 6, 8)]);
+    bench.stop.cancel();
+    drop(bench);
+
+    let log = MemoryLog::with_events(0);
+    log.append_graded(&[I, I, I]);
+    log.discard(Position(2 * 3));
+    let bench = filtered(&log, W, 4, &[false]);
+    log.acknowledges(3).await;
+    assert_eq!(*log.gaps(), [(0, 1, 3)]);
+    bench.stop.cancel();
+}

@@ -255,8 +255,14 @@ impl forward::Log for Log {
     fn acknowledge(&self, sink: &SinkName, through: Cursor) {
         self.0.acknowledge(sink, through);
     }
+    fn came_to(&self, sink: &SinkName, before: Cursor, next: &Entry) {
+        self.0.came_to(sink, before, next);
+    }
     fn set_aside(&self, refused: &Refused<'_>) -> Result<Position, Full> {
         self.0.set_aside(refused)
+    }
+    fn letter_of(&self, sink: &SinkName, position: Position) -> Option<DeadLetter> {
+        self.0.letter_of(sink, position)
     }
     fn letter_to_resend(&self, sink: &SinkName) -> Option<DeadLetter> {
         self.0.letter_to_resend(sink)

@@ -60,6 +60,11 @@ async fn nothing_is_lost_over_a_link_that_flaps_loses_and_is_slow_and_memory_sta
     let (first, second): (Vec<_>, Vec<_>) = memory.iter().partition(|(at, _)| *at < whole / 2);
     let most = |part: &[(Duration, u64)]| part.iter().map(|(_, kib)| *kib).max().expect("it was looked at");
     let (before, after, drained) = (most(&first), most(&second), gateway.memory("VmRSS:"));
+    let sampled: Vec<_> = memory.iter().step_by(memory.len().div_ceil(10)).collect();
+    let sampled = sampled
+        .iter()
+        .map(|(at, kib)| format!("{kib} after {} s", at.as_secs()));
+    eprintln!("memory in KiB: {}", sampled.collect::<Vec<_>>().join(", "));
     gateway.stop().await;
 
     assert_order(&cloud, alarms);

@@ -1,0 +1,201 @@
+//! What each sink's receiver is told that it will not get: its own, exactly that, and once.
+
+use std::collections::BTreeSet;
+
+use tidegate::journal::Refused;
+
+use super::rig::*;
+
+/// What `EventsDiscarded` names to a sink, event by event.
+fn named(entries: &[Entry], name: &str) -> Vec<Vec<(u64, u64)>> {
+    let tells = entries
+        .iter()
+        .filter(|entry| &*entry.event.draft.name == "EventsDiscarded")
+        .filter(|entry| data(entry)["sinks"].as_array().unwrap().contains(&name.into()));
+    tells
+        .map(|entry| account(std::slice::from_ref(entry)).1)
+        .collect()
+}
+
+fn numbers(ranges: Vec<Vec<(u64, u64)>>) -> BTreeSet<u64> {
+    ranges
+        .into_iter()
+        .flatten()
+        .flat_map(|(from, to)| from..=to)
+        .collect()
+}
+
+fn set_aside(open: &Open, name: &str, entry: &Entry) {
+    let sink = sink(name);
+    let refused = Refused {
+        sink: &sink,
+        entry,
+        previous: Sequence(0),
+        reason: "no",
+        attempts: 10,
+    };
+    open.wait(open.journal.set_aside(&refused).unwrap());
+}
+
+#[test]
+fn each_sink_is_told_what_it_loses_and_nothing_of_what_another_does() {
+    let disk = Simulated::default();
+    let open = Open::on(&disk, &settings(), owner(&["cloud", "site", "done"]));
+    fill(&open, 100);
+    let there = open.read_all();
+    open.journal.acknowledge(&sink("site"), cursor_at(&there[59]));
+    open.journal.acknowledge(&sink("done"), cursor_at(&there[99]));
+    fill(&open, 330);
+    // What is told goes right after that: it is gone when the next is there.
+    open.commit(&["settled"], &[]);
+    let all = open.read_all();
+    let first = all[0].sequence.0;
+    assert!((61..100).contains(&first), "it goes on right behind: {first}");
+    assert_eq!(numbers(named(&all, "cloud")), (1..first).collect());
+    assert_eq!(numbers(named(&all, "site")), (61..first).collect());
+    assert_eq!(named(&all, "done"), Vec::<Vec<_>>::new());
+}
+
+#[test]
+fn what_is_set_aside_for_a_sink_is_not_named_to_it() {
+    let disk = Simulated::default();
+    let open = Open::on(&disk, &settings(), owner(&["cloud", "site"]));
+    fill(&open, 100);
+    let there = open.read_all();
+    set_aside(&open, "site", &there[4]);
+    // Its place is from before it was set aside: the power went, or it was moved back.
+    open.journal.acknowledge(&sink("site"), cursor_at(&there[1]));
+    fill(&open, 400);
+    open.commit(&["settled"], &[]);
+    let all = open.read_all();
+    let first = all[0].sequence.0;
+    let but_5: BTreeSet<u64> = (3..first).filter(|number| *number != 5).collect();
+    assert_eq!(numbers(named(&all, "site")), but_5, "it can still be sent again");
+    assert_eq!(numbers(named(&all, "cloud")), (1..first).collect());
+}
+
+#[test]
+fn what_is_still_to_be_read_of_a_loss_is_not_told_again_and_what_goes_unread_is() {
+    let disk = Simulated::default();
+    let open = Open::new(&disk);
+    fill(&open, 450);
+    let told = named(&open.read_all(), "cloud");
+    assert!(told.len() > 1, "{told:?}");
+    let named_once: Vec<u64> = told.iter().flatten().flat_map(|(from, to)| *from..=*to).collect();
+    assert_eq!(named_once.len(), numbers(told).len(), "each number once");
+    // Several times around: each `EventsDiscarded` goes itself before anybody has read it.
+    fill(&open, 2000);
+    open.commit(&["settled"], &[]);
+    let all = open.read_all();
+    let first = all[0].sequence.0;
+    let told = named(&all, "cloud");
+    assert!(told.iter().all(|ranges| ranges.len() == 1), "{told:?}");
+    assert_eq!(numbers(told), (1..first).collect());
+}
+
+#[test]
+fn that_letters_were_dropped_is_told_again_if_it_goes_unread() {
+    let disk = Simulated::default();
+    let open = Open::new(&disk);
+    fill(&open, 10);
+    let there = open.read_all();
+    set_aside(&open, "cloud", &there[2]);
+    open.journal.acknowledge(&sink("cloud"), cursor_at(&there[9]));
+    open.wait(open.journal.drop_letters(&open.journal.dead_letters()));
+    fill(&open, 900);
+    let all = open.read(open.journal.cursor(&sink("cloud")));
+    assert!(all[0].sequence.0 > 100, "it is gone unread");
+    assert!(numbers(named(&all, "cloud")).contains(&3));
+}
+
+#[test]
+fn damage_is_told_to_the_sinks_that_have_yet_to_come_to_it() {
+    let disk = Simulated::default();
+    let open = Open::on(&disk, &settings(), owner(&["cloud", "site", "done"]));
+    fill(&open, 60);
+    let there = open.read_all();
+    open.journal.acknowledge(&sink("done"), cursor_at(&there[59]));
+    open.close();
+    damage(&disk, Path::new("/journal/current/0001.seg"), 100_000, 1);
+    let open = Open::on(&disk, &settings(), owner(&["cloud", "site", "done"]));
+    open.read_all();
+    open.commit(&["settled"], &[]);
+    let told = says(&open, "EventsDiscarded");
+    assert_eq!(told.len(), 1, "those that lose the same are told in one");
+    assert_eq!(data(&told[0])["sinks"], serde_json::json!(["cloud", "site"]));
+    // One that had passed it is moved back, and comes to the gap.
+    let there = open.read_all();
+    let next = there.iter().position(|entry| entry.sequence.0 == 6).unwrap();
+    assert_eq!(there[next - 1].sequence.0, 4, "5 is damaged");
+    let before = cursor_at(&there[next - 1]);
+    block_on(open.journal.replay(&sink("done"), before.position));
+    open.journal.came_to(&sink("done"), before, &there[next]);
+    open.journal.acknowledge(&sink("done"), cursor_at(&there[next]));
+    open.journal.came_to(&sink("cloud"), before, &there[next]);
+    open.journal.acknowledge(&sink("cloud"), cursor_at(&there[next]));
+    open.commit(&["settled"], &[]);
+    let all = open.read_all();
+    assert_eq!(named(&all, "done"), [[(5, 5)]]);
+    assert_eq!(named(&all, "cloud"), [[(5, 5)]], "it was told before");
+}
+
+#[test]
+fn what_a_filter_left_out_before_a_gap_is_told_in_one_commit_with_the_cursor() {
+    let disk = Simulated::default();
+    let open = Open::new(&disk);
+    fill(&open, 20);
+    let there = open.read_all();
+    // 8 passed, 9 to 20 did not.
+    let before = Cursor {
+        passed: Sequence(8),
+        ..cursor_at(&there[19])
+    };
+    open.journal.acknowledge(&sink("cloud"), before);
+    fill(&open, 600);
+    open.commit(&["settled"], &[]);
+    let all = open.read(before);
+    let lost = numbers(named(&all, "cloud"));
+    assert_eq!(lost, (21..all[0].sequence.0).collect());
+    open.journal.came_to(&sink("cloud"), before, &all[0]);
+    open.journal.came_to(&sink("cloud"), before, &all[0]);
+    open.journal.acknowledge(&sink("cloud"), cursor_at(&all[0]));
+    open.journal.append(outcome(&["next"], &[]));
+    let mut random = fastrand::Rng::with_seed(5);
+    for _ in 0..24 {
+        let cut = disk.clone_with_unsynced();
+        cut.power_cut(&mut random);
+        let again = Open::new(&cut);
+        again.commit(&["settled"], &[]);
+        let told = named(&again.read_all(), "cloud").concat();
+        let times = told.iter().filter(|range| **range == (9, 20)).count();
+        let is_past = again.journal.cursor(&sink("cloud")) > before;
+        assert_eq!(
+            times,
+            usize::from(is_past),
+            "told if and only if the cursor is there"
+        );
+    }
+    open.commit(&["more"], &[]);
+    let told = named(&open.read_all(), "cloud").concat();
+    assert_eq!(told.iter().filter(|range| **range == (9, 20)).count(), 1);
+}
+
+#[test]
+fn a_forgotten_sink_leaves_nothing_behind() {
+    let disk = Simulated::default();
+    let open = Open::on(&disk, &settings(), owner(&["cloud", "gone"]));
+    open.commit(&["one"], &[]);
+    set_aside(&open, "gone", &open.read_all()[0]);
+    open.wait(open.journal.tell_set_aside(open.journal.untold().remove(0)));
+    open.wait(open.journal.drop_letters(&open.journal.dead_letters()));
+    open.close();
+    let open = Open::new(&disk);
+    assert!(block_on(open.journal.forget(&sink("gone"))));
+    open.commit(&["two"], &[]);
+    open.close();
+    let slots = ["a.snap", "b.snap"].map(|slot| Path::new("/journal/current").join(slot));
+    let slots = slots.map(|slot| disk.content(&slot).unwrap());
+    let newest = slots.into_iter().max_by_key(|slot| slot[8..16].to_vec()).unwrap();
+    assert!(newest.windows(5).any(|part| part == b"cloud"));
+    assert!(!newest.windows(9).any(|part| part == b"dead-told"));
+}
