@@ -65,6 +65,44 @@ fn what_lies_aside_is_no_room_for_events() {
 }
 
 #[test]
+fn a_copy_of_what_is_damaged_is_kept_only_where_there_is_room_for_it() {
+    for (count, copies) in [(100, 1), (900, 0)] {
+        let disk = Simulated::default();
+        let open = Open::new(&disk);
+        fill(&open, count);
+        let entries = open.read_all();
+        let oldest = entries
+            .iter()
+            .find(|entry| entry.event.draft.name == draft("").name);
+        let wanted = text(oldest.unwrap()).into_bytes();
+        open.kill(&disk);
+        let holding = |path: &PathBuf| {
+            let bytes = disk.content(path).unwrap();
+            bytes.windows(wanted.len()).position(|it| it == wanted)
+        };
+        let (path, at) = segment_files(&disk)
+            .into_iter()
+            .find_map(|path| holding(&path).map(|at| (path, at)))
+            .unwrap();
+        damage(&disk, &path, at, 1);
+        let open = Open::new(&disk);
+        assert!(
+            !texts(&open.read_all()).contains(&text(oldest.unwrap())),
+            "{count}"
+        );
+        open.commit(&["a"], &[]);
+        assert_eq!(says(&open, "StorageDamaged").len(), 1, "{count}");
+        let is_copy = |path: &PathBuf| path.to_string_lossy().contains("damaged-");
+        assert_eq!(
+            disk.paths().iter().filter(|path| is_copy(path)).count(),
+            copies,
+            "{count}"
+        );
+        assert!(disk.bytes() <= settings().max_bytes, "{} bytes", disk.bytes());
+    }
+}
+
+#[test]
 fn delivered_segments_stay_until_their_room_is_needed_and_go_without_a_word() {
     let disk = Simulated::default();
     let open = Open::new(&disk);
