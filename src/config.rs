@@ -285,13 +285,16 @@ fn compose(file: &raw::File, machine: &Machine, checker: &mut Checker<'_>) -> Co
     let periods = periods::periods(&file.periods, &gateway.timezone, checker);
     let placed = rules::rules(file, &type_prefix, &periods, checker);
     let sinks = sinks::sinks(&file.sink, &gateway.id, checker);
-    // A mistake in a source would be told again of every rule that watches it.
+    // A mistake in a source would be told again of every rule and sink that looks at it.
+    let mut known = None;
     if sources_right {
-        cross::watched(&placed, mqtt.as_ref(), &serial, checker);
+        known = cross::known_devices(mqtt.as_ref(), &serial);
+        cross::watched(&placed, mqtt.as_ref(), &serial, known.as_ref(), checker);
         cross::labelled(&placed, &devices, checker);
     }
     cross::expected(&file.device, &placed, &devices, checker);
-    sinks::matched(&file.sink, &placed, checker);
+    cross::forgotten(&placed, forget_after, &devices, &serial, checker);
+    sinks::matched(&file.sink, &placed, known.as_ref(), checker);
     cross::loops(&sinks.mqtt, &file.sink.mqtt, mqtt.as_ref(), checker);
     what_is_missing(file, checker);
     let renamed = cross::renamed(&devices);
