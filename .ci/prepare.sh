@@ -18,17 +18,18 @@ install_packages() {
     say "installing $*"
     # The list of packages may be older than the archive: it is refreshed once if the first try fails.
     local install=("${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@")
-    # Debian starts the services that it installs, on the ports that everybody uses. The tests start their own.
-    local policy=/usr/sbin/policy-rc.d ours="" failed=0
-    if [ ! -e $policy ]; then
-        ours=1
-        printf '#!/bin/sh\nexit 101\n' | "${root[@]}" tee $policy >/dev/null
-        "${root[@]}" chmod +x $policy
-    fi
-    "${install[@]}" >/dev/null 2>&1 ||
-        { "${root[@]}" apt-get update -qq >/dev/null && "${install[@]}" >/dev/null; } || failed=$?
-    if [ -n "$ours" ]; then "${root[@]}" rm -f $policy; fi
-    return $failed
+    # Debian starts the services that it installs, on the ports that everybody uses. The tests start their own. A shell
+    # of its own takes the policy away again however this ends: with it there, no service would ever be started.
+    (
+        policy=/usr/sbin/policy-rc.d
+        if [ ! -e $policy ]; then
+            trap '"${root[@]}" rm -f $policy' EXIT
+            printf '#!/bin/sh\nexit 101\n' | "${root[@]}" tee $policy >/dev/null
+            "${root[@]}" chmod +x $policy
+        fi
+        "${install[@]}" >/dev/null 2>&1 ||
+            { "${root[@]}" apt-get update -qq >/dev/null && "${install[@]}" >/dev/null; }
+    )
 }
 
 # need PROGRAM PACKAGE: notes the package if the program is missing. sbin may not be on a user's path.

@@ -185,6 +185,8 @@ pub struct Health {
     pub parked: bool,
     /// The newest sequence on the disk.
     pub last: Sequence,
+    /// Up to here nothing is kept any more, of this epoch.
+    pub gone: Sequence,
     /// Bytes of events that some sink has yet to deliver.
     pub undelivered_bytes: u64,
     /// What these can grow to: the rule state and a spare segment take room, too.
@@ -193,6 +195,14 @@ pub struct Health {
     pub used_bytes: u64,
     /// Commits that were refused because the journal is too small for them.
     pub refused: u64,
+}
+
+impl Health {
+    /// How many events a sink that has all up to `delivered` is behind: those that were discarded will not come.
+    #[must_use]
+    pub fn behind(&self, delivered: Sequence) -> u64 {
+        self.last.0.saturating_sub(delivered.max(self.gone).0)
+    }
 }
 
 /// A failure to open the journal. Each names the act and the thing.

@@ -8,6 +8,11 @@
     reason = "a test that cannot go on fails"
 )]
 
+#[path = "contract/mod.rs"]
+mod contract;
+#[path = "inspect/foreign.rs"]
+mod foreign;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -351,7 +356,7 @@ async fn a_flipped_bit_is_found_with_its_place_and_the_event_that_it_costs() {
     let numbers: Vec<usize> = told.split(' ').filter_map(|word| word.parse().ok()).collect();
     assert!((numbers[0]..numbers[1]).contains(&place), "{told}: {place}");
     assert!(
-        complaint.starts_with("tidegate: 1 place is damaged in "),
+        complaint.starts_with("tidegate: 1 place is newly damaged in "),
         "{complaint}"
     );
 
@@ -394,6 +399,63 @@ async fn no_byte_that_counts_changes_unseen() {
         fs::write(path, bytes).unwrap();
     }
     assert_eq!(unseen, []);
+}
+
+#[tokio::test]
+async fn damage_that_was_told_is_shown_and_nothing_to_see_to() {
+    let card = card().await;
+    let checked = || -> (Option<i32>, serde_json::Value) {
+        let (code, json, _) = card.tidegate(&["fsck", "--format", "json"]);
+        (code, serde_json::from_str(&json).unwrap())
+    };
+    let fault = |json: &serde_json::Value| {
+        let files = json["files"].as_array().unwrap();
+        let file = files.iter().find(|file| file["file"] == "current/0001.seg");
+        file.expect("it is checked")["faults"].clone()
+    };
+    let (code, json) = checked();
+    assert_eq!(code, Some(0), "{json:#}");
+    assert_eq!((&json["damaged"], &json["events"]), (&0.into(), &6.into()));
+
+    card.flip("0001.seg", card.find("0001.seg", "three"));
+    let (code, json) = checked();
+    assert_eq!(code, Some(1), "{json:#}");
+    assert_eq!(
+        (&json["damaged"], &json["untold"]),
+        (&1.into(), &1.into()),
+        "{json:#}"
+    );
+    let [from, to] = [0, 1].map(|end| fault(&json)[0]["bytes"][end].as_u64().unwrap());
+    assert!(from < to, "{json:#}");
+    assert_eq!(fault(&json)[0]["lost"], serde_json::json!([3, 3]));
+
+    // Whoever reads there comes upon it, and it is told.
+    let journal = card.open(&["archive", "cloud"], Clock::system());
+    journal.read_after(Cursor::default(), ALL).await.unwrap();
+    stored(&journal, append(&journal, &["seven"])).await;
+    journal.close().await;
+    let (code, json) = checked();
+    assert_eq!(code, Some(0), "{json:#}");
+    assert_eq!(
+        (&json["damaged"], &json["untold"]),
+        (&1.into(), &0.into()),
+        "{json:#}"
+    );
+    assert_eq!(fault(&json)[0]["told"], true);
+    let (code, out, complaint) = card.tidegate(&["fsck"]);
+    assert_eq!((code, complaint.as_str()), (Some(0), ""));
+    assert!(out.contains("  told  bytes "), "{out}");
+    assert!(out.ends_with(": 1 damaged place, told of before\n"), "{out}");
+
+    // What comes to it is not hidden by it.
+    card.flip("0001.seg", card.find("0001.seg", "five"));
+    let (code, json) = checked();
+    assert_eq!(code, Some(1), "{json:#}");
+    assert_eq!(
+        (&json["damaged"], &json["untold"]),
+        (&2.into(), &1.into()),
+        "{json:#}"
+    );
 }
 
 #[tokio::test]

@@ -34,8 +34,9 @@ pub(super) enum Command {
     Show(show::Show),
     /// Verify every frame, and say where damage is and what it costs.
     ///
-    /// Exit code 0: nothing is damaged. What a kill or a power cut left half written at the end was promised to nobody
-    /// and is no damage. Exit code 1: something is damaged. It repairs nothing: the gateway does, when it starts.
+    /// Exit code 0: nothing is damaged, or nothing but what the gateway has told of (`told`). What a kill or a power cut
+    /// left half written at the end was promised to nobody and is no damage. Exit code 1: something is newly damaged
+    /// (`DAMAGED`). It repairs nothing: the gateway goes on without it, when it starts.
     Fsck(fsck::Fsck),
     /// Write events to the standard output as CloudEvents.
     Export(export::Export),

@@ -1,6 +1,9 @@
 //! `[[device]]`, and what only several tables together can get wrong.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use toml::Spanned;
 
@@ -10,13 +13,13 @@ use super::{
     raw,
     rules::{self, Placed},
     shape::closest,
-    sinks,
+    sinks, units,
 };
 use crate::{
     decode::{Decoder, Format},
     forward,
     reading::{DeviceId, Metric},
-    rule::{Condition, DeviceFacts},
+    rule::{Condition, DeviceFacts, Pattern},
     source,
 };
 
@@ -126,6 +129,7 @@ pub(super) fn watched(
     rules: &[Placed],
     door: Option<&source::mqtt::Settings>,
     lines: &[source::serial::Settings],
+    known: Option<&BTreeSet<DeviceId>>,
     checker: &mut Checker<'_>,
 ) {
     let topics = door.map(|door| door.readings.as_slice()).unwrap_or_default();
@@ -140,12 +144,11 @@ pub(super) fn watched(
     let named: BTreeSet<&str> = decoders
         .flat_map(|decoder| decoder.metrics.iter().map(|plan| plan.name.as_str()))
         .collect();
-    let known = known_devices(!topics.is_empty(), lines);
     for placed in rules {
         for (metric, span) in &placed.seen.metrics {
             metric_comes(&placed.who, metric.as_str(), span, &named, open, checker);
         }
-        if let Some(known) = &known {
+        if let Some(known) = known {
             device_comes(placed, known, checker);
         }
     }
@@ -194,7 +197,11 @@ fn metric_comes(
 }
 
 /// The devices, where all are known by name.
-fn known_devices(door: bool, lines: &[source::serial::Settings]) -> Option<BTreeSet<DeviceId>> {
+pub(super) fn known_devices(
+    door: Option<&source::mqtt::Settings>,
+    lines: &[source::serial::Settings],
+) -> Option<BTreeSet<DeviceId>> {
+    let door = door.is_some_and(|door| !door.readings.is_empty());
     let told = |line: &source::serial::Settings| line.decoder.device_at.is_some();
     if door || lines.iter().any(told) {
         return None;
@@ -298,6 +305,43 @@ pub(super) fn expected(
                 format!("device {id:?}: expects {metric:?}: {why}; {remedy}"),
             );
         }
+    }
+}
+
+/// A device that is forgotten is silent no more: who is to be missed for longer must be named.
+pub(super) fn forgotten(
+    rules: &[Placed],
+    forget_after: Duration,
+    devices: &[DeviceFacts],
+    lines: &[source::serial::Settings],
+    checker: &mut Checker<'_>,
+) {
+    let asked = lines.iter().flat_map(|line| &line.polls).map(|poll| &poll.device);
+    let on_lines: BTreeSet<&str> = lines
+        .iter()
+        .map(|line| &line.device)
+        .chain(asked)
+        .filter_map(|device| Some(device.as_ref()?.as_str()))
+        .collect();
+    let is_kept = |pattern: &Pattern| {
+        let id = &*pattern.0;
+        !id.contains('*') && (on_lines.contains(id) || devices.iter().any(|device| *device.id.0 == *id))
+    };
+    for placed in rules {
+        let (Condition::Silent { after, .. }, Some(span)) = (&placed.rule.condition, &placed.silence_span)
+        else {
+            continue;
+        };
+        if *after < forget_after || placed.rule.devices.iter().all(is_kept) {
+            continue;
+        }
+        let message = format!(
+            "{}: after [mqtt] forget-after = {} a silent device is forgotten and its alarms are cleared; shorten this, \
+             or give each device that is to be missed a [[device]]",
+            placed.who,
+            units::show_duration(forget_after)
+        );
+        checker.warn(span.clone(), message);
     }
 }
 

@@ -1,6 +1,10 @@
 //! `[[sink.mqtt]]` and `[[sink.http]]`: what their tables share, and what no two sinks may share.
 
-use std::ops::Range;
+use std::{
+    collections::BTreeSet,
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use toml::Spanned;
 
@@ -11,6 +15,7 @@ use super::{
 use crate::{
     event::{SinkName, gateway},
     forward::{self, Terms, bucket::Rate, filter::Filter},
+    reading::DeviceId,
     rule::{MaxRaises, Pattern},
 };
 
@@ -34,6 +39,27 @@ impl Sinks {
     pub fn terms(&self) -> impl Iterator<Item = &Terms> {
         let mqtt = self.mqtt.iter().map(|sink| &sink.terms);
         mqtt.chain(self.http.iter().map(|sink| &sink.terms))
+    }
+
+    /// Names the files where they lie now, of those that are elsewhere.
+    pub(super) fn move_files(&mut self, now: &dyn Fn(&Path) -> Option<PathBuf>) {
+        let mqtt = self.mqtt.iter_mut().flat_map(|sink| {
+            [
+                &mut sink.ca,
+                &mut sink.cert,
+                &mut sink.key,
+                &mut sink.password_file,
+            ]
+        });
+        let http = self
+            .http
+            .iter_mut()
+            .flat_map(|sink| [&mut sink.ca, &mut sink.bearer_file, &mut sink.signing_key_file]);
+        for file in mqtt.chain(http).flatten() {
+            if let Some(now) = now(file) {
+                *file = now;
+            }
+        }
     }
 }
 
@@ -149,18 +175,33 @@ fn event(who: &str, written: &Spanned<String>, checker: &mut Checker<'_>) -> Opt
     Some(Pattern(text.as_str().into()))
 }
 
-/// A pattern that no event of this configuration matches is a slip.
-pub(super) fn matched(raw: &raw::Sinks, rules: &[rules::Placed], checker: &mut Checker<'_>) {
-    let mqtt = raw.mqtt.iter().filter_map(|table| {
+/// A pattern that no event of this configuration matches is a slip, and so are patterns for none of the devices, where
+/// all are known.
+pub(super) fn matched(
+    raw: &raw::Sinks,
+    rules: &[rules::Placed],
+    known: Option<&BTreeSet<DeviceId>>,
+    checker: &mut Checker<'_>,
+) {
+    let mqtt = raw.mqtt.iter().map(|table| {
         let keys = table.get_ref();
-        Some((who("[[sink.mqtt]]", &keys.name), keys.events.as_ref()?))
+        (who("[[sink.mqtt]]", &keys.name), &keys.events, &keys.devices)
     });
-    let http = raw.http.iter().filter_map(|table| {
+    let http = raw.http.iter().map(|table| {
         let keys = table.get_ref();
-        Some((who("[[sink.http]]", &keys.name), keys.events.as_ref()?))
+        (who("[[sink.http]]", &keys.name), &keys.events, &keys.devices)
     });
-    for (who, list) in mqtt.chain(http) {
-        for written in list.get_ref() {
+    for (who, events, devices) in mqtt.chain(http) {
+        if let (Some(list), Some(known)) = (devices, known) {
+            let patterns = list.get_ref().iter();
+            let mut patterns = patterns.map(|written| Pattern(written.get_ref().as_str().into()));
+            if !patterns.any(|pattern| known.iter().any(|id| pattern.matches(id.as_str()))) {
+                let all = known.iter().map(DeviceId::as_str).collect::<Vec<_>>().join(", ");
+                let why = format!("devices matches none of {all}; only what is about no device passes");
+                checker.warn(list.span(), format!("{who}: {why}"));
+            }
+        }
+        for written in events.iter().flat_map(Spanned::get_ref) {
             let pattern = Pattern(written.get_ref().as_str().into());
             let mut own = gateway::FACTS.iter().map(|fact| fact.name);
             if own.any(|name| pattern.matches(name))

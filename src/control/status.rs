@@ -69,7 +69,7 @@ pub struct SinkStatus {
     pub connected: bool,
     /// All up to this event is confirmed, or passed over by its filter.
     pub delivered: u64,
-    /// Events behind that.
+    /// Events behind that which are kept: what was discarded will not come.
     pub backlog: u64,
     /// Why it is not connected, or which event it is stopped at.
     pub last_error: Option<String>,

@@ -109,11 +109,11 @@ impl Beat {
 
     /// Events that the uplink which is furthest behind has yet to deliver.
     fn backlog(&self) -> u64 {
-        let last = self.journal.health().borrow().last.0;
+        let health = self.journal.health().borrow().clone();
         self.uplinks
             .borrow()
             .iter()
-            .map(|uplink| last.saturating_sub(uplink.status.borrow().delivered.0))
+            .map(|uplink| health.behind(uplink.status.borrow().delivered))
             .max()
             .unwrap_or(0)
     }

@@ -95,7 +95,7 @@ impl Views {
     }
 
     fn sinks(&self) -> Vec<SinkStatus> {
-        let last = self.journal.health().borrow().last.0;
+        let health = self.journal.health().borrow().clone();
         let letters = self.journal.dead_letters();
         let sink = |view: &uplinks::View| {
             let status = view.status.borrow().clone();
@@ -103,7 +103,7 @@ impl Views {
                 name: view.name.to_string(),
                 connected: status.connected,
                 delivered: status.delivered.0,
-                backlog: last.saturating_sub(status.delivered.0),
+                backlog: health.behind(status.delivered),
                 last_error: status.last_error,
                 sent: status.sent,
                 confirmed: status.acked,

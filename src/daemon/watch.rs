@@ -152,8 +152,7 @@ impl Watch {
             let name = view.name.to_string();
             let status = view.status.borrow().clone();
             let change = known.entry(name.clone()).or_default().look(now, status.connected);
-            let last = self.journal.health().borrow().last.0;
-            let backlog = last.saturating_sub(status.delivered.0);
+            let backlog = self.journal.health().borrow().behind(status.delivered);
             match change {
                 None => {}
                 Some(Change::Lost(since)) => {

@@ -530,7 +530,12 @@ impl Writer {
         }
         let copied = (|| -> io::Result<()> {
             let source = self.storage.open(&from)?;
-            let mut bytes = vec![0; usize::try_from(source.size()?).unwrap_or(0)];
+            let size = source.size()?;
+            if self.total() + size > self.settings.max_bytes {
+                let why = "the journal would take more than max-bytes";
+                return Err(io::Error::new(io::ErrorKind::StorageFull, why));
+            }
+            let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
             let count = source.read_at(&mut bytes, 0)?;
             bytes.truncate(count);
             self.storage

@@ -231,10 +231,14 @@ impl Writer {
             let old: u64 = old.iter().map(|archive| archive.catalog.bytes_after(after)).sum();
             old + self.catalog.bytes_after(after)
         };
+        let segments = self.catalog.segments();
         Health {
             pulse,
             parked,
             last: Sequence(self.catalog.last_sequence()),
+            gone: segments
+                .first()
+                .map_or(Sequence(0), |oldest| oldest.header.after_sequence),
             undelivered_bytes: slowest.map_or(0, owed),
             room_bytes: self.room(),
             used_bytes: self.total(),

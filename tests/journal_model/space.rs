@@ -18,6 +18,10 @@ fn drop_oldest_names_what_it_drops_and_stays_within_max_bytes() {
     let entries = open.read(open.journal.cursor(&sink("cloud")));
     assert!(entries[0].sequence > Sequence(1));
     assert_no_gap(&entries);
+    // A sink that has nothing yet is behind by what is kept.
+    let kept = entries.len() as u64;
+    open.health(|health| health.behind(Sequence(0)) == kept);
+    assert_eq!(open.health(|_| true).behind(entries[9].sequence), kept - 10);
     let note = entries
         .iter()
         .rfind(|entry| &*entry.event.draft.name == "EventsDiscarded")
@@ -58,6 +62,44 @@ fn what_lies_aside_is_no_room_for_events() {
     let own = 8 * 1024 * 1024;
     assert!(health.used_bytes > 2 * own, "{health:?}");
     assert!(health.room_bytes < large.max_bytes - 2 * own, "{health:?}");
+}
+
+#[test]
+fn a_copy_of_what_is_damaged_is_kept_only_where_there_is_room_for_it() {
+    for (count, copies) in [(100, 1), (900, 0)] {
+        let disk = Simulated::default();
+        let open = Open::new(&disk);
+        fill(&open, count);
+        let entries = open.read_all();
+        let oldest = entries
+            .iter()
+            .find(|entry| entry.event.draft.name == draft("").name);
+        let wanted = text(oldest.unwrap()).into_bytes();
+        open.kill(&disk);
+        let holding = |path: &PathBuf| {
+            let bytes = disk.content(path).unwrap();
+            bytes.windows(wanted.len()).position(|it| it == wanted)
+        };
+        let (path, at) = segment_files(&disk)
+            .into_iter()
+            .find_map(|path| holding(&path).map(|at| (path, at)))
+            .unwrap();
+        damage(&disk, &path, at, 1);
+        let open = Open::new(&disk);
+        assert!(
+            !texts(&open.read_all()).contains(&text(oldest.unwrap())),
+            "{count}"
+        );
+        open.commit(&["a"], &[]);
+        assert_eq!(says(&open, "StorageDamaged").len(), 1, "{count}");
+        let is_copy = |path: &PathBuf| path.to_string_lossy().contains("damaged-");
+        assert_eq!(
+            disk.paths().iter().filter(|path| is_copy(path)).count(),
+            copies,
+            "{count}"
+        );
+        assert!(disk.bytes() <= settings().max_bytes, "{} bytes", disk.bytes());
+    }
 }
 
 #[test]

@@ -172,7 +172,14 @@ async fn a_server_that_never_answers_a_connect_is_left_and_loses_nothing() {
         let mut uplink = Running::start(settings(server.port, version), &log);
         server.until(|server| server.connections() >= 3).await;
         let status = uplink.status(|status| status.last_error.is_some()).await;
-        assert_eq!(status.last_error.as_deref(), Some("connecting took too long"));
+        let error = status.last_error.unwrap();
+        assert_eq!(
+            error,
+            format!(
+                "could not connect to 127.0.0.1:{}: connecting took too long",
+                server.port
+            )
+        );
         server.behave(Manners::good());
         tokio::time::resume();
         uplink.delivers(30).await;

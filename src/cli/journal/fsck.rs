@@ -1,10 +1,15 @@
 //! `tidegate journal fsck`.
 
-use std::io::{self, BufWriter, Write};
+use std::{
+    io::{self, BufWriter, Write},
+    path::Path,
+};
+
+use serde_json::json;
 
 use super::{
     super::{Failure, counted, printed, table},
-    Place, unreadable,
+    Format, Place, unreadable,
 };
 use crate::journal::inspect::{Check, Checked, Fault};
 
@@ -12,6 +17,8 @@ use crate::journal::inspect::{Check, Checked, Fault};
 pub(in crate::cli) struct Fsck {
     #[command(flatten)]
     place: Place,
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
 }
 
 impl Fsck {
@@ -21,13 +28,17 @@ impl Fsck {
             .check()
             .map_err(|error| unreadable(&journal.dir, &error))?;
         let mut out = BufWriter::new(io::stdout().lock());
-        printed(tell(&check, &mut out).and_then(|()| out.flush()))?;
-        match check.faults() {
+        let said = match self.format {
+            Format::Table => tell(&check, &mut out),
+            Format::Json => writeln!(out, "{:#}", as_json(&journal.dir, &check)),
+        };
+        printed(said.and_then(|()| out.flush()))?;
+        match check.untold() {
             0 => Ok(()),
-            faults => Err(Failure::Failed(format!(
-                "tidegate: {} in {}: the gateway names what is lost (StorageDamaged, EventsDiscarded) and goes on; a \
-                 card that does this twice should be replaced",
-                counted(faults, "place is damaged", "places are damaged"),
+            untold => Err(Failure::Failed(format!(
+                "tidegate: {} in {}: the gateway names what is lost (StorageDamaged, EventsDiscarded) when it starts \
+                 or comes upon it, and goes on; a card that does this twice should be replaced",
+                counted(untold, "place is newly damaged", "places are newly damaged"),
                 journal.dir.display()
             ))),
         }
@@ -43,9 +54,13 @@ fn tell(check: &Check, out: &mut impl Write) -> io::Result<()> {
         check.frames,
         check.events,
         table::size(check.bytes),
-        match check.faults() {
-            0 => "no damage".to_owned(),
-            faults => counted(faults, "damaged place", "damaged places"),
+        match (check.faults(), check.untold()) {
+            (0, _) => "no damage".to_owned(),
+            (faults, 0) => format!(
+                "{}, told of before",
+                counted(faults, "damaged place", "damaged places")
+            ),
+            (faults, _) => counted(faults, "damaged place", "damaged places"),
         }
     )
 }
@@ -61,7 +76,7 @@ fn rows(checked: &Checked) -> Vec<[String; 3]> {
         rows.push([file, mark.to_owned(), text]);
     };
     for fault in &checked.faults {
-        say("DAMAGED", shown(fault));
+        say(if fault.told { "told" } else { "DAMAGED" }, shown(fault));
     }
     for remark in &checked.remarks {
         say("note", remark.clone());
@@ -80,9 +95,33 @@ fn shown(fault: &Fault) -> String {
         None if fault.bytes.is_some() => ": no event is lost".to_owned(),
         None => String::new(),
     };
-    let mut text = format!("{}{}{lost}", place.unwrap_or_default(), fault.what);
-    if fault.told {
-        text.push_str(" (told)");
-    }
-    text
+    format!("{}{}{lost}", place.unwrap_or_default(), fault.what)
+}
+
+fn as_json(dir: &Path, check: &Check) -> serde_json::Value {
+    let fault = |fault: &Fault| {
+        json!({
+            "bytes": fault.bytes,
+            "what": fault.what,
+            "lost": fault.lost,
+            "told": fault.told,
+        })
+    };
+    let file = |checked: &Checked| {
+        json!({
+            "file": checked.file,
+            "holds": checked.holds,
+            "faults": checked.faults.iter().map(fault).collect::<Vec<_>>(),
+            "remarks": checked.remarks,
+        })
+    };
+    json!({
+        "dir": dir.to_string_lossy(),
+        "files": check.files.iter().map(file).collect::<Vec<_>>(),
+        "frames": check.frames,
+        "events": check.events,
+        "bytes": check.bytes,
+        "damaged": check.faults(),
+        "untold": check.untold(),
+    })
 }

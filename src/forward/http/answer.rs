@@ -62,6 +62,10 @@ impl Answer {
                 why = format!("{why}: {said}");
             }
         }
+        if code == 415 {
+            // One event's fault by the contract; but whoever meets it with every event has the wrong form.
+            why += " (if it takes no event: write another mode, or compression = \"none\")";
+        }
         match code {
             400 | 413 | 415 | 422 => Self::Refused {
                 why,
@@ -135,6 +139,14 @@ mod tests {
                 _ => assert!(matches!(answer, Answer::Rejected { .. }), "{code}"),
             }
         }
+    }
+
+    #[test]
+    fn a_form_that_is_not_taken_is_told_with_what_to_write() {
+        let Answer::Refused { why, .. } = answer(415, &[], "") else {
+            panic!()
+        };
+        assert!(why.contains("write another mode, or compression"), "{why}");
     }
 
     #[test]

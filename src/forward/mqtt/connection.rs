@@ -358,6 +358,7 @@ fn reason5(error: &rumqttc::v5::ConnectionError) -> String {
         ConnectionError::MqttState(StateError::AwaitPingResp) => {
             "the broker no longer answers pings".to_owned()
         }
+        ConnectionError::Io(error) => error.to_string(),
         other => other.to_string(),
     }
 }
@@ -373,6 +374,7 @@ fn reason311(error: &rumqttc::ConnectionError) -> String {
         ConnectionError::MqttState(StateError::AwaitPingResp) => {
             "the broker no longer answers pings".to_owned()
         }
+        ConnectionError::Io(error) => error.to_string(),
         other => other.to_string(),
     }
 }

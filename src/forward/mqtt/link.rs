@@ -136,7 +136,10 @@ impl Sink for Broker {
                     receive_max,
                     max_packet,
                 } => break (receive_max, max_packet),
-                Signal::Lost(reason) => return Err(reason),
+                Signal::Lost(reason) => {
+                    let (host, port) = (&self.settings.host, self.settings.port);
+                    return Err(format!("could not connect to {host}:{port}: {reason}"));
+                }
                 Signal::Poisoned(reason) => return Err(describe(reason)),
                 Signal::Sent(_) | Signal::Answered { .. } | Signal::Left => {}
             }
@@ -150,6 +153,7 @@ impl Sink for Broker {
             max_packet: usize::try_from(max_packet.min(MAX_PACKET)).unwrap_or(usize::MAX),
             handed: VecDeque::new(),
             by_pkid: HashMap::new(),
+            odd_topic: None,
             verdicts: VecDeque::new(),
         };
         if let Some(presence) = presence {
@@ -185,6 +189,8 @@ pub(super) struct MqttLink {
     /// Handed to the client, packet id not yet known: rumqttc tells it in this order.
     handed: VecDeque<Publish>,
     by_pkid: HashMap<u16, Publish>,
+    /// The last event to a topic with a dot or a space in it.
+    odd_topic: Option<(Position, String)>,
     /// What is known without asking the broker.
     verdicts: VecDeque<Verdict>,
 }
@@ -240,6 +246,20 @@ impl MqttLink {
         ) {}
     }
 
+    /// The connection ended and nobody said why: a topic that not every broker takes may be it.
+    fn suspecting(&self, reason: String) -> String {
+        let mut events = self.by_pkid.values().chain(&self.handed);
+        match &self.odd_topic {
+            Some((at, topic)) if events.any(|event| matches!(event, Publish::Event(it) if it == at)) => {
+                format!(
+                    "{reason}; `{topic}` is on its way, and NATS ends the connection at a dot or a space in a topic: if it \
+                 is this broker, write a topic without them (docs/mqtt.md)"
+                )
+            }
+            _ => reason,
+        }
+    }
+
     /// The broker cut us for a publish and did not say which. If there is only one, we know; else the forwarder
     /// sends one at a time over the next connection.
     fn poisoned(&mut self, reason: u8) -> Verdict {
@@ -274,6 +294,9 @@ impl Link for MqttLink {
         }
         if self.connection.publish(&topic, message, false) {
             self.handed.push_back(Publish::Event(entry.position));
+            if topic.contains(['.', ' ']) {
+                self.odd_topic = Some((entry.position, topic));
+            }
         } else {
             self.verdicts
                 .push_back(Verdict::Lost(format!("the client took no publish to `{topic}`")));
@@ -301,7 +324,7 @@ impl Link for MqttLink {
                         return verdict(position, reason);
                     }
                 }
-                Signal::Lost(reason) => return Verdict::Lost(reason),
+                Signal::Lost(reason) => return Verdict::Lost(self.suspecting(reason)),
                 Signal::Poisoned(reason) => return self.poisoned(reason),
                 Signal::Left => return Verdict::Lost("disconnected".to_owned()),
                 Signal::Connected { .. } => {}

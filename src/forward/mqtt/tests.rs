@@ -244,6 +244,32 @@ async fn a_missing_right_judges_the_sink_and_skips_nothing() {
 }
 
 #[tokio::test]
+async fn a_broker_that_ends_the_connection_at_a_topic_with_a_dot_is_told_with_what_to_write() {
+    for (topic, is_odd) in [("events/v1.0/{event}", true), ("events/{event}", false)] {
+        let broker = Broker::start(Manners {
+            hold: 100,
+            reset_after: Some(2),
+            ..Manners::good(Version::V311)
+        })
+        .await;
+        let log = MemoryLog::with_events(10);
+        let settings = Settings {
+            topic: topic.to_owned(),
+            status_topic: None,
+            ..settings(broker.port, Version::V311)
+        };
+        let mut uplink = run(settings, &log);
+        let status = uplink.status(|status| status.last_error.is_some()).await;
+        let error = status.last_error.unwrap();
+        assert_eq!(
+            error.contains("write a topic without them"),
+            is_odd,
+            "{topic}: {error}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn nobody_subscribes_is_a_delivery() {
     let broker = Broker::start(Manners {
         reason: |_, _| 0x10,

@@ -63,6 +63,13 @@ impl Check {
     pub fn faults(&self) -> usize {
         self.files.iter().map(|file| file.faults.len()).sum()
     }
+
+    /// How many of them nobody has told of yet.
+    #[must_use]
+    pub fn untold(&self) -> usize {
+        let faults = self.files.iter().flat_map(|file| &file.faults);
+        faults.filter(|fault| !fault.told).count()
+    }
 }
 
 fn fault(what: impl Into<String>) -> Fault {
