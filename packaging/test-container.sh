@@ -117,6 +117,7 @@ check_within 120 "while something is in its way it is tried again and again" tri
 box systemctl disable --quiet --now mosquitto
 check_within 60 "it is ready" active
 check "it is enabled for the next boot" box systemctl is-enabled tidegate
+check "so is what looks on the boot partition" box systemctl is-enabled tidegate-firstboot
 check "it is healthy" box tidegate status
 check "it listens on loopback only" sh_box "ss -Hltn | grep -q 127.0.0.1:1883 && ! ss -Hltn | grep -v '127.0.0.1:1883 '"
 check "the configuration is the gateway's to read and nobody else's" is_owned /etc/tidegate/gateway.toml 'root:tidegate 640'
@@ -284,7 +285,7 @@ check "the journal goes on after a removal" same "$(epoch)" "$before"
 
 check "it is purged" box apt-get purge -qq -y tidegate
 check "nothing of its data, its configuration and its unit is left" not sh_box \
-    "ls -d /var/lib/tidegate /etc/tidegate /run/tidegate /usr/lib/systemd/system/tidegate.service /etc/systemd/system/*/tidegate.service"
+    "ls -d /var/lib/tidegate /etc/tidegate /run/tidegate /usr/lib/systemd/system/tidegate* /etc/systemd/system/*/tidegate*"
 check "its user is not given to anybody else" box getent passwd tidegate
 check "it is installed after a purge" install /root/new.deb
 check_within 60 "it is ready after a purge" active
