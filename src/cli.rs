@@ -22,6 +22,7 @@ mod check;
 mod events;
 mod journal;
 mod mute;
+mod plan;
 mod readings;
 mod recorded;
 mod reload;
@@ -97,6 +98,11 @@ enum Command {
         #[arg(long, value_enum, default_value_t = catalog::Format::Asyncapi)]
         format: catalog::Format,
     },
+    /// How long the journal bridges an outage, how long it then drains, how long the card lasts; and what that assumes.
+    ///
+    /// From the configuration, and from rates that are given or measured in the journal that it names. Needs no running
+    /// gateway and changes nothing.
+    Plan(plan::Plan),
     /// Test rules: tell them stories of readings, and say where other events come than a story expects.
     ///
     /// Opens no journal and needs no running gateway: the time in a story is simulated. How a story is written, and
@@ -227,6 +233,7 @@ impl Arguments {
                 command: DeviceCommand::Forget { id, socket },
             } => mute::forget(&socket.found(), id),
             Command::Events { json, socket, .. } => events::active(&socket.found(), json),
+            Command::Plan(plan) => plan.run(),
             Command::Test { files } => test::test(&files),
             Command::Readings(readings) => readings.list(),
             Command::Backtest(backtest) => backtest.run(),

@@ -60,6 +60,7 @@ mod thread;
 mod writer;
 
 pub use dead::{DeadLetter, Full, Refused, Untold};
+pub use retention::room_for_events;
 #[doc(hidden)]
 pub use thread::Stepped;
 

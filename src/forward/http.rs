@@ -104,6 +104,17 @@ pub fn is_ours(name: &HeaderName) -> bool {
     OURS.contains(&name) || name.starts_with("ce-") || name.starts_with("webhook-")
 }
 
+impl Settings {
+    /// How many events one request has, at most.
+    #[must_use]
+    pub fn events_a_request(&self) -> usize {
+        match self.mode {
+            Mode::Structured | Mode::Binary => 1,
+            Mode::Batched => self.batch,
+        }
+    }
+}
+
 impl<'s> From<&'s Settings> for Files<'s> {
     fn from(settings: &'s Settings) -> Self {
         Self {

@@ -220,6 +220,14 @@ impl Inspection {
         storage::occupied(&Looking, &self.dir)
     }
 
+    /// What the snapshots of the current epoch occupy.
+    #[must_use]
+    pub fn snapshot_bytes(&self) -> u64 {
+        let dir = self.epochs.last().map(|kept| kept.dir.clone());
+        let slots = ["a.snap", "b.snap"];
+        dir.map_or(0, |dir| slots.iter().map(|slot| bytes(&dir.join(slot))).sum())
+    }
+
     /// The sinks that the journal knows of, configured or not.
     ///
     /// # Errors

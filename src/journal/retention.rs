@@ -34,6 +34,13 @@ const SETTLED: usize = 256;
 const NOTE: usize = 1024;
 
 /// How large segments are made under this bound.
+/// What undelivered events can use of a journal of this size whose snapshots occupy so many bytes: what the spare
+/// segment and the end of the newest leave.
+#[must_use]
+pub fn room_for_events(max_bytes: u64, snapshots: u64) -> u64 {
+    max_bytes.saturating_sub(snapshots + SMALL_FILES + 2 * segment_size(max_bytes) as u64)
+}
+
 pub(super) fn segment_size(max_bytes: u64) -> usize {
     usize::try_from((max_bytes / 32).clamp(SEGMENT.0, SEGMENT.1) / 4096 * 4096).unwrap_or(FRAMES)
 }
