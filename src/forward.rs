@@ -30,7 +30,7 @@ pub mod filter;
 pub mod http;
 pub mod mqtt;
 mod terms;
-mod tls;
+pub mod tls;
 pub mod window;
 
 pub use error::Error;

@@ -238,7 +238,11 @@ fn people_read_what_was_measured_and_programs_every_digit() {
 fn planned(dir: &Path, arguments: &[&str]) -> serde_json::Value {
     let ran = tidegate(
         dir,
-        &[&["plan", "--config", "gateway.toml", "--format", "json"], arguments].concat(),
+        &[
+            &["plan", "--config", "gateway.toml", "--format", "json"],
+            arguments,
+        ]
+        .concat(),
     );
     assert!(ran.status.success(), "{}", text(&ran.stderr));
     serde_json::from_slice(&ran.stdout).expect("JSON")
@@ -272,8 +276,18 @@ fn a_plan_follows_the_rates_the_link_and_the_card_that_are_given() {
     assert_eq!(large["sinks"][0]["bound"], "link");
     assert_eq!(large["sinks"][1]["bound"], "drain-rate");
     assert_eq!(number(&large, "/sinks/1/events_per_day"), 86_400);
-    assert!(busy["sinks"][1]["drains_the_journal_in_s"].is_null(), "more come than go");
-    let narrow = plan(&["--events-per-day", "20000", "--card", "32GiB", "--uplink-kbit", "64"]);
+    assert!(
+        busy["sinks"][1]["drains_the_journal_in_s"].is_null(),
+        "more come than go"
+    );
+    let narrow = plan(&[
+        "--events-per-day",
+        "20000",
+        "--card",
+        "32GiB",
+        "--uplink-kbit",
+        "64",
+    ]);
     let drain = "/sinks/0/drains_the_journal_in_s";
     assert!(number(&narrow, drain) > number(&large, drain));
 }
@@ -286,7 +300,10 @@ fn a_plan_names_what_it_assumes() {
         format!("[journal]\ndir = \"journal\"\nmax-bytes = \"64MiB\"\n{CONFIG}"),
     )
     .unwrap();
-    let ran = tidegate(dir.path(), &["plan", "--config", "gateway.toml", "--card", "16GiB"]);
+    let ran = tidegate(
+        dir.path(),
+        &["plan", "--config", "gateway.toml", "--card", "16GiB"],
+    );
     let shown = text(&ran.stdout);
     assert!(ran.status.success(), "{shown}{}", text(&ran.stderr));
     for words in [
@@ -300,8 +317,14 @@ fn a_plan_names_what_it_assumes() {
     ] {
         assert!(shown.contains(words), "no {words:?} in\n{shown}");
     }
-    for (wrong, words) in [(["--card", "0GiB"], "a size is"), (["--uplink-kbit", "0"], "not in")] {
-        let ran = tidegate(dir.path(), &[&["plan", "--config", "gateway.toml"], wrong.as_slice()].concat());
+    for (wrong, words) in [
+        (["--card", "0GiB"], "a size is"),
+        (["--uplink-kbit", "0"], "not in"),
+    ] {
+        let ran = tidegate(
+            dir.path(),
+            &[&["plan", "--config", "gateway.toml"], wrong.as_slice()].concat(),
+        );
         assert_eq!(ran.status.code(), Some(2));
         assert!(text(&ran.stderr).contains(words), "{}", text(&ran.stderr));
     }

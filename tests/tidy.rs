@@ -39,7 +39,7 @@ control    <-
 catalog    <- time reading event rule source::mqtt forward config
 daemon     <- time reading event rule decode source journal forward hub config recorder control
 telemetry  <-
-cli        <- time reading event rule decode journal config control recorder story catalog daemon telemetry
+cli        <- time reading event rule decode journal forward config control recorder story catalog daemon telemetry
 main       <- cli telemetry
 ";
 

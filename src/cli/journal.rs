@@ -118,7 +118,7 @@ enum Format {
 }
 
 /// Reading needs other rights than writing, and another remedy.
-fn unreadable(dir: &Path, error: &journal::Error) -> Failure {
+pub(super) fn unreadable(dir: &Path, error: &journal::Error) -> Failure {
     let journal::Error::Io { act, path, source } = error else {
         return Failure::failed(error);
     };

@@ -86,8 +86,10 @@ fn tell(status: &status::Status, out: &mut impl Write) -> io::Result<()> {
         );
         rows.push(["door".to_owned(), said]);
     }
+    let last = status.last_reading_s;
+    let last = last.map_or_else(String::new, |seconds| format!(", the last {} ago", age(seconds)));
     let readings = format!(
-        "{} evaluated, of {}",
+        "{} evaluated, of {}{last}",
         status.readings,
         counted(status.devices, "device", "devices")
     );

@@ -35,6 +35,9 @@ pub struct Status {
     pub devices: usize,
     /// Readings evaluated.
     pub readings: u64,
+    /// Seconds since the last of them; none: there was none since the start.
+    #[serde(default)]
+    pub last_reading_s: Option<u64>,
     /// Open alarms.
     pub alarms: usize,
     /// Mutes that go on.

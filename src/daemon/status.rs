@@ -54,7 +54,10 @@ impl Views {
     /// All of it. `open` is what the engine says; none: it did not answer, which is the worst trouble.
     pub(super) fn status(&self, open: Option<&Open>) -> Status {
         let moment = self.clock.moment();
-        let counts = self.engine.borrow().counts;
+        let (counts, heard) = {
+            let engine = self.engine.borrow();
+            (engine.counts, engine.heard)
+        };
         let mut status = Status {
             gateway: self.gateway.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -72,6 +75,7 @@ impl Views {
             lines: self.lines(),
             devices: open.map_or(0, |open| open.devices),
             readings: counts.evaluated,
+            last_reading_s: heard.map(|at| moment.boot.since(at).as_secs()),
             alarms: open.map_or(0, |open| open.episodes.len()),
             mutes: open.map_or(0, |open| open.mutes.len()),
             losses: self.losses(),

@@ -613,6 +613,12 @@ fn epoch_of_segments(dir: &Path) -> io::Result<Option<Epoch>> {
     Ok(None)
 }
 
+/// The process that uses the journal in `dir`, if one does on this machine.
+#[must_use]
+pub fn in_use_by(dir: &Path) -> Option<String> {
+    user(&dir.join("lock"))
+}
+
 /// The process that holds the lock, as the kernel lists it: to ask for the lock would be to take it.
 fn user(lock: &Path) -> Option<String> {
     let found = statx(CWD, lock, AtFlags::empty(), StatxFlags::INO | StatxFlags::MNT_ID).ok()?;
