@@ -296,6 +296,7 @@ fn compose(file: &raw::File, machine: &Machine, checker: &mut Checker<'_>) -> Co
         cross::labelled(&placed, &devices, checker);
     }
     cross::expected(&file.device, &placed, &devices, checker);
+    cross::forgotten(&placed, forget_after, &devices, &serial, checker);
     sinks::matched(&file.sink, &placed, known.as_ref(), checker);
     cross::loops(&sinks.mqtt, &file.sink.mqtt, mqtt.as_ref(), checker);
     what_is_missing(file, checker);

@@ -1,6 +1,8 @@
 //! What the comparisons share: servers as child processes, what the kernel says of them, a light load
 //! generator, medians. Nothing here knows how Tidegate works inside.
 
+pub mod client;
+pub mod disk;
 pub mod driven;
 pub mod load;
 pub mod process;

@@ -224,9 +224,9 @@ impl Device {
         while let Some(id) = self.free.pop() {
             self.sent += 1;
             let raises = if raise_every == 1 {
-                self.sent % 2 == 0
+                self.sent.is_multiple_of(2)
             } else {
-                self.sent % raise_every == 0
+                self.sent.is_multiple_of(raise_every)
             };
             let packet = if raises { &mut self.high } else { &mut self.usual };
             packet[self.id_at..self.id_at + 2].copy_from_slice(&id.to_be_bytes());

@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
+
 /// What no start may take longer than.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -35,6 +37,21 @@ impl Server {
     /// If the process cannot be waited for.
     pub fn kill(mut self) {
         self.end();
+    }
+
+    /// It does nothing until [`Server::go_on`].
+    pub fn hold(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// After [`Server::hold`].
+    pub fn go_on(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
+        kill_process(pid.expect("a process"), signal).expect("the server lives");
     }
 
     fn end(&mut self) {
@@ -128,17 +145,28 @@ pub fn tidegate(binary: &Path, configuration: &str, folder: &Path) -> Server {
     server
 }
 
-/// mosquitto, persistence off, nothing logged, Nagle's algorithm off as in the daemon.
+/// mosquitto as the door's peer: persistence off.
 ///
 /// # Panics
 ///
 /// If it does not listen.
 #[must_use]
 pub fn mosquitto(folder: &Path) -> Server {
-    let address = free();
+    broker(folder, free(), "persistence false\n")
+}
+
+/// mosquitto at this address with these lines of configuration, nothing logged, Nagle's algorithm off as in the
+/// daemon.
+///
+/// # Panics
+///
+/// If it does not listen.
+#[must_use]
+pub fn broker(folder: &Path, address: SocketAddr, lines: &str) -> Server {
     let file = folder.join("mosquitto.conf");
+    // Started by root it would become somebody who may not write here.
     let text = format!(
-        "listener {} 127.0.0.1\nallow_anonymous true\npersistence false\nset_tcp_nodelay true\nlog_type none\n",
+        "listener {} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\nlog_type none\nuser root\n{lines}",
         address.port()
     );
     fs::write(&file, text).expect("the folder can be written");
@@ -174,7 +202,13 @@ fn mosquitto_binary() -> &'static str {
     }
 }
 
-fn free() -> SocketAddr {
+/// An address of this machine that nobody listens at.
+///
+/// # Panics
+///
+/// If there is none.
+#[must_use]
+pub fn free() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     listener.local_addr().expect("an address")
 }

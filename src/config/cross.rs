@@ -1,6 +1,9 @@
 //! `[[device]]`, and what only several tables together can get wrong.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use toml::Spanned;
 
@@ -10,13 +13,13 @@ use super::{
     raw,
     rules::{self, Placed},
     shape::closest,
-    sinks,
+    sinks, units,
 };
 use crate::{
     decode::{Decoder, Format},
     forward,
     reading::{DeviceId, Metric},
-    rule::{Condition, DeviceFacts},
+    rule::{Condition, DeviceFacts, Pattern},
     source,
 };
 
@@ -302,6 +305,43 @@ pub(super) fn expected(
                 format!("device {id:?}: expects {metric:?}: {why}; {remedy}"),
             );
         }
+    }
+}
+
+/// A device that is forgotten is silent no more: who is to be missed for longer must be named.
+pub(super) fn forgotten(
+    rules: &[Placed],
+    forget_after: Duration,
+    devices: &[DeviceFacts],
+    lines: &[source::serial::Settings],
+    checker: &mut Checker<'_>,
+) {
+    let asked = lines.iter().flat_map(|line| &line.polls).map(|poll| &poll.device);
+    let on_lines: BTreeSet<&str> = lines
+        .iter()
+        .map(|line| &line.device)
+        .chain(asked)
+        .filter_map(|device| Some(device.as_ref()?.as_str()))
+        .collect();
+    let is_kept = |pattern: &Pattern| {
+        let id = &*pattern.0;
+        !id.contains('*') && (on_lines.contains(id) || devices.iter().any(|device| *device.id.0 == *id))
+    };
+    for placed in rules {
+        let (Condition::Silent { after, .. }, Some(span)) = (&placed.rule.condition, &placed.silence_span)
+        else {
+            continue;
+        };
+        if *after < forget_after || placed.rule.devices.iter().all(is_kept) {
+            continue;
+        }
+        let message = format!(
+            "{}: after [mqtt] forget-after = {} a silent device is forgotten and its alarms are cleared; shorten this, \
+             or give each device that is to be missed a [[device]]",
+            placed.who,
+            units::show_duration(forget_after)
+        );
+        checker.warn(span.clone(), message);
     }
 }
 

@@ -43,6 +43,7 @@ pub(super) struct Placed {
     pub seen: Seen,
     pub devices_span: Option<Span>,
     pub where_span: Option<Span>,
+    pub silence_span: Option<Span>,
     /// Whether all of it is right: overrides of others would only repeat what is wrong.
     pub sound: bool,
 }
@@ -127,6 +128,7 @@ fn rule(
         seen,
         devices_span: raw.devices.as_ref().map(Spanned::span),
         where_span: raw.r#where.as_ref().map(Spanned::span),
+        silence_span: raw.silent_for.as_ref().map(Spanned::span),
         sound: checker.problems.len() == before,
     }
 }

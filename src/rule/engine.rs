@@ -16,12 +16,13 @@ use std::{
 };
 
 use self::{
+    devices::Devices,
     hush::Hushes,
     latch::{NEVER, NO_DEADLINE, Slot},
     plan::Plan,
     queue::Queue,
     table::Table,
-    watch::{Device, Watch},
+    watch::Watch,
 };
 use super::{DeviceFacts, Rule, state::Outcome};
 use crate::{
@@ -33,6 +34,7 @@ use crate::{
 mod act;
 mod build;
 mod checkpoint;
+mod devices;
 mod hush;
 mod kept;
 mod latch;
@@ -49,6 +51,9 @@ mod window;
 
 /// A device that has been only late for so long does not deliver late: its clock went back.
 const REANCHOR_AFTER: Duration = Duration::from_secs(30);
+
+/// So many slots of one commit need no new memory: more are rare, and theirs is given back.
+const TOUCHED: usize = 64;
 
 /// The engine. A pure state machine.
 #[derive(Debug)]
@@ -70,8 +75,7 @@ pub struct Engine {
     /// The latest time heard of.
     now: EngineTime,
     moment: Moment,
-    names: HashMap<DeviceId, u32>,
-    devices: Table<Device>,
+    devices: Devices,
     metrics: HashMap<Metric, u32>,
     metric_names: Table<Metric>,
     /// The rules about each metric, in their order.
@@ -87,6 +91,7 @@ pub struct Engine {
     plan_of: HashMap<(u32, Vec<usize>), u32>,
     queue: Queue,
     hushes: Hushes,
+    /// Decided, not yet committed; some more than once.
     touched: Vec<u32>,
     /// The last commit before the configuration changed: no slot remembers it, and it may not be durable yet.
     rests_on: Position,
@@ -204,7 +209,7 @@ impl Engine {
     ///
     /// [`Skipped`] says why the reading was not evaluated; the engine has counted it.
     pub fn observe(&mut self, reading: &Reading, out: &mut Outcome) -> Result<(), Skipped> {
-        let (device, watch) = self.admit(reading)?;
+        let (device, watch) = self.admit(reading, out)?;
         out.depends_on = out.depends_on.max(self.rests_on);
         for slot in self.watches[watch].slots() {
             out.depends_on = out.depends_on.max(self.slots[*slot].committed);
@@ -237,8 +242,8 @@ impl Engine {
         for index in self.touched.drain(..) {
             let slot = &mut self.slots[index];
             slot.committed = slot.committed.max(position);
-            slot.touched = false;
         }
+        self.touched.shrink_to(TOUCHED);
     }
 
     /// Episodes that are active.
@@ -265,8 +270,8 @@ impl Engine {
     }
 
     /// Whether the reading's names are within the limits; takes note of new ones.
-    fn admit(&mut self, reading: &Reading) -> Result<(u32, u32), Skipped> {
-        let device = self.names.get(&reading.device).copied();
+    fn admit(&mut self, reading: &Reading, out: &mut Outcome) -> Result<(u32, u32), Skipped> {
+        let device = self.devices.find(&reading.device);
         let metric = self.metrics.get(&reading.metric).copied();
         if let (Some(device), Some(metric)) = (device, metric)
             && let known = &self.devices[device]
@@ -289,13 +294,15 @@ impl Engine {
                         .iter()
                         .any(|facts| *facts.id.0 == *reading.device.as_str())
                 };
-                self.max_metrics > 0 && (self.names.len() < self.max_devices || named())
+                self.max_metrics > 0 && ((self.devices.len() as usize) < self.max_devices || named())
             }
         };
         if !fits {
             self.counts.over_limit = self.counts.over_limit.saturating_add(1);
             return Err(Skipped::OverLimit);
         }
+        // What fell due before it came finds nothing of it yet.
+        self.fire(|deadline| deadline < reading.at, out);
         let device = self.know(&reading.device);
         self.see(device, self.now.max(reading.at));
         let watch = self.watch(device, &reading.metric, NEVER);

@@ -470,3 +470,63 @@ fn a_device_that_the_configuration_names_has_its_place() {
     assert_eq!(tell("boiler"), Ok(()));
     assert_eq!(story.told(), "raised@1 e1, raised@2 e2");
 }
+
+#[test]
+fn deadlines_come_in_the_order_of_time_then_rules_then_devices_whoever_was_heard_first() {
+    let rules = [30_u64, 10, 20].map(|hold| Rule {
+        name: format!("hot-for-{hold}").into(),
+        hold: lasting(hold),
+        ..high_temperature()
+    });
+    let holds = rules.clone().map(|rule| rule.hold.as_secs());
+    let mut story = Story::of(rules);
+    story.setup.max_devices = 500;
+    story.killed(0.0);
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut since: BTreeMap<String, u64> = BTreeMap::new();
+    for at in 1..=200 {
+        for _ in 0..20 {
+            let device = format!("t-{}", random.u32(..500));
+            // Who is hot for ten seconds says no more: it stays so.
+            let held = since.get(&device).map(|since| at - since);
+            if held.is_some_and(|held| held >= 10) {
+                continue;
+            }
+            let is_hot = random.bool();
+            let value = Value::Number(if is_hot { 31.0 } else { 20.0 });
+            let (result, _) = story.tell(&device, at as f64, value, false);
+            result.unwrap();
+            if !is_hot {
+                since.remove(&device);
+            } else if held.is_none() {
+                since.insert(device, at);
+            }
+        }
+    }
+    story.wait(1000.0);
+    let mut expected: Vec<_> = since
+        .iter()
+        .flat_map(|(device, since)| {
+            (0..)
+                .zip(holds)
+                .map(move |(rule, hold)| (since + hold, rule, device.clone()))
+        })
+        .collect();
+    expected.sort();
+    assert!(expected.len() > 600, "{}", expected.len());
+    let said: Vec<_> = story
+        .said
+        .iter()
+        .map(|draft| {
+            let data = data(draft);
+            let hold = data.rule.params["hold_s"].as_u64();
+            let rule = holds.iter().position(|of| Some(*of) == hold).unwrap();
+            (
+                draft.at.0.cast_unsigned() / 1_000_000,
+                rule,
+                data.device.as_str().to_owned(),
+            )
+        })
+        .collect();
+    assert_eq!(said, expected);
+}

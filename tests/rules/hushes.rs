@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::story::*;
 
 use tidegate::{
-    event::{Data, Position},
+    event::{Data, Position, Transition},
     reading::{DeviceId, Value},
-    rule::{Period, Rule, Test, Unless, engine::MuteTarget},
+    rule::{Condition, Period, Rule, Test, Unless, engine::MuteTarget},
     time::{ClockQuality, Moment, Timestamp},
 };
 
@@ -284,4 +284,45 @@ fn another_configuration_keeps_what_it_does_not_change() {
     assert_eq!(story.told(), "raised@30 e1");
     // What was decided before it may not be durable yet.
     assert_eq!(story.tell("t-1", 31.0, Value::Number(31.0), false).1, Position(2));
+}
+
+#[test]
+fn an_alarm_that_was_muted_says_since_when_its_condition_has_been_true() {
+    let mut story = Story::of([high_temperature()]);
+    let muted = |seconds| {
+        move |engine: &mut tidegate::rule::engine::Engine, out: &mut tidegate::rule::state::Outcome| {
+            let target = MuteTarget::Rule("high-temperature".into());
+            engine.mute(target, lasting(seconds), "", out);
+        }
+    };
+    story.read(0.0, 31.0).wait(100.0).done(muted(10));
+    story.read(105.0, 33.0).wait(200.0);
+    assert_eq!(
+        story.told(),
+        "raised@30 e1, AlarmMuted@100, muted@100 e1, AlarmUnmuted@110, raised@110 e2"
+    );
+    let episode = &story.last().1.episode;
+    assert_eq!((episode.since, episode.raised_at), (seconds(0.0), seconds(110.0)));
+    assert_eq!((episode.max, episode.readings), (Some(33.0), 2));
+    // What is no longer true when a mute begins, or ends meanwhile, begins anew.
+    story.read(210.0, 29.0).done(muted(10)).wait(230.0);
+    story.read(240.0, 31.0).wait(300.0).done(muted(50));
+    story.read(310.0, 20.0).read(320.0, 31.0).wait(400.0);
+    let raised = story
+        .said
+        .iter()
+        .filter(|draft| draft.transition == Some(Transition::Raised));
+    let since: Vec<_> = raised.map(|draft| data(draft).episode.since).collect();
+    assert_eq!(since, [0.0, 0.0, 240.0, 320.0].map(seconds));
+}
+
+#[test]
+fn a_mute_that_ends_before_a_device_is_first_heard_of_raises_nothing_of_it() {
+    let mut story = Story::of([rule(Condition::Any(vec![part("main/alarm", above(0.0, 0.0))]))]);
+    let target = MuteTarget::Device(DeviceId::new("t-2").unwrap());
+    story.done(|engine, out| engine.mute(target, lasting(5), "", out));
+    story.hear(1.0, "main/alarm", 1.0);
+    let before = story.told();
+    story.hear(6.0, "t-2/other", 0.0);
+    assert_eq!(story.told(), format!("{before}, AlarmUnmuted@5"));
 }

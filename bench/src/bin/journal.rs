@@ -13,6 +13,7 @@ use std::{
 };
 
 use tidegate_bench::{
+    disk::{Counters, Disk},
     machine, median, option, process,
     store::{self, EVENT, NAMES, Store, Tidegate},
 };
@@ -146,87 +147,6 @@ fn open(dir: &Path) {
         journal.close();
     }
     std::process::exit(0);
-}
-
-/// What the device has done, once all that is on its way has arrived.
-struct Counters {
-    bytes: u64,
-    flushes: u64,
-}
-
-impl Counters {
-    fn read(device: &Path, on: &Path) -> Self {
-        let folder = fs::File::open(on).expect("a folder");
-        rustix::fs::syncfs(&folder).expect("synced");
-        let text = fs::read_to_string(device).unwrap_or_else(|error| panic!("{}: {error}", device.display()));
-        let fields: Vec<u64> = text
-            .split_whitespace()
-            .filter_map(|field| field.parse().ok())
-            .collect();
-        Self {
-            bytes: fields[6] * 512,
-            flushes: fields[15],
-        }
-    }
-}
-
-/// An ext4 on a loop device, gone when dropped.
-struct Disk {
-    folder: tempfile::TempDir,
-    device: String,
-}
-
-impl Disk {
-    fn make(size: u64) -> Self {
-        let on: String = option("--on", std::env::temp_dir().display().to_string());
-        let folder = tempfile::tempdir_in(on).expect("a folder");
-        let image = folder.path().join("image");
-        let file = fs::File::create(&image).expect("an image");
-        // Written, not sparse: the file system below must not have to find room while it is measured.
-        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size)
-            .expect("room for the image");
-        run(Command::new("mkfs.ext4")
-            .args(["-q", "-E", "lazy_itable_init=0,lazy_journal_init=0"])
-            .arg(&image));
-        let output = Command::new("losetup")
-            .args(["--find", "--show", "--direct-io=on"])
-            .arg(&image)
-            .output();
-        let output = output.expect("losetup");
-        assert!(
-            output.status.success(),
-            "no loop device: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        let device = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        let disk = Self { folder, device };
-        fs::create_dir(disk.path()).expect("a mount point");
-        run(Command::new("mount").arg(&disk.device).arg(disk.path()));
-        disk
-    }
-
-    fn path(&self) -> PathBuf {
-        self.folder.path().join("mounted")
-    }
-
-    fn counters(&self) -> PathBuf {
-        let name = self.device.rsplit('/').next().unwrap_or_default();
-        format!("/sys/block/{name}/stat").into()
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        _ = Command::new("umount").arg(self.path()).status();
-        _ = Command::new("losetup").arg("--detach").arg(&self.device).status();
-    }
-}
-
-fn run(command: &mut Command) {
-    let status = command
-        .status()
-        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(status.success(), "{command:?}: {status}");
 }
 
 /// The numbers that a worker prints.

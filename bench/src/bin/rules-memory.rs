@@ -7,7 +7,10 @@
 use std::{alloc::System, sync::Arc, time::Duration};
 
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
-use tidegate::rule::{Aggregate, Condition, Rule, Sliding, state::Outcome};
+use tidegate::{
+    rule::{Aggregate, Condition, Rule, Sliding, state::Outcome},
+    time::EngineTime,
+};
 use tidegate_bench::{
     driven::{Driven, device_of, metric_of, rule},
     machine,
@@ -56,7 +59,7 @@ type State = (&'static str, fn(&mut Rule), &'static [f64]);
 
 const HOLD: Duration = Duration::from_secs(3600);
 
-const STATES: [State; 6] = [
+const STATES: [State; 9] = [
     ("normal", |_| (), &[20.0]),
     ("pending", |rule| rule.hold = HOLD, &[80.0]),
     ("active", |_| (), &[80.0]),
@@ -71,7 +74,29 @@ const STATES: [State; 6] = [
         |rule| (rule.clear_hold, rule.remind_every) = (HOLD, Some(HOLD)),
         &[80.0, 20.0],
     ),
+    ("`silent-for`, heard of", silent, &[20.0]),
+    ("silent", silent, &[20.0, SILENCE]),
+    (
+        "silent, with reminders",
+        |rule| {
+            silent(rule);
+            rule.remind_every = Some(HOLD);
+        },
+        &[20.0, SILENCE],
+    ),
 ];
+
+/// In place of a value: nothing comes for [`HOLD`].
+const SILENCE: f64 = f64::NAN;
+
+fn silent(rule: &mut Rule) {
+    if let Condition::Value(watched) = &rule.condition {
+        rule.condition = Condition::Silent {
+            metric: watched.metric.clone(),
+            after: HOLD,
+        };
+    }
+}
 
 fn main() {
     println!("{}\n", machine());
@@ -148,6 +173,12 @@ fn per_pair(layout: &Layout, change: impl Fn(&mut Rule), values: &[f64]) -> f64 
     let mut driven = Driven::with(rules.collect());
     let before = allocated();
     for value in values {
+        if value.is_nan() {
+            driven.now += i64::try_from(HOLD.as_micros()).expect("an hour");
+            driven.engine.advance(EngineTime(driven.now), &mut driven.out);
+            driven.commit();
+            continue;
+        }
         for (device, metrics) in &devices {
             for metric in metrics {
                 driven.tell(device, metric, *value);

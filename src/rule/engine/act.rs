@@ -62,21 +62,23 @@ impl Engine {
     ) {
         let slot = &mut self.slots[index];
         let plan = &*self.plans[slot.plan];
+        let mut entered = slot.watch == watch
+            && match &plan.condition {
+                Condition::Value(watched) => {
+                    watched.window.is_none() && super::watch::is_comparable(&watched.test, value)
+                }
+                Condition::Silent { .. } => {
+                    slot.heard = slot.heard.max(at);
+                    true
+                }
+                Condition::All(_) | Condition::Any(_) => false,
+            };
         let Some(wide) = &mut slot.wide else {
-            if let Condition::Value(watched) = &plan.condition
-                && super::watch::is_comparable(&watched.test, value)
-            {
+            if entered {
                 self.look(index, at, true, out);
             }
             return;
         };
-        let mut entered = slot.watch == watch && wide.inputs.is_empty();
-        if entered {
-            wide.heard = wide.heard.max(at);
-            if let Condition::Value(watched) = &plan.condition {
-                entered = super::watch::is_comparable(&watched.test, value);
-            }
-        }
         let stale_after = plan.rule.stale_after;
         let mut flipped = false;
         let mut windowed = false;
@@ -214,7 +216,7 @@ impl Engine {
         let slot = &mut self.slots[index];
         // Nobody knows whether the clear condition still holds: `judge` has left no timer running.
         debug_assert!(
-            look.verdict.is_some() || !matches!(slot.latch, Latch::Pending(_) | Latch::Clearing(_))
+            look.verdict.is_some() || !matches!(slot.latch, Latch::Pending(_) | Latch::Clearing(..))
         );
         let now = Now {
             at,
@@ -241,16 +243,15 @@ impl Engine {
                 self.turn_hushes(hush, out);
                 continue;
             }
-            self.queue.pop(&mut slots);
+            self.queue.pop(&mut self.slots, &self.plans, &mut slots);
             if slots.len() > 1 {
                 slots.sort_by(|a, b| self.order(*a).cmp(&self.order(*b)));
             }
             for index in slots.iter().copied() {
                 // Another of the group may have put it off.
-                if self.slots[index].deadline != at {
+                if self.queue.deadline(&self.slots[index]) != NO_DEADLINE {
                     continue;
                 }
-                self.slots[index].deadline = NO_DEADLINE;
                 if self.due(index, at) > at {
                     // Readings have come since it was put into the queue.
                     self.schedule(index, at);
@@ -365,9 +366,6 @@ impl Engine {
                 Some(_) => NO_DEADLINE,
             };
         }
-        if slot.wide.is_none() {
-            return due;
-        }
         due.min(slot.looks_again(plan, &self.watches))
     }
 
@@ -377,21 +375,19 @@ impl Engine {
         if due != NO_DEADLINE {
             due = due.max(floor);
         }
-        let slot = &mut self.slots[index];
+        let slot = &self.slots[index];
+        let deadline = self.queue.deadline(slot);
         // What readings put off again and again stays in its place and is put off when that comes.
-        let early = slot.wide.is_some() && slot.deadline <= due;
-        if slot.deadline == due || (early && slot.deadline != NO_DEADLINE) {
-            return;
+        let is_put_off = slot.wide.is_some() || slot.heard != NEVER;
+        let early = is_put_off && deadline <= due && deadline != NO_DEADLINE;
+        if deadline != due && !early {
+            self.queue.shift(index, due, &mut self.slots, &self.plans);
         }
-        let rule = self.plans[slot.plan].number;
-        self.queue.shift(rule, index, slot.deadline, due);
-        slot.deadline = due;
     }
 
     /// The slot's state rests on the next commit.
     pub(super) fn touch(&mut self, index: u32) {
-        let slot = &mut self.slots[index];
-        if !std::mem::replace(&mut slot.touched, true) {
+        if self.touched.last() != Some(&index) {
             self.touched.push(index);
         }
     }

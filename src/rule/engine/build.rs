@@ -5,11 +5,12 @@ use std::{collections::HashMap, sync::Arc};
 use super::{
     Engine, Setup,
     checkpoint::Unsaved,
+    devices::Devices,
     hush::Hushes,
-    latch::{Latch, NEVER, NO_DEADLINE, NO_WATCH, Slot},
+    latch::{Latch, NEVER, NO_WATCH, Slot},
     look::{Input, Quiet, Wide},
     plan::{About, Plan},
-    queue::Queue,
+    queue::{Place, Queue},
     table::Table,
     watch::{Device, Keep, Watch},
 };
@@ -39,8 +40,7 @@ impl Engine {
             active: 0,
             now: now.boot,
             moment: now,
-            names: HashMap::new(),
-            devices: Table::default(),
+            devices: Devices::default(),
             metrics: HashMap::new(),
             metric_names: Table::default(),
             by_metric: HashMap::new(),
@@ -121,10 +121,10 @@ impl Engine {
 
     /// The device, known from now on.
     pub(super) fn know(&mut self, id: &DeviceId) -> u32 {
-        if let Some(device) = self.names.get(id) {
-            return *device;
+        if let Some(device) = self.devices.find(id) {
+            return device;
         }
-        let device = self.devices.push(Device {
+        self.devices.push(Device {
             about: Arc::new(About::new(id, &self.facts, &self.no_labels)),
             watches: Vec::new(),
             slots: Vec::new(),
@@ -135,9 +135,7 @@ impl Engine {
                 .hushes
                 .mutes
                 .contains_key(&super::MuteTarget::Device(id.clone())),
-        });
-        self.names.insert(id.clone(), device);
-        device
+        })
     }
 
     /// The device is there: what is expected of it is watched from now on, and so are the rules about several
@@ -232,7 +230,7 @@ impl Engine {
         };
         let number = self.plan(rule, overrides);
         let plan = Arc::clone(&self.plans[number]);
-        let wide = self.wide(&plan, device, since);
+        let wide = self.wide(&plan, device);
         let mut looks_at: Vec<(u32, Keep)> = Vec::new();
         if watch != NO_WATCH {
             let keep = match plan.condition {
@@ -247,15 +245,20 @@ impl Engine {
             }
             looks_at.extend(wide.unless.iter().map(|quiet| (quiet.input.watch, Keep::Always)));
         }
+        let heard = if matches!(plan.condition, Condition::Silent { .. }) {
+            since
+        } else {
+            NEVER
+        };
         let slot = self.slots.push(Slot {
             plan: number,
             device,
             watch,
-            touched: false,
+            place: Place::default(),
             latch: Latch::Normal,
             paid: NEVER,
             entered: NEVER,
-            deadline: NO_DEADLINE,
+            heard,
             committed: Position::default(),
             wide,
         });
@@ -271,7 +274,7 @@ impl Engine {
     }
 
     /// What the slot needs beyond the last value of its metric.
-    fn wide(&mut self, plan: &Plan, device: u32, since: EngineTime) -> Option<Box<Wide>> {
+    fn wide(&mut self, plan: &Plan, device: u32) -> Option<Box<Wide>> {
         let plain = plan.is_plain();
         if plain && plan.rule.unless.is_none() {
             return None;
@@ -297,7 +300,6 @@ impl Engine {
         });
         Some(Box::new(Wide {
             inputs: inputs.into(),
-            heard: since,
             unless,
             looked: NEVER,
             queued: false,

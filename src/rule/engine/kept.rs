@@ -297,7 +297,7 @@ impl Engine {
     pub(super) fn must_keep(&self, index: u32) -> bool {
         let slot = &self.slots[index];
         let plan = &self.plans[slot.plan];
-        let is_silence = plan.condition.kind() == "silent-for" && slot.heard() != NEVER;
+        let is_silence = slot.heard != NEVER;
         // A rule about other devices' metrics: nothing else may tell that this device is there.
         is_silence || plan.is_composite() || !slot.is_plain(self.now)
     }

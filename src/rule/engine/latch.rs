@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     look::Wide,
     plan::Plan,
+    queue::Place,
     saved::{Encoded, Fingerprint, as_array},
 };
 use crate::{
@@ -92,10 +93,6 @@ pub(super) struct Episode {
     pub said_at: EngineTime,
     pub reminders: u32,
     pub flaps: u32,
-    /// By what it was last judged, if the rule has other numbers now.
-    pub judged_by: Option<Fingerprint>,
-    /// It could have ended but for `max-raises`: from then on only quiet ends it.
-    pub throttled: bool,
     pub names: Arc<Encoded<Names>>,
 }
 
@@ -106,10 +103,19 @@ as_array!(Episode {
     said_at,
     reminders,
     flaps,
-    judged_by,
-    throttled,
     names,
 });
+
+/// On what terms an episode goes on. Beside its pointer, where there is room: an episode is smaller by them.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Terms {
+    /// By what it was last judged, if the rule has other numbers now.
+    pub judged_by: Option<Fingerprint>,
+    /// It could have ended but for `max-raises`: from then on only quiet ends it.
+    pub throttled: bool,
+}
+
+as_array!(Terms { judged_by, throttled });
 
 /// Where in its life a slot is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -117,8 +123,8 @@ pub(super) enum Latch {
     #[default]
     Normal,
     Pending(Box<Run>),
-    Active(Box<Episode>),
-    Clearing(Box<Episode>),
+    Active(Box<Episode>, Terms),
+    Clearing(Box<Episode>, Terms),
 }
 
 /// What a slot did.
@@ -163,16 +169,16 @@ pub(super) struct Slot {
     pub device: u32,
     /// Of the rule's own metric; [`NO_WATCH`] for `all` and `any`.
     pub watch: u32,
-    /// Decided, not yet committed.
-    pub touched: bool,
+    /// Where in the engine's queue it waits, if it does.
+    pub place: Place,
     pub latch: Latch,
     /// When all raises will have been paid for, at one per `per / count`: `max-raises` as a leaky bucket,
     /// so that any rate is remembered in one number.
     pub paid: EngineTime,
     /// When the state was entered: nothing happens before what already happened.
     pub entered: EngineTime,
-    /// As it stands in the engine's queue.
-    pub deadline: EngineTime,
+    /// What `silent-for` counts from; [`NEVER`] for other rules.
+    pub heard: EngineTime,
     /// The last commit that touched it.
     pub committed: Position,
     /// What more than the last value it looks at.
@@ -180,7 +186,7 @@ pub(super) struct Slot {
 }
 
 /// There may be eight thousand rules and a thousand devices.
-const _: () = assert!(size_of::<Slot>() <= 72 && size_of::<Episode>() <= 80 && size_of::<Run>() <= 32);
+const _: () = assert!(size_of::<Slot>() <= 72 && size_of::<Episode>() <= 72 && size_of::<Run>() <= 32);
 
 impl Slot {
     /// Judges what the condition says.
@@ -206,7 +212,7 @@ impl Slot {
                 self.enter(Latch::Normal, at);
                 Effect::Moved
             }
-            Latch::Active(episode) => {
+            Latch::Active(episode, _) => {
                 episode.run.add(look);
                 match verdict {
                     None => Effect::None,
@@ -214,7 +220,7 @@ impl Slot {
                     Some(Verdict::Holds | Verdict::Between) => self.stay_active(at, Effect::None),
                 }
             }
-            Latch::Clearing(episode) => {
+            Latch::Clearing(episode, _) => {
                 episode.run.add(look);
                 if verdict == Some(Verdict::Clears) {
                     return Effect::None;
@@ -222,10 +228,10 @@ impl Slot {
                 if verdict.is_some() {
                     episode.flaps = episode.flaps.saturating_add(1);
                 }
-                let Latch::Clearing(episode) = std::mem::take(&mut self.latch) else {
+                let Latch::Clearing(episode, terms) = std::mem::take(&mut self.latch) else {
                     return Effect::None;
                 };
-                self.enter(Latch::Active(episode), at);
+                self.enter(Latch::Active(episode, terms), at);
                 if verdict.is_some() {
                     self.stay_active(at, Effect::Moved)
                 } else {
@@ -244,17 +250,17 @@ impl Slot {
             {
                 self.raise(*run, at, now)
             }
-            Latch::Clearing(episode) if quiet_from(&episode, self.entered, now.plan) <= at => {
-                self.clear(episode, at)
+            Latch::Clearing(episode, terms) if quiet_from(terms, self.entered, now.plan) <= at => {
+                self.clear(episode, terms, at)
             }
-            Latch::Active(mut episode) if is_reminder_due(&episode, now.plan, at) => {
+            Latch::Active(mut episode, terms) if is_reminder_due(&episode, now.plan, at) => {
                 remind(&mut episode, at);
-                self.latch = Latch::Active(episode);
+                self.latch = Latch::Active(episode, terms);
                 Effect::Reminded
             }
-            Latch::Clearing(mut episode) if is_reminder_due(&episode, now.plan, at) => {
+            Latch::Clearing(mut episode, terms) if is_reminder_due(&episode, now.plan, at) => {
                 remind(&mut episode, at);
-                self.latch = Latch::Clearing(episode);
+                self.latch = Latch::Clearing(episode, terms);
                 Effect::Reminded
             }
             unmoved => {
@@ -264,11 +270,13 @@ impl Slot {
         }
     }
 
-    /// Something stands against it from now on: an open episode ends.
+    /// Something stands against it from now on: an open episode ends. That its condition is true goes on, if it does:
+    /// the next look tells.
     pub(super) fn hush(&mut self, reason: Reason, at: EngineTime) -> Effect {
         match std::mem::take(&mut self.latch) {
-            Latch::Active(episode) | Latch::Clearing(episode) => {
-                self.enter(Latch::Normal, at.max(self.entered));
+            Latch::Active(episode, _) | Latch::Clearing(episode, _) => {
+                let run = Box::new(episode.run.clone());
+                self.enter(Latch::Pending(run), at.max(self.entered));
                 Effect::Cleared(episode, reason)
             }
             unmoved => {
@@ -286,15 +294,15 @@ impl Slot {
         };
         match &self.latch {
             Latch::Normal => NO_DEADLINE,
-            Latch::Active(episode) => reminder(episode),
+            Latch::Active(episode, _) => reminder(episode),
             Latch::Pending(run) => run.since.after(plan.hold).max(self.raise_from(plan)),
-            Latch::Clearing(episode) => quiet_from(episode, self.entered, plan).min(reminder(episode)),
+            Latch::Clearing(episode, terms) => quiet_from(*terms, self.entered, plan).min(reminder(episode)),
         }
     }
 
     pub(super) fn episode(&self) -> Option<&Episode> {
         match &self.latch {
-            Latch::Active(episode) | Latch::Clearing(episode) => Some(episode),
+            Latch::Active(episode, _) | Latch::Clearing(episode, _) => Some(episode),
             Latch::Normal | Latch::Pending(_) => None,
         }
     }
@@ -313,42 +321,40 @@ impl Slot {
             said_at: at,
             reminders: 0,
             flaps: 0,
-            judged_by: None,
-            throttled: false,
             names: Arc::clone(&now.plan.names),
         };
-        self.enter(Latch::Active(Box::new(episode)), at);
+        self.enter(Latch::Active(Box::new(episode), Terms::default()), at);
         Effect::Raised
     }
 
     /// The clear condition became true.
     fn quieten(&mut self, at: EngineTime, now: &Now<'_>) -> Effect {
         let out_of_raises = self.raise_from(now.plan) > at.after(now.plan.clear_hold);
-        let Latch::Active(mut episode) = std::mem::take(&mut self.latch) else {
+        let Latch::Active(episode, mut terms) = std::mem::take(&mut self.latch) else {
             return Effect::None;
         };
-        episode.throttled |= out_of_raises;
-        if quiet_from(&episode, at, now.plan) <= at {
-            return self.clear(episode, at);
+        terms.throttled |= out_of_raises;
+        if quiet_from(terms, at, now.plan) <= at {
+            return self.clear(episode, terms, at);
         }
-        self.enter(Latch::Clearing(episode), at);
+        self.enter(Latch::Clearing(episode, terms), at);
         Effect::Moved
     }
 
     fn stay_active(&mut self, at: EngineTime, otherwise: Effect) -> Effect {
-        let Latch::Active(episode) = &mut self.latch else {
+        let Latch::Active(_, terms) = &mut self.latch else {
             return otherwise;
         };
-        if episode.judged_by.take().is_none() {
+        if terms.judged_by.take().is_none() {
             return otherwise;
         }
         self.entered = at;
         Effect::Changed
     }
 
-    fn clear(&mut self, episode: Box<Episode>, at: EngineTime) -> Effect {
+    fn clear(&mut self, episode: Box<Episode>, terms: Terms, at: EngineTime) -> Effect {
         self.enter(Latch::Normal, at);
-        let reason = if episode.judged_by.is_some() {
+        let reason = if terms.judged_by.is_some() {
             Reason::RuleChanged
         } else {
             Reason::BackToNormal
@@ -376,8 +382,8 @@ fn remind(episode: &mut Episode, at: EngineTime) {
 
 /// When an episode may end whose clear condition is true since it is Clearing: after `clear-hold`, and if it is throttled not before
 /// the time of one raise was quiet.
-fn quiet_from(episode: &Episode, since: EngineTime, plan: &Plan) -> EngineTime {
-    let hold = if episode.throttled {
+fn quiet_from(terms: Terms, since: EngineTime, plan: &Plan) -> EngineTime {
+    let hold = if terms.throttled {
         plan.clear_hold.max(plan.raise_interval())
     } else {
         plan.clear_hold

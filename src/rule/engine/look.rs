@@ -20,8 +20,6 @@ use crate::{
 pub(super) struct Wide {
     /// In the order of [`Plan::inputs`].
     pub inputs: Box<[Input]>,
-    /// What `silent-for` counts from.
-    pub heard: EngineTime,
     pub unless: Option<Box<Quiet>>,
     /// What its inputs said then was heeded.
     pub looked: EngineTime,
@@ -120,7 +118,7 @@ impl Slot {
                 None => (None, None),
             },
             Condition::Silent { after, .. } => {
-                let is_silent = self.heard().after(*after) <= at;
+                let is_silent = self.heard.after(*after) <= at;
                 let verdict = if is_silent {
                     Verdict::Holds
                 } else {
@@ -131,7 +129,7 @@ impl Slot {
                     .filter(|_| entered)
                     .and_then(|value| number(&value));
                 // What was never sent, and is not expected, cannot fall silent.
-                ((self.heard() != NEVER).then_some(verdict), number)
+                ((self.heard != NEVER).then_some(verdict), number)
             }
             Condition::All(_) => (self.composed(plan, watches, at, Verdict::Holds), None),
             Condition::Any(_) => (self.composed(plan, watches, at, Verdict::Clears), None),
@@ -183,11 +181,6 @@ impl Slot {
         }
     }
 
-    /// What `silent-for` counts from.
-    pub(super) fn heard(&self) -> EngineTime {
-        self.wide.as_ref().map_or(NEVER, |wide| wide.heard)
-    }
-
     /// Lets time go on in all its windows.
     pub(super) fn pass(&mut self, plan: &Plan, at: EngineTime) {
         let Some(wide) = &mut self.wide else { return };
@@ -207,20 +200,20 @@ impl Slot {
 
     /// When what it looks at changes by itself.
     pub(super) fn looks_again(&self, plan: &Plan, watches: &Table<Watch>) -> EngineTime {
+        let silence = match &plan.condition {
+            Condition::Silent { after, .. } if self.awaits_silence() && self.heard != NEVER => {
+                self.heard.after(*after)
+            }
+            _ => NO_DEADLINE,
+        };
         let Some(wide) = &self.wide else {
-            return NO_DEADLINE;
+            return silence;
         };
         let inputs = wide.inputs.iter().zip(plan.inputs());
         let leaves = inputs.map(|(input, (_, watched))| input.leaves(watched));
         let unless = self.quiet_leaves(plan);
-        let silence = match &plan.condition {
-            Condition::Silent { after, .. } if self.awaits_silence() && wide.heard != NEVER => {
-                wide.heard.after(*after)
-            }
-            _ => NO_DEADLINE,
-        };
         // What is unknown ends a hold.
-        let waits = plan.is_composite() && matches!(self.latch, Latch::Pending(_) | Latch::Clearing(_));
+        let waits = plan.is_composite() && matches!(self.latch, Latch::Pending(_) | Latch::Clearing(..));
         let stale = wide.inputs.iter().filter(|_| waits).map(|input| {
             let seen = watches[input.watch].seen();
             let stale_at = seen.after(plan.rule.stale_after);
@@ -249,9 +242,9 @@ impl Slot {
     /// Whether the beginning of a silence would tell it anything.
     fn awaits_silence(&self) -> bool {
         match &self.latch {
-            Latch::Normal | Latch::Clearing(_) => true,
+            Latch::Normal | Latch::Clearing(..) => true,
             Latch::Pending(_) => false,
-            Latch::Active(episode) => episode.judged_by.is_some(),
+            Latch::Active(_, terms) => terms.judged_by.is_some(),
         }
     }
 }

@@ -31,7 +31,7 @@ impl Engine {
             MuteTarget::Rule(name) => self.rules.iter().any(|rule| rule.name == *name),
             MuteTarget::Device(device) => {
                 let configured = |facts: &DeviceFacts| *facts.id.0 == *device.as_str();
-                self.names.contains_key(device) || self.facts.iter().any(configured)
+                self.devices.find(device).is_some() || self.facts.iter().any(configured)
             }
         }
     }
@@ -111,9 +111,8 @@ impl Engine {
     /// was never seen.
     pub fn forget(&mut self, device: &DeviceId, out: &mut Outcome) -> bool {
         let Some(number) = self
-            .names
-            .get(device)
-            .copied()
+            .devices
+            .find(device)
             .filter(|number| self.devices[*number].seen)
         else {
             return false;
@@ -239,7 +238,7 @@ impl Engine {
     pub(super) fn apply_mute(&mut self, target: &MuteTarget, muted: bool, at: EngineTime, out: &mut Outcome) {
         let slots = match target {
             MuteTarget::Device(name) => {
-                let Some(device) = self.names.get(name).copied() else {
+                let Some(device) = self.devices.find(name) else {
                     return;
                 };
                 self.devices[device].muted = muted;

@@ -86,9 +86,13 @@ impl Plan {
         self.rule.max_raises.per / self.rule.max_raises.count.max(1)
     }
 
-    /// Whether the last value of its one metric is all that its condition looks at.
+    /// Whether the last reading of its one metric is all that its condition looks at.
     pub(super) fn is_plain(&self) -> bool {
-        matches!(&self.condition, Condition::Value(watched) if watched.window.is_none())
+        match &self.condition {
+            Condition::Value(watched) => watched.window.is_none(),
+            Condition::Silent { .. } => true,
+            Condition::All(_) | Condition::Any(_) => false,
+        }
     }
 
     /// What its condition looks at, with the device it names, in order; nothing for `silent-for`.

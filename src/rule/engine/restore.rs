@@ -77,8 +77,8 @@ impl Engine {
             let plan = &self.plans[slot.plan];
             let wanted = match &slot.latch {
                 Latch::Pending(_) => Verdict::Holds,
-                Latch::Clearing(_) => Verdict::Clears,
-                Latch::Normal | Latch::Active(_) => continue,
+                Latch::Clearing(..) => Verdict::Clears,
+                Latch::Normal | Latch::Active(..) => continue,
             };
             if !plan.is_composite() {
                 continue;
@@ -193,12 +193,12 @@ impl Engine {
         let void = saved.epoch != self.epoch;
         match &saved.latch {
             // A lost counter must not name two episodes alike.
-            Latch::Active(episode) | Latch::Clearing(episode) if !void => {
+            Latch::Active(episode, _) | Latch::Clearing(episode, _) if !void => {
                 self.episodes = self.episodes.max(episode.number);
             }
             Latch::Normal | Latch::Pending(_) => {}
             // An older epoch's episodes are void: what still holds is raised anew.
-            Latch::Active(_) | Latch::Clearing(_) => saved.latch = Latch::Normal,
+            Latch::Active(..) | Latch::Clearing(..) => saved.latch = Latch::Normal,
         }
         // The device's name is known even if no rule watches it any more: it counts towards max-devices.
         let number = self.know(device);
@@ -228,24 +228,24 @@ impl Engine {
         slot.latch = saved.latch;
         slot.paid = saved.paid;
         slot.entered = saved.entered;
-        if let Latch::Active(episode) | Latch::Clearing(episode) = &mut slot.latch {
-            let last = episode.judged_by.unwrap_or(saved.rule.judges);
-            episode.judged_by = (last != plan.decides.judges).then_some(last);
+        if let Latch::Active(_, terms) | Latch::Clearing(_, terms) = &mut slot.latch {
+            let last = terms.judged_by.unwrap_or(saved.rule.judges);
+            terms.judged_by = (last != plan.decides.judges).then_some(last);
             self.active = self.active.saturating_add(1);
         }
-        if let Some(wide) = &mut slot.wide {
-            if let Condition::Silent { after, .. } = &plan.condition {
-                match (&slot.latch, saved.heard) {
-                    (_, Some(heard)) => wide.heard = heard,
-                    (Latch::Active(episode), None) => {
-                        let micros = i64::try_from(after.as_micros()).unwrap_or(i64::MAX);
-                        wide.heard = episode.run.since.shifted(micros.saturating_neg());
-                    }
-                    // Nobody knows how long it really was: it starts anew.
-                    (Latch::Pending(_), None) => slot.latch = Latch::Normal,
-                    (Latch::Normal | Latch::Clearing(_), None) => {}
+        if let Condition::Silent { after, .. } = &plan.condition {
+            match (&slot.latch, saved.heard) {
+                (_, Some(heard)) => slot.heard = heard,
+                (Latch::Active(episode, _), None) => {
+                    let micros = i64::try_from(after.as_micros()).unwrap_or(i64::MAX);
+                    slot.heard = episode.run.since.shifted(micros.saturating_neg());
                 }
+                // Nobody knows how long it really was: it starts anew.
+                (Latch::Pending(_), None) => slot.latch = Latch::Normal,
+                (Latch::Normal | Latch::Clearing(..), None) => {}
             }
+        }
+        if let Some(wide) = &mut slot.wide {
             let unless = saved.unless.filter(|_| !asks_anew);
             if let (Some(quiet), Some((on, until))) = (&mut wide.unless, unless) {
                 quiet.on = on;
@@ -273,7 +273,7 @@ impl Engine {
 
     /// Ends an episode whose rule no longer speaks for it.
     fn end(&self, device: u32, saved: &SavedSlot, reason: Reason, out: &mut Outcome) {
-        let (Latch::Active(episode) | Latch::Clearing(episode)) = &saved.latch else {
+        let (Latch::Active(episode, _) | Latch::Clearing(episode, _)) = &saved.latch else {
             return;
         };
         let about: &Arc<About> = &self.devices[device].about;

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     event::{Epoch, RuleFacts},
     reading::{DeviceId, Metric, Value},
-    rule::{Sliding, judged_by, state::StateChange},
+    rule::{Condition, Sliding, judged_by, state::StateChange},
     time::{ClockQuality, EngineTime, Moment},
 };
 
@@ -37,7 +37,7 @@ pub(super) const STOPPED: &[u8] = b"engine/stopped";
 /// A reading may come with a stamp of its own that is so old, `max-clock-skew` by default: it asks how it was then.
 const OLDEST_STAMP: std::time::Duration = std::time::Duration::from_mins(10);
 /// The form of a saved slot. Another one's cannot be read and is dropped.
-const FORM: u8 = 1;
+const FORM: u8 = 2;
 /// What of a slot's value the rule's facts take at most, in bytes: the rest is far below 1 KiB, a value at most 4.
 const MAX_FACTS: usize = 3_000;
 
@@ -336,9 +336,7 @@ impl Engine {
             paid: slot.paid,
             entered: slot.entered,
             watch: plan.condition.metric().map(|_| self.keep_watch(slot.watch)),
-            heard: wide
-                .map(|wide| wide.heard)
-                .filter(|_| plan.condition.kind() == "silent-for"),
+            heard: matches!(plan.condition, Condition::Silent { .. }).then_some(slot.heard),
             unless: wide
                 .and_then(|wide| wide.unless.as_ref())
                 .map(|quiet| (quiet.on, quiet.until)),
@@ -375,7 +373,7 @@ impl SavedSlot {
         match &mut self.latch {
             Latch::Normal => {}
             Latch::Pending(run) => move_by(&mut run.since, by),
-            Latch::Active(episode) | Latch::Clearing(episode) => {
+            Latch::Active(episode, _) | Latch::Clearing(episode, _) => {
                 for time in [
                     &mut episode.run.since,
                     &mut episode.raised_at,

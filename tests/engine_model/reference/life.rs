@@ -338,7 +338,12 @@ impl Reference {
     /// The rule may not speak from now on: an open episode ends. What still holds waits.
     pub(super) fn close(&mut self, key: &Key, reason: Reason, at: Second, by_reading: bool) {
         let at = at.max(self.slots[key].entered);
+        let run = self.slots[key].episode().map(|episode| episode.run);
         self.clear(key, at, Some(reason));
+        if let Some(run) = run {
+            // `since`: when the condition became true, whatever speaks against the alarm meanwhile.
+            self.enter(key, State::Pending(run), at);
+        }
         self.turn(key, at, by_reading);
     }
 
