@@ -28,6 +28,9 @@ _tidegate() {
             tidegate,device)
                 cmd="tidegate__subcmd__device"
                 ;;
+            tidegate,doctor)
+                cmd="tidegate__subcmd__doctor"
+                ;;
             tidegate,events)
                 cmd="tidegate__subcmd__events"
                 ;;
@@ -39,6 +42,9 @@ _tidegate() {
                 ;;
             tidegate,mute)
                 cmd="tidegate__subcmd__mute"
+                ;;
+            tidegate,plan)
+                cmd="tidegate__subcmd__plan"
                 ;;
             tidegate,readings)
                 cmd="tidegate__subcmd__readings"
@@ -82,6 +88,9 @@ _tidegate() {
             tidegate__subcmd__help,device)
                 cmd="tidegate__subcmd__help__subcmd__device"
                 ;;
+            tidegate__subcmd__help,doctor)
+                cmd="tidegate__subcmd__help__subcmd__doctor"
+                ;;
             tidegate__subcmd__help,events)
                 cmd="tidegate__subcmd__help__subcmd__events"
                 ;;
@@ -93,6 +102,9 @@ _tidegate() {
                 ;;
             tidegate__subcmd__help,mute)
                 cmd="tidegate__subcmd__help__subcmd__mute"
+                ;;
+            tidegate__subcmd__help,plan)
+                cmd="tidegate__subcmd__help__subcmd__plan"
                 ;;
             tidegate__subcmd__help,readings)
                 cmd="tidegate__subcmd__help__subcmd__readings"
@@ -242,7 +254,7 @@ _tidegate() {
 
     case "${cmd}" in
         tidegate)
-            opts="-h -V --help --version run check catalog test readings backtest journal reload mute unmute device status events help"
+            opts="-h -V --help --version run check catalog doctor plan test readings backtest journal reload mute unmute device status events help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -403,6 +415,36 @@ _tidegate() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        tidegate__subcmd__doctor)
+            opts="-c -h --config --format --socket --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         tidegate__subcmd__events)
             opts="-h --active --json --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -422,7 +464,7 @@ _tidegate() {
             return 0
             ;;
         tidegate__subcmd__help)
-            opts="run check catalog test readings backtest journal reload mute unmute device status events help"
+            opts="run check catalog doctor plan test readings backtest journal reload mute unmute device status events help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -494,6 +536,20 @@ _tidegate() {
         tidegate__subcmd__help__subcmd__device__subcmd__forget)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tidegate__subcmd__help__subcmd__doctor)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -702,6 +758,20 @@ _tidegate() {
             return 0
             ;;
         tidegate__subcmd__help__subcmd__mute)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tidegate__subcmd__help__subcmd__plan)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1032,7 +1102,7 @@ _tidegate() {
             return 0
             ;;
         tidegate__subcmd__journal__subcmd__fsck)
-            opts="-c -h --config --dir --help"
+            opts="-c -h --config --dir --format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1048,6 +1118,10 @@ _tidegate() {
                     ;;
                 --dir)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "table json" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -1368,6 +1442,48 @@ _tidegate() {
                     ;;
                 --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tidegate__subcmd__plan)
+            opts="-c -h --config --events-per-day --uplink-kbit --round-trip --card --format --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --events-per-day)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --uplink-kbit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --round-trip)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --card)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 *)
