@@ -369,7 +369,11 @@ fn tell(planned: &Planned, out: &mut impl Write) -> io::Result<()> {
         format!("gets {} a day from this gateway{lasts}", size(planned.written)),
     ]);
     table::write(&rows, "", out)?;
+    because(planned, out)
+}
 
+/// Every number that it follows from, and where that is from.
+fn because(planned: &Planned, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "\nbecause")?;
     let figure = |name: &str, value: String, from: &str| [name.to_owned(), value, from.to_owned()];
     let heartbeats = match planned.heartbeats {
