@@ -329,3 +329,28 @@ fn a_plan_names_what_it_assumes() {
         assert!(text(&ran.stderr).contains(words), "{}", text(&ran.stderr));
     }
 }
+
+#[test]
+fn check_says_how_large_the_journal_may_get_and_when_the_card_decides_that() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = |journal: &str| {
+        let text = format!("[journal]\ndir = \"journal\"\n{journal}{CONFIG}");
+        std::fs::write(dir.path().join("gateway.toml"), text).unwrap();
+        text_of(&tidegate(dir.path(), &["check", "gateway.toml"]))
+    };
+    let written = said("max-bytes = \"16MiB\"\n");
+    assert!(
+        written.ends_with("0 sinks; the journal may take 16.0 MiB\n"),
+        "{written}"
+    );
+    let chosen = said("");
+    assert!(
+        chosen.contains("MiB (5 % of its filesystem") || chosen.contains("1.0 GiB (5 % of its filesystem"),
+        "{chosen}"
+    );
+}
+
+fn text_of(ran: &Output) -> String {
+    assert!(ran.status.success(), "{}", text(&ran.stderr));
+    text(&ran.stdout)
+}
