@@ -627,6 +627,8 @@ struct Queue {
     parked: bool,
     room: Room,
     refused: u64,
+    /// When it was last said that a commit is refused.
+    complained: Option<EngineTime>,
 }
 
 /// The position of what is refused.
@@ -640,6 +642,9 @@ enum End {
     /// No handle is left.
     Abandon,
 }
+
+/// How often it is said, while it goes on, that commits are refused.
+const COMPLAINT: Duration = Duration::from_mins(1);
 
 /// A cursor's move alone is written after so many events, or so long.
 const CURSOR_EVENTS: u64 = 100;
@@ -688,8 +693,12 @@ impl Shared {
         }
         if let Err(refusal) = queue.room.take(bytes, &outcome.state) {
             queue.refused += 1;
-            drop(queue);
-            tracing::error!("a commit is refused: {refusal}");
+            let (refused, now) = (queue.refused, self.clock.now());
+            if queue.complained.is_none_or(|at| now.since(at) >= COMPLAINT) {
+                queue.complained = Some(now);
+                drop(queue);
+                tracing::error!(refused, "a commit is refused: {refusal}");
+            }
             return NEVER;
         }
         queue.ticket += 1;

@@ -28,11 +28,11 @@ _tidegate() {
             tidegate,device)
                 cmd="tidegate__subcmd__device"
                 ;;
-            tidegate,doctor)
-                cmd="tidegate__subcmd__doctor"
-                ;;
             tidegate,events)
                 cmd="tidegate__subcmd__events"
+                ;;
+            tidegate,firstboot)
+                cmd="tidegate__subcmd__firstboot"
                 ;;
             tidegate,help)
                 cmd="tidegate__subcmd__help"
@@ -42,9 +42,6 @@ _tidegate() {
                 ;;
             tidegate,mute)
                 cmd="tidegate__subcmd__mute"
-                ;;
-            tidegate,plan)
-                cmd="tidegate__subcmd__plan"
                 ;;
             tidegate,readings)
                 cmd="tidegate__subcmd__readings"
@@ -88,11 +85,11 @@ _tidegate() {
             tidegate__subcmd__help,device)
                 cmd="tidegate__subcmd__help__subcmd__device"
                 ;;
-            tidegate__subcmd__help,doctor)
-                cmd="tidegate__subcmd__help__subcmd__doctor"
-                ;;
             tidegate__subcmd__help,events)
                 cmd="tidegate__subcmd__help__subcmd__events"
+                ;;
+            tidegate__subcmd__help,firstboot)
+                cmd="tidegate__subcmd__help__subcmd__firstboot"
                 ;;
             tidegate__subcmd__help,help)
                 cmd="tidegate__subcmd__help__subcmd__help"
@@ -102,9 +99,6 @@ _tidegate() {
                 ;;
             tidegate__subcmd__help,mute)
                 cmd="tidegate__subcmd__help__subcmd__mute"
-                ;;
-            tidegate__subcmd__help,plan)
-                cmd="tidegate__subcmd__help__subcmd__plan"
                 ;;
             tidegate__subcmd__help,readings)
                 cmd="tidegate__subcmd__help__subcmd__readings"
@@ -254,7 +248,7 @@ _tidegate() {
 
     case "${cmd}" in
         tidegate)
-            opts="-h -V --help --version run check catalog doctor plan test readings backtest journal reload mute unmute device status events help"
+            opts="-h -V --help --version run check firstboot catalog test readings backtest journal reload mute unmute device status events help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -415,36 +409,6 @@ _tidegate() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        tidegate__subcmd__doctor)
-            opts="-c -h --config --format --socket --help"
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                --config)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                -c)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --format)
-                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
-                    return 0
-                    ;;
-                --socket)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
         tidegate__subcmd__events)
             opts="-h --active --json --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -463,8 +427,34 @@ _tidegate() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        tidegate__subcmd__firstboot)
+            opts="-c -h --boot --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --boot)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         tidegate__subcmd__help)
-            opts="run check catalog doctor plan test readings backtest journal reload mute unmute device status events help"
+            opts="run check firstboot catalog test readings backtest journal reload mute unmute device status events help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -547,7 +537,7 @@ _tidegate() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        tidegate__subcmd__help__subcmd__doctor)
+        tidegate__subcmd__help__subcmd__events)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -561,7 +551,7 @@ _tidegate() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        tidegate__subcmd__help__subcmd__events)
+        tidegate__subcmd__help__subcmd__firstboot)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -758,20 +748,6 @@ _tidegate() {
             return 0
             ;;
         tidegate__subcmd__help__subcmd__mute)
-            opts=""
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
-        tidegate__subcmd__help__subcmd__plan)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1442,48 +1418,6 @@ _tidegate() {
                     ;;
                 --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
-        tidegate__subcmd__plan)
-            opts="-c -h --config --events-per-day --uplink-kbit --round-trip --card --format --help"
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                --config)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                -c)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --events-per-day)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --uplink-kbit)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --round-trip)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --card)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --format)
-                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 *)

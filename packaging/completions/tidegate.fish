@@ -28,9 +28,8 @@ complete -c tidegate -n "__fish_tidegate_needs_command" -s h -l help -d 'Print h
 complete -c tidegate -n "__fish_tidegate_needs_command" -s V -l version -d 'Print version'
 complete -c tidegate -n "__fish_tidegate_needs_command" -f -a "run" -d 'Run the gateway until SIGTERM or Ctrl-C'
 complete -c tidegate -n "__fish_tidegate_needs_command" -f -a "check" -d 'Say whether a configuration is right, and if not, where and what to do'
+complete -c tidegate -n "__fish_tidegate_needs_command" -f -a "firstboot" -d 'Install the configuration that lies on the card\'s boot partition. A service runs this before the gateway\'s'
 complete -c tidegate -n "__fish_tidegate_needs_command" -f -a "catalog" -d 'Describe every event that a configuration can emit: name, meaning, severity, topic, schema, an example'
-complete -c tidegate -n "__fish_tidegate_needs_command" -f -a "doctor" -d 'Look at everything that the gateway stands on, and say what is wrong and what to do about it'
-complete -c tidegate -n "__fish_tidegate_needs_command" -f -a "plan" -d 'How long the journal bridges an outage, how long it then drains, how long the card lasts; and what that assumes'
 complete -c tidegate -n "__fish_tidegate_needs_command" -f -a "test" -d 'Test rules: tell them stories of readings, and say where other events come than a story expects'
 complete -c tidegate -n "__fish_tidegate_needs_command" -f -a "readings" -d 'List or export the readings that the recorder keeps, also while the gateway runs'
 complete -c tidegate -n "__fish_tidegate_needs_command" -f -a "backtest" -d 'Try rules on recorded readings: what they would have said, beside what was said'
@@ -47,24 +46,14 @@ complete -c tidegate -n "__fish_tidegate_using_subcommand run" -l socket -d 'The
 complete -c tidegate -n "__fish_tidegate_using_subcommand run" -l strict -d 'Exit with code 78 if the configuration does not load, even if an earlier one did'
 complete -c tidegate -n "__fish_tidegate_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c tidegate -n "__fish_tidegate_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tidegate -n "__fish_tidegate_using_subcommand firstboot" -l boot -d 'The boot partition [default: /boot/firmware, else /boot]' -r -F
+complete -c tidegate -n "__fish_tidegate_using_subcommand firstboot" -s c -l config -d 'The configuration file to be; the folder\'s files go to its directory' -r -F
+complete -c tidegate -n "__fish_tidegate_using_subcommand firstboot" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c tidegate -n "__fish_tidegate_using_subcommand catalog" -s c -l config -d 'The configuration file' -r -F
 complete -c tidegate -n "__fish_tidegate_using_subcommand catalog" -l format -d 'What to print' -r -f -a "asyncapi\t'An AsyncAPI 3.0 document in JSON, which is YAML too'
 json-schema\t'A JSON Schema of an event in structured JSON mode'
 markdown\t'For people'"
 complete -c tidegate -n "__fish_tidegate_using_subcommand catalog" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c tidegate -n "__fish_tidegate_using_subcommand doctor" -s c -l config -d 'The configuration file' -r -F
-complete -c tidegate -n "__fish_tidegate_using_subcommand doctor" -l format -r -f -a "text\t'For people'
-json\t'For scripts'"
-complete -c tidegate -n "__fish_tidegate_using_subcommand doctor" -l socket -d 'The gateway\'s control socket [default: where the service has it]' -r -F
-complete -c tidegate -n "__fish_tidegate_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c tidegate -n "__fish_tidegate_using_subcommand plan" -s c -l config -d 'The configuration file. The certificates and passwords that it names need not be there' -r -F
-complete -c tidegate -n "__fish_tidegate_using_subcommand plan" -l events-per-day -d 'Events in a day, without heartbeats [default: as many as the journal has seen; 1000, if it has seen none]' -r
-complete -c tidegate -n "__fish_tidegate_using_subcommand plan" -l uplink-kbit -d 'What the uplink carries, in kbit/s' -r
-complete -c tidegate -n "__fish_tidegate_using_subcommand plan" -l round-trip -d 'How long an answer of the uplink takes: 100ms' -r
-complete -c tidegate -n "__fish_tidegate_using_subcommand plan" -l card -d 'The card, if it is not the one that the journal is on here: 32GiB' -r
-complete -c tidegate -n "__fish_tidegate_using_subcommand plan" -l format -r -f -a "text\t'For people'
-json\t'For scripts'"
-complete -c tidegate -n "__fish_tidegate_using_subcommand plan" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c tidegate -n "__fish_tidegate_using_subcommand test" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c tidegate -n "__fish_tidegate_using_subcommand readings" -s c -l config -d 'The configuration whose gateway recorded them' -r -F
 complete -c tidegate -n "__fish_tidegate_using_subcommand readings" -l dir -d 'The directory they are in, instead of a configuration' -r -F
@@ -159,22 +148,21 @@ complete -c tidegate -n "__fish_tidegate_using_subcommand events" -l socket -d '
 complete -c tidegate -n "__fish_tidegate_using_subcommand events" -l active -d 'The alarms that are open now. Records them as `ActiveAlarms`, too, for receivers that lost theirs'
 complete -c tidegate -n "__fish_tidegate_using_subcommand events" -l json -d 'As JSON'
 complete -c tidegate -n "__fish_tidegate_using_subcommand events" -s h -l help -d 'Print help'
-complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check catalog doctor plan test readings backtest journal reload mute unmute device status events help" -f -a "run" -d 'Run the gateway until SIGTERM or Ctrl-C'
-complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check catalog doctor plan test readings backtest journal reload mute unmute device status events help" -f -a "check" -d 'Say whether a configuration is right, and if not, where and what to do'
-complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check catalog doctor plan test readings backtest journal reload mute unmute device status events help" -f -a "catalog" -d 'Describe every event that a configuration can emit: name, meaning, severity, topic, schema, an example'
-complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check catalog doctor plan test readings backtest journal reload mute unmute device status events help" -f -a "doctor" -d 'Look at everything that the gateway stands on, and say what is wrong and what to do about it'
-complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check catalog doctor plan test readings backtest journal reload mute unmute device status events help" -f -a "plan" -d 'How long the journal bridges an outage, how long it then drains, how long the card lasts; and what that assumes'
-complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check catalog doctor plan test readings backtest journal reload mute unmute device status events help" -f -a "test" -d 'Test rules: tell them stories of readings, and say where other events come than a story expects'
-complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check catalog doctor plan test readings backtest journal reload mute unmute device status events help" -f -a "readings" -d 'List or export the readings that the recorder keeps, also while the gateway runs'
-complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check catalog doctor plan test readings backtest journal reload mute unmute device status events help" -f -a "backtest" -d 'Try rules on recorded readings: what they would have said, beside what was said'
-complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check catalog doctor plan test readings backtest journal reload mute unmute device status events help" -f -a "journal" -d 'Look into the journal: of a running gateway, or of a dead one\'s card'
-complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check catalog doctor plan test readings backtest journal reload mute unmute device status events help" -f -a "reload" -d 'Have the running gateway read its configuration again'
-complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check catalog doctor plan test readings backtest journal reload mute unmute device status events help" -f -a "mute" -d 'Mute a device or a rule for a while'
-complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check catalog doctor plan test readings backtest journal reload mute unmute device status events help" -f -a "unmute" -d 'End a mute before its time'
-complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check catalog doctor plan test readings backtest journal reload mute unmute device status events help" -f -a "device" -d 'What the running gateway knows of its devices'
-complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check catalog doctor plan test readings backtest journal reload mute unmute device status events help" -f -a "status" -d 'How the running gateway stands: journal, sinks, sources, alarms, what was lost'
-complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check catalog doctor plan test readings backtest journal reload mute unmute device status events help" -f -a "events" -d 'What the running gateway has raised'
-complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check catalog doctor plan test readings backtest journal reload mute unmute device status events help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check firstboot catalog test readings backtest journal reload mute unmute device status events help" -f -a "run" -d 'Run the gateway until SIGTERM or Ctrl-C'
+complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check firstboot catalog test readings backtest journal reload mute unmute device status events help" -f -a "check" -d 'Say whether a configuration is right, and if not, where and what to do'
+complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check firstboot catalog test readings backtest journal reload mute unmute device status events help" -f -a "firstboot" -d 'Install the configuration that lies on the card\'s boot partition. A service runs this before the gateway\'s'
+complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check firstboot catalog test readings backtest journal reload mute unmute device status events help" -f -a "catalog" -d 'Describe every event that a configuration can emit: name, meaning, severity, topic, schema, an example'
+complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check firstboot catalog test readings backtest journal reload mute unmute device status events help" -f -a "test" -d 'Test rules: tell them stories of readings, and say where other events come than a story expects'
+complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check firstboot catalog test readings backtest journal reload mute unmute device status events help" -f -a "readings" -d 'List or export the readings that the recorder keeps, also while the gateway runs'
+complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check firstboot catalog test readings backtest journal reload mute unmute device status events help" -f -a "backtest" -d 'Try rules on recorded readings: what they would have said, beside what was said'
+complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check firstboot catalog test readings backtest journal reload mute unmute device status events help" -f -a "journal" -d 'Look into the journal: of a running gateway, or of a dead one\'s card'
+complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check firstboot catalog test readings backtest journal reload mute unmute device status events help" -f -a "reload" -d 'Have the running gateway read its configuration again'
+complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check firstboot catalog test readings backtest journal reload mute unmute device status events help" -f -a "mute" -d 'Mute a device or a rule for a while'
+complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check firstboot catalog test readings backtest journal reload mute unmute device status events help" -f -a "unmute" -d 'End a mute before its time'
+complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check firstboot catalog test readings backtest journal reload mute unmute device status events help" -f -a "device" -d 'What the running gateway knows of its devices'
+complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check firstboot catalog test readings backtest journal reload mute unmute device status events help" -f -a "status" -d 'How the running gateway stands: journal, sinks, sources, alarms, what was lost'
+complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check firstboot catalog test readings backtest journal reload mute unmute device status events help" -f -a "events" -d 'What the running gateway has raised'
+complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check firstboot catalog test readings backtest journal reload mute unmute device status events help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c tidegate -n "__fish_tidegate_using_subcommand help; and __fish_seen_subcommand_from journal" -f -a "ls" -d 'List epochs, segments with their events and ages, and how far every sink is behind'
 complete -c tidegate -n "__fish_tidegate_using_subcommand help; and __fish_seen_subcommand_from journal" -f -a "show" -d 'Show one event, with its times as right as they are known by now, and which sinks have it'
 complete -c tidegate -n "__fish_tidegate_using_subcommand help; and __fish_seen_subcommand_from journal" -f -a "fsck" -d 'Verify every frame, and say where damage is and what it costs'
