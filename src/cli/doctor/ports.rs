@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{super::Failure, Finding};
+use super::Finding;
 
 /// Where udev keeps the names that stay, the better ones first.
 const STABLE: [&str; 2] = ["serial/by-id", "serial/by-path"];
@@ -80,7 +80,6 @@ fn line(name: &str, port: &Path, adapters: &BTreeMap<PathBuf, Vec<PathBuf>>) -> 
             return Finding::failure(check, format!("{shown}: no such file"), remedy);
         }
         Err(error) => {
-            let error = Failure::failed(&error);
             return Finding::failure(check, format!("{shown}: {error}"), "look at it as root");
         }
     }
