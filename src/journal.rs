@@ -640,8 +640,12 @@ enum End {
     Abandon,
 }
 
-/// A cursor's move alone is written after so many events, or so long.
+/// Cursors' moves alone are written when there are so many, but not sooner than so long after the first of them: a
+/// backlog on its way out moves them thousands of times a second, and an alarm's commit would wait for each of those
+/// flushes.
 const CURSOR_EVENTS: u64 = 100;
+const CURSOR_PAUSE: Duration = Duration::from_millis(250);
+/// Fewer of them after so long.
 const CURSOR_DELAY: Duration = Duration::from_secs(10);
 
 impl Shared {
@@ -719,7 +723,8 @@ impl Shared {
         let mut queue = self.queue();
         queue.moves += 1;
         queue.moved_since.get_or_insert_with(|| self.clock.now());
-        if queue.moves >= CURSOR_EVENTS || queue.parked {
+        // More of them change nothing about when they are due.
+        if queue.moves == CURSOR_EVENTS || queue.parked {
             drop(queue);
             self.wake.notify_all();
         }
