@@ -1032,7 +1032,7 @@ _tidegate() {
             return 0
             ;;
         tidegate__subcmd__journal__subcmd__fsck)
-            opts="-c -h --config --dir --help"
+            opts="-c -h --config --dir --format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1048,6 +1048,10 @@ _tidegate() {
                     ;;
                 --dir)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "table json" -- "${cur}"))
                     return 0
                     ;;
                 *)

@@ -88,6 +88,8 @@ json\t'All of it as one JSON object'"
 complete -c tidegate -n "__fish_tidegate_using_subcommand journal; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c tidegate -n "__fish_tidegate_using_subcommand journal; and __fish_seen_subcommand_from fsck" -s c -l config -d 'The configuration of its gateway [default: /etc/tidegate/gateway.toml; where there is none, the journal in the state directory is meant]' -r -F
 complete -c tidegate -n "__fish_tidegate_using_subcommand journal; and __fish_seen_subcommand_from fsck" -l dir -d 'The directory itself: of a card from elsewhere, say' -r -F
+complete -c tidegate -n "__fish_tidegate_using_subcommand journal; and __fish_seen_subcommand_from fsck" -l format -r -f -a "table\t'For people'
+json\t'For scripts'"
 complete -c tidegate -n "__fish_tidegate_using_subcommand journal; and __fish_seen_subcommand_from fsck" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c tidegate -n "__fish_tidegate_using_subcommand journal; and __fish_seen_subcommand_from export" -s c -l config -d 'The configuration of its gateway [default: /etc/tidegate/gateway.toml; where there is none, the journal in the state directory is meant]' -r -F
 complete -c tidegate -n "__fish_tidegate_using_subcommand journal; and __fish_seen_subcommand_from export" -l dir -d 'The directory itself: of a card from elsewhere, say' -r -F
