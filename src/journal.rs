@@ -626,6 +626,8 @@ struct Queue {
     parked: bool,
     room: Room,
     refused: u64,
+    /// When it was last said that a commit is refused.
+    complained: Option<EngineTime>,
 }
 
 /// The position of what is refused.
@@ -639,6 +641,9 @@ enum End {
     /// No handle is left.
     Abandon,
 }
+
+/// How often it is said, while it goes on, that commits are refused.
+const COMPLAINT: Duration = Duration::from_mins(1);
 
 /// Cursors' moves alone are written when there are so many, but not sooner than so long after the first of them: a
 /// backlog on its way out moves them thousands of times a second, and an alarm's commit would wait for each of those
@@ -691,8 +696,12 @@ impl Shared {
         }
         if let Err(refusal) = queue.room.take(bytes, &outcome.state) {
             queue.refused += 1;
-            drop(queue);
-            tracing::error!("a commit is refused: {refusal}");
+            let (refused, now) = (queue.refused, self.clock.now());
+            if queue.complained.is_none_or(|at| now.since(at) >= COMPLAINT) {
+                queue.complained = Some(now);
+                drop(queue);
+                tracing::error!(refused, "a commit is refused: {refusal}");
+            }
             return NEVER;
         }
         queue.ticket += 1;
