@@ -36,6 +36,7 @@ use tokio::sync::{oneshot, watch};
 use crate::{
     event::{Draft, Entry, Epoch, Origin, Position, Sequence, SinkName},
     rule::state::Outcome,
+    seldom::Seldom,
     time::{BootId, Clock, EngineTime, KnownBoot, Moment},
 };
 
@@ -626,6 +627,8 @@ struct Queue {
     parked: bool,
     room: Room,
     refused: u64,
+    /// How often the log is told of that.
+    refusals: Seldom,
 }
 
 /// The position of what is refused.
@@ -687,8 +690,11 @@ impl Shared {
         }
         if let Err(refusal) = queue.room.take(bytes, &outcome.state) {
             queue.refused += 1;
+            let due = queue.refusals.due(tokio::time::Instant::now());
             drop(queue);
-            tracing::error!("a commit is refused: {refusal}");
+            if let Some(unsaid) = due {
+                tracing::error!(name: "CommitRefused", reason = %refusal, unsaid, "a commit is refused");
+            }
             return NEVER;
         }
         queue.ticket += 1;
