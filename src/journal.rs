@@ -36,7 +36,6 @@ use tokio::sync::{oneshot, watch};
 use crate::{
     event::{Draft, Entry, Epoch, Origin, Position, Sequence, SinkName},
     rule::state::Outcome,
-    seldom::Seldom,
     time::{BootId, Clock, EngineTime, KnownBoot, Moment},
 };
 
@@ -627,8 +626,8 @@ struct Queue {
     parked: bool,
     room: Room,
     refused: u64,
-    /// How often the log is told of that.
-    refusals: Seldom,
+    /// When it was last said that a commit is refused.
+    complained: Option<EngineTime>,
 }
 
 /// The position of what is refused.
@@ -642,6 +641,9 @@ enum End {
     /// No handle is left.
     Abandon,
 }
+
+/// How often it is said, while it goes on, that commits are refused.
+const COMPLAINT: Duration = Duration::from_mins(1);
 
 /// A cursor's move alone is written after so many events, or so long.
 const CURSOR_EVENTS: u64 = 100;
@@ -690,10 +692,11 @@ impl Shared {
         }
         if let Err(refusal) = queue.room.take(bytes, &outcome.state) {
             queue.refused += 1;
-            let due = queue.refusals.due(tokio::time::Instant::now());
-            drop(queue);
-            if let Some(unsaid) = due {
-                tracing::error!(name: "CommitRefused", reason = %refusal, unsaid, "a commit is refused");
+            let (refused, now) = (queue.refused, self.clock.now());
+            if queue.complained.is_none_or(|at| now.since(at) >= COMPLAINT) {
+                queue.complained = Some(now);
+                drop(queue);
+                tracing::error!(name: "CommitRefused", refused, reason = %refusal, "a commit is refused");
             }
             return NEVER;
         }

@@ -31,7 +31,7 @@ reading    <- time
 event      <- time reading
 rule       <- time reading event
 decode     <- time reading
-journal    <- time seldom event rule::state
+journal    <- time event rule::state
 hub        <- time event journal
 source     <- time seldom reading event decode hub journal::Journal journal::Health
 forward    <- time seldom event rule::Pattern journal
@@ -39,10 +39,11 @@ config     <- time reading event rule decode source journal forward
 recorder   <- time reading
 story      <- time reading event rule config
 control    <-
+firstboot  <- time config
 catalog    <- time reading event rule source::mqtt forward config
 daemon     <- time seldom reading event rule decode source journal forward hub config recorder control
 telemetry  <-
-cli        <- time reading event rule decode journal config control recorder story catalog daemon telemetry
+cli        <- time reading event rule decode journal config control firstboot recorder story catalog daemon telemetry
 main       <- cli telemetry
 ";
 

@@ -125,6 +125,11 @@ impl Reference {
         }
         self.rules = rules.to_vec();
         self.out = self.outside(now);
+        self.go_on(now);
+    }
+
+    /// What stands against a rule is looked at anew, also for what was not there before.
+    fn go_on(&mut self, now: Second) {
         self.begin_anew(now);
         for mute in self.mutes.clone() {
             self.hush(&mute.target, now);
@@ -195,8 +200,7 @@ impl Reference {
             self.mutes
                 .retain(|mute| mute.target != MuteTarget::Device(device.clone()));
         }
-        self.begin_anew(now);
-        self.until_again(now);
+        self.go_on(now);
     }
 
     fn end(&mut self, key: &Key, reason: Reason, now: Second) {
