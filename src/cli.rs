@@ -20,6 +20,7 @@ mod backtest;
 mod catalog;
 mod check;
 mod events;
+mod firstboot;
 mod journal;
 mod mute;
 mod readings;
@@ -51,6 +52,10 @@ Environment:
   RUNTIME_DIRECTORY  Where the control socket is made [default: the state directory]
   TIDEGATE_LOG       What is logged: info, debug, tidegate::source=debug [default: info]";
 
+const FIRSTBOOT: &str = "\
+Environment:
+  STATE_DIRECTORY  Where the checksum of what was installed is kept [default: /var/lib/tidegate]";
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the gateway until SIGTERM or Ctrl-C.
@@ -79,6 +84,25 @@ enum Command {
     Check {
         /// The configuration file.
         #[arg(value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Install the configuration that lies on the card's boot partition. A service runs this before the gateway's.
+    ///
+    /// `gateway.toml` there, and the files of a folder `tidegate` beside it, are checked together, installed in
+    /// the configuration's directory or not at all, and tidegate-report.txt beside them says what became of them. The
+    /// same files are not installed twice, and none is deleted. Exit code 78: they are wrong.
+    #[command(after_help = FIRSTBOOT)]
+    Firstboot {
+        /// The boot partition [default: /boot/firmware, else /boot].
+        #[arg(long, value_name = "DIR")]
+        boot: Option<PathBuf>,
+        /// The configuration file to be; the folder's files go to its directory.
+        #[arg(
+            long,
+            short,
+            value_name = "FILE",
+            default_value = "/etc/tidegate/gateway.toml"
+        )]
         config: PathBuf,
     },
     /// Describe every event that a configuration can emit: name, meaning, severity, topic, schema, an example.
@@ -214,6 +238,7 @@ impl Arguments {
                 socket,
             } => run::run(&config, strict, socket.path),
             Command::Check { config } => check::check(&config),
+            Command::Firstboot { boot, config } => firstboot::firstboot(boot, config),
             Command::Catalog { config, format } => catalog::catalog(&config, format),
             Command::Reload { socket } => reload::reload(&socket.found()),
             Command::Mute {

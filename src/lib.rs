@@ -28,6 +28,8 @@ pub mod story;
 
 pub mod control;
 
+pub mod firstboot;
+
 pub mod catalog;
 
 pub mod daemon;

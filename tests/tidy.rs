@@ -36,10 +36,11 @@ config     <- time reading event rule decode source journal forward
 recorder   <- time reading
 story      <- time reading event rule config
 control    <-
+firstboot  <- time config
 catalog    <- time reading event rule source::mqtt forward config
 daemon     <- time reading event rule decode source journal forward hub config recorder control
 telemetry  <-
-cli        <- time reading event rule decode journal config control recorder story catalog daemon telemetry
+cli        <- time reading event rule decode journal config control firstboot recorder story catalog daemon telemetry
 main       <- cli telemetry
 ";
 
