@@ -312,6 +312,8 @@ pub enum Failure {
     Failed(String),
     /// Nothing failed, and something should be looked at: what.
     Warned(String),
+    /// One of these, which the log has been told: its exit code.
+    Told(u8),
 }
 
 impl Failure {
@@ -323,7 +325,14 @@ impl Failure {
             Self::Usage(_) => 2,
             Self::Failed(_) => 1,
             Self::Warned(_) => 3,
+            Self::Told(code) => *code,
         }
+    }
+
+    /// Whether there is nothing left to print.
+    #[must_use]
+    pub fn is_told(&self) -> bool {
+        matches!(self, Self::Told(_))
     }
 
     fn failed(error: &dyn std::error::Error) -> Self {
@@ -337,6 +346,7 @@ impl fmt::Display for Failure {
             Self::Configuration(text) | Self::Usage(text) | Self::Failed(text) | Self::Warned(text) => {
                 formatter.write_str(text.trim_end())
             }
+            Self::Told(code) => write!(formatter, "exit code {code}: the log says why"),
         }
     }
 }
