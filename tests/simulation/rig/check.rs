@@ -11,6 +11,7 @@ use super::{
     device,
     gateway::sink_name,
     plan::Plan,
+    receiver::told,
     reference::{Expected, Micros, Reference},
     world::Inside,
 };
@@ -31,56 +32,44 @@ pub fn found(world: &mut Inside, before: Option<Epoch>, epoch: Epoch, first: u64
     }
 }
 
-/// The ranges that were named to a sink as not to come.
-fn named(world: &Inside, epoch: Epoch, sink: usize) -> Vec<(u64, u64)> {
-    let sink = sink_name(sink).to_string();
-    let mut ranges = Vec::new();
-    for (_, event) in world.of_epoch(epoch) {
-        let Data::Gateway(data) = &event.draft.data else {
-            continue;
-        };
-        if &*event.draft.name != "EventsDiscarded" || data["epoch"] != epoch.to_string() {
-            continue;
-        }
-        let names = data["sinks"].as_array().unwrap();
-        if names.iter().any(|name| *name == *sink) {
-            let of = |range: &serde_json::Value| (range[0].as_u64().unwrap(), range[1].as_u64().unwrap());
-            ranges.extend(data["ranges"].as_array().unwrap().iter().map(of));
-        }
-    }
-    ranges
-}
-
-fn is_named(ranges: &[(u64, u64)], sequence: u64) -> bool {
-    ranges.iter().any(|(from, to)| (*from..=*to).contains(&sequence))
-}
-
 /// Whether every reading is acknowledged, and every sink has all, or was told that it does not come.
 pub fn is_done(world: &Inside, epoch: Option<Epoch>) -> bool {
     if world.owing.iter().any(|owing| *owing > 0) {
         return false;
     }
     let Some(epoch) = epoch else { return true };
-    let Some(last) = world.of_epoch(epoch).last().map(|(last, _)| last) else {
-        return false;
-    };
-    let has_last = |endpoint: &super::sink::Endpoint| endpoint.received.contains_key(&(epoch.0, last));
-    world.endpoints.iter().all(has_last) && missing(world, epoch).is_none()
+    missing(world, epoch).is_none()
 }
 
-/// The first event that a sink neither got nor was told of.
+/// The first event that a sink neither got nor was told of, or whose receiver does not know that it has all.
 fn missing(world: &Inside, epoch: Epoch) -> Option<String> {
-    let last = world.of_epoch(epoch).last()?.0;
     for (sink, endpoint) in world.endpoints.iter().enumerate() {
-        let named = named(world, epoch, sink);
-        let lost = (1..=last)
-            .filter(|sequence| !endpoint.received.contains_key(&(epoch.0, *sequence)))
-            .find(|sequence| !is_named(&named, *sequence));
-        if let Some(lost) = lost {
-            let was_there = world.known.contains_key(&(epoch.0, lost));
+        let name = sink_name(sink);
+        let mut due = BTreeSet::new();
+        let mut last = 0;
+        for (sequence, event) in world.of_epoch(epoch) {
+            // Numbers that nobody ever saw are missing, too.
+            due.extend(last + 1..sequence);
+            last = sequence;
+            if endpoint.filter.passes(&name, &event.draft) {
+                due.insert(sequence);
+            }
+        }
+        due.retain(|sequence| !endpoint.received.contains_key(&(epoch.0, *sequence)));
+        let named = world.of_epoch(epoch).flat_map(|(_, event)| told(event, &name));
+        for (_, from, to) in named.filter(|(of, ..)| *of == epoch.0) {
+            due.retain(|sequence| !(from..=to).contains(sequence));
+        }
+        if let Some(lost) = due.first() {
+            let was_there = world.known.contains_key(&(epoch.0, *lost));
             let what = if was_there { "G2" } else { "G4: a gap" };
             return Some(format!(
                 "{what}: sink {sink} never got {lost} of {last} and was not told"
+            ));
+        }
+        if let Some(number) = endpoint.receiver.awaits() {
+            return Some(format!(
+                "G4: the receiver of sink {sink} still waits for {number} of {last}"
             ));
         }
     }

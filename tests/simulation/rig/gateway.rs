@@ -83,16 +83,17 @@ fn origin() -> Arc<Origin> {
 }
 
 /// As their tables would say it. Only the first may make a full journal refuse.
-fn terms(sink: usize) -> Terms {
+fn terms(plan: &Plan, sink: usize) -> Terms {
     Terms {
         max_attempts: 3,
         required: sink == 0,
+        filter: plan.sinks[sink].filter.clone(),
         ..Terms::new(sink_name(sink))
     }
 }
 
 fn owner(plan: &Plan) -> Owner {
-    let sinks = (0..plan.sinks.len()).map(|sink| terms(sink).plan());
+    let sinks = (0..plan.sinks.len()).map(|sink| terms(plan, sink).plan());
     Owner {
         origin: origin(),
         machine_id: "m".to_owned(),
@@ -194,7 +195,7 @@ impl Life {
                 random: random.fork(),
             };
             let (status, _) = watch::channel(forward::Status::default());
-            let forwarder = Forwarder::new(terms(sink), Log(journal.clone()), network, PACE, status);
+            let forwarder = Forwarder::new(terms(plan, sink), Log(journal.clone()), network, PACE, status);
             let (stop, done) = (forward_stop.clone(), CancellationToken::new());
             forwarded.push(done.clone());
             tasks.push(executor.spawn(async move {

@@ -8,6 +8,7 @@ mod device;
 mod executor;
 mod gateway;
 mod plan;
+mod receiver;
 mod reference;
 mod sink;
 mod story;

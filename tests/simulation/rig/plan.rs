@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use tidegate::journal::WhenFull;
+use tidegate::{event::Severity, forward::filter::Filter, journal::WhenFull, rule::Pattern};
 
-use super::{device::Habits, reference::Law, sink::Nature};
+use super::{
+    device::{self, Habits},
+    reference::Law,
+    sink::Nature,
+};
 
 #[derive(Debug)]
 pub struct Plan {
@@ -118,6 +122,27 @@ impl Plan {
             delay: Duration::from_millis(one_of(random, &[0, 10, 300, 3_000])),
             reorders: random.bool(),
             silent: chance(random, 40),
+            filter: Self::filter(random),
+        }
+    }
+
+    fn filter(random: &mut fastrand::Rng) -> Filter {
+        let all = Filter::default();
+        match random.u8(..6) {
+            0 => Filter {
+                min_severity: Severity::Warning,
+                ..all
+            },
+            1 => Filter {
+                min_severity: Severity::Warning,
+                devices: vec![Pattern(device::name(0).into())],
+                ..all
+            },
+            2 => Filter {
+                events: vec![Pattern("long".into())],
+                ..all
+            },
+            _ => all,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tidegate::{
     event::{Entry, Position, Sequence, SinkName},
-    forward::{self, Verdict},
+    forward::{self, Verdict, filter::Filter},
     journal::{Cursor, DeadLetter, Error, Full, Journal, Limit, Refused},
 };
 use tokio::{
@@ -13,7 +13,11 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use super::world::{Id, World, is_same};
+use super::{
+    gateway::sink_name,
+    receiver::Receiver,
+    world::{Id, World, is_same},
+};
 
 /// The longest way there and back in the end.
 const CALM: Duration = Duration::from_millis(50);
@@ -27,6 +31,10 @@ pub struct Endpoint {
     pub sent: Option<Id>,
     /// Events that it has refused, and how often it still will.
     pub refused: BTreeMap<Id, u8>,
+    /// What it gets.
+    pub filter: Filter,
+    /// What it makes of that.
+    pub receiver: Receiver,
 }
 
 /// How bad a sink and the way to it are.
@@ -45,6 +53,8 @@ pub struct Nature {
     pub reorders: bool,
     /// An answer never comes, of 1000.
     pub silent: u16,
+    /// What it gets.
+    pub filter: Filter,
 }
 
 /// Where the gateway connects to.
@@ -143,8 +153,13 @@ impl Connection {
             }
             Some(_) => {}
         }
-        let passed = world.known.range((id.0, previous.0 + 1)..id).next();
-        if let Some(((_, passed), _)) = passed
+        let name = sink_name(sink);
+        let filter = &world.endpoints[sink].filter;
+        let mut between = world.known.range((id.0, previous.0 + 1).min(id)..id);
+        let passed = between.find(|(_, event)| filter.passes(&name, &event.draft));
+        if !filter.passes(&name, &entry.event.draft) {
+            world.accuse(format!("{} is not for sink {sink}", id.1));
+        } else if let Some(((_, passed), _)) = passed
             && previous.0 > 0
         {
             let what = format!(
@@ -156,7 +171,8 @@ impl Connection {
         let calm = world.calm;
         let endpoint = &mut world.endpoints[sink];
         let first = !endpoint.received.contains_key(&id);
-        if first && refuses {
+        // Not where its chain starts: that nothing before it was for the sink, no event says but this one as the first.
+        if first && refuses && previous.0 > 0 {
             endpoint.refused.entry(id).or_insert(times);
         }
         if let Some(left) = endpoint.refused.get_mut(&id).filter(|left| **left > 0 && !calm) {
@@ -164,7 +180,16 @@ impl Connection {
             world.say(&format!("sink {sink}: refuses {}", id.1));
             return Verdict::Refused(entry.position, "not this one".to_owned());
         }
+        let had_it = endpoint.received.contains_key(&id);
         *endpoint.received.entry(id).or_default() += 1;
+        let new = endpoint.receiver.receive(entry, previous, &name);
+        if new == had_it {
+            let took_for = if new { "new" } else { "a duplicate" };
+            world.accuse(format!(
+                "G4: the receiver of sink {sink} took {} for {took_for}",
+                id.1
+            ));
+        }
         world.say(&format!(
             "sink {sink}: got {} ({})",
             id.1,

@@ -95,7 +95,11 @@ enum Ended {
 
 impl Story {
     fn new(plan: Plan, mut random: fastrand::Rng) -> Self {
-        let endpoints = plan.sinks.iter().map(|_| Endpoint::default()).collect();
+        let endpoints = plan.sinks.iter().map(|nature| Endpoint {
+            filter: nature.filter.clone(),
+            ..Endpoint::default()
+        });
+        let endpoints = endpoints.collect();
         let world = World::new(endpoints, plan.devices.len());
         world.say(&format!("{plan:?}"));
         let hands = time::Simulated::new(BootId(1));
