@@ -181,6 +181,187 @@ fn what_a_filter_left_out_before_a_gap_is_told_in_one_commit_with_the_cursor() {
 }
 
 #[test]
+fn a_chain_that_starts_within_an_epoch_is_told_nothing_of_what_stands_before_its_place() {
+    let disk = Simulated::default();
+    let open = Open::new(&disk);
+    fill(&open, 20);
+    let there = open.read_all();
+    open.journal.acknowledge(&sink("cloud"), cursor_at(&there[19]));
+    block_on(open.journal.replay(&sink("cloud"), there[9].position));
+    let start = open.journal.cursor(&sink("cloud"));
+    assert_eq!((start.sequence, start.began), (Sequence(0), Sequence(11)));
+    // Nothing of 11 to 15 passes its filter, and 16 and 17 are not there.
+    let before = Cursor {
+        passed: Sequence(0),
+        began: start.began,
+        ..cursor_at(&there[14])
+    };
+    open.journal.acknowledge(&sink("cloud"), before);
+    open.close();
+    let open = Open::on(&disk, &settings(), owner(&["cloud", "new"]));
+    assert_eq!(
+        open.journal.cursor(&sink("new")).began,
+        Sequence(21),
+        "at the end"
+    );
+    let before = open.journal.cursor(&sink("cloud"));
+    open.journal.came_to(&sink("cloud"), before, &there[17]);
+    open.journal.acknowledge(&sink("cloud"), cursor_at(&there[17]));
+    open.commit(&["next"], &[]);
+    assert_eq!(named(&open.read_all(), "cloud"), [[(11, 17)]]);
+}
+
+#[test]
+fn what_was_delivered_between_two_absences_is_not_named_when_the_first_is_told_again() {
+    let disk = Simulated::default();
+    let open = Open::new(&disk);
+    fill(&open, 450);
+    let all = open.read_all();
+    let is_told = |entry: &Entry| &*entry.event.draft.name == "EventsDiscarded";
+    let told = all.iter().position(is_told).unwrap();
+    let first = all[0].sequence.0;
+    // It is back, gets the oldest, and is away again before it is told of the first absence.
+    let last = &all[told - 2];
+    open.journal.acknowledge(&sink("cloud"), cursor_at(last));
+    fill(&open, 900);
+    open.commit(&["settled"], &[]);
+    let all = open.read_all();
+    let again = named(&all, "cloud");
+    assert!(again.iter().all(|ranges| ranges.len() <= 2), "{again:?}");
+    let lost: BTreeSet<u64> = (1..first).chain(last.sequence.0 + 1..all[0].sequence.0).collect();
+    assert_eq!(numbers(again), lost);
+}
+
+#[test]
+fn sinks_that_lose_the_same_for_want_of_room_are_told_in_one() {
+    let disk = Simulated::default();
+    let open = Open::on(&disk, &settings(), owner(&["cloud", "site"]));
+    fill(&open, 450);
+    let told = says(&open, "EventsDiscarded");
+    assert!(!told.is_empty());
+    for told in &told {
+        assert_eq!(data(told)["sinks"], serde_json::json!(["cloud", "site"]));
+    }
+}
+
+#[test]
+fn who_finds_damage_and_comes_to_it_is_told_once() {
+    let disk = Simulated::default();
+    let clock = Clock::system();
+    let opened = Journal::open_stepped(disk.mount(), &settings(), owner(&["cloud"]), clock);
+    let (journal, _, mut steps) = opened.unwrap();
+    // What opening has to tell.
+    steps.turn().unwrap();
+    let padding = "x".repeat(20_000);
+    for number in 0..8 {
+        journal.append(outcome(&[&format!("{number} {padding}")], &[]));
+    }
+    steps.turn().unwrap();
+    damage(&disk, Path::new("/journal/current/0001.seg"), 100_000, 1);
+    let there = journal.read_after_blocking(Cursor::default(), ALL).unwrap();
+    assert_eq!(there[4].sequence, Sequence(6), "5 is damaged");
+    journal.came_to(&sink("cloud"), cursor_at(&there[3]), &there[4]);
+    steps.turn().unwrap();
+    journal.acknowledge(&sink("cloud"), cursor_at(&there[4]));
+    journal.append(outcome(&["more"], &[]));
+    steps.turn().unwrap();
+    let all = journal.read_after_blocking(Cursor::default(), ALL).unwrap();
+    assert_eq!(named(&all, "cloud"), [[(5, 5)]]);
+    // The same with a letter in what is lost, and with the cursor there before it is told.
+    let letter = &there[2];
+    let cloud = sink("cloud");
+    let refused = Refused {
+        sink: &cloud,
+        entry: letter,
+        previous: Sequence(2),
+        reason: "no",
+        attempts: 10,
+    };
+    journal.set_aside(&refused).unwrap();
+    steps.turn().unwrap();
+    damage(&disk, Path::new("/journal/current/0001.seg"), 140_000, 1);
+    let there = journal.read_after_blocking(cursor_at(&there[4]), ALL).unwrap();
+    assert_eq!(there[0].sequence, Sequence(8), "7 is damaged");
+    let before = journal.cursor(&sink("cloud"));
+    journal.came_to(&sink("cloud"), before, &there[0]);
+    journal.acknowledge(&sink("cloud"), cursor_at(&there[0]));
+    for text in ["more", "and more"] {
+        journal.append(outcome(&[text], &[]));
+        steps.turn().unwrap();
+    }
+    let all = journal.read_after_blocking(Cursor::default(), ALL).unwrap();
+    assert_eq!(named(&all, "cloud"), [[(5, 5)], [(7, 7)]]);
+}
+
+/// Another board has the card.
+fn moved() -> Owner {
+    Owner {
+        board_serial: "another".to_owned(),
+        ..owner(&["cloud"])
+    }
+}
+
+#[test]
+fn what_a_filter_left_out_before_the_lost_end_of_an_epoch_is_told_also_after_a_kill() {
+    let disk = Simulated::default();
+    let open = Open::new(&disk);
+    fill(&open, 8);
+    let there = open.read_all();
+    // 4 passed, 5 and 6 did not.
+    let before = Cursor {
+        passed: Sequence(4),
+        ..cursor_at(&there[5])
+    };
+    open.journal.acknowledge(&sink("cloud"), before);
+    open.close();
+    for at in [130_000, 150_000] {
+        damage(&disk, Path::new("/journal/current/0001.seg"), at, 1);
+    }
+    let open = Open::on(&disk, &settings(), moved());
+    for text in ["one", "two", "three", "four"] {
+        open.commit(&[text], &[]);
+    }
+    let told = named(&everything(&open), "cloud");
+    assert_eq!(told.concat(), [(7, 8)], "its end is damaged");
+    open.kill(&disk);
+    let open = Open::on(&disk, &settings(), moved());
+    let before = open.journal.cursor(&sink("cloud"));
+    let next = &open.read(before)[0];
+    assert_eq!(next.sequence, Sequence(1));
+    open.journal.came_to(&sink("cloud"), before, next);
+    open.journal.acknowledge(&sink("cloud"), cursor_at(next));
+    for text in ["five", "six"] {
+        open.commit(&[text], &[]);
+    }
+    let told = named(&everything(&open), "cloud");
+    assert_eq!(told.concat(), [(7, 8), (5, 6)]);
+    assert_eq!(open.read_all()[0].epoch, next.epoch, "now the old one is gone");
+}
+
+#[test]
+fn what_a_filter_left_out_at_the_whole_end_of_an_epoch_is_no_loss() {
+    let disk = Simulated::default();
+    let open = Open::new(&disk);
+    fill(&open, 8);
+    let there = open.read_all();
+    open.close();
+    let open = Open::on(&disk, &settings(), moved());
+    open.commit(&["one"], &[]);
+    // 4 passed, 5 to 8 did not.
+    let before = Cursor {
+        passed: Sequence(4),
+        ..cursor_at(&there[7])
+    };
+    let next = open.read(before).remove(0);
+    open.journal.came_to(&sink("cloud"), before, &next);
+    open.journal.acknowledge(&sink("cloud"), cursor_at(&next));
+    for text in ["two", "three"] {
+        open.commit(&[text], &[]);
+    }
+    assert_eq!(named(&everything(&open), "cloud"), Vec::<Vec<_>>::new());
+}
+
+#[test]
 fn a_forgotten_sink_leaves_nothing_behind() {
     let disk = Simulated::default();
     let open = Open::on(&disk, &settings(), owner(&["cloud", "gone"]));
