@@ -30,8 +30,10 @@ const SMALL_FILES: u64 = 8192;
 const ZEROS: usize = 256 * 1024;
 /// What a note takes that tells nobody anything.
 const SETTLED: usize = 256;
-/// What a note and its event take, ranges and what every event has aside.
+/// What a note and its event take, ranges around letters and what every event has aside.
 const NOTE: usize = 1024;
+/// What a range takes in both.
+const RANGE: usize = 40;
 
 /// How large segments are made under this bound.
 pub(super) fn segment_size(max_bytes: u64) -> usize {
@@ -181,13 +183,13 @@ impl Writer {
         batch
     }
 
-    /// What the notes that begin a segment take at most, and their events.
+    /// What the notes that begin a segment take, and their events: each letter may split a range.
     fn notes(&self) -> usize {
         let plans = self.shared.plans();
         let sinks = plans.iter().map(|plan| plan.name.clone()).collect();
         let event = self.discarded(&Note::of(sinks, "journal-full"), self.catalog.epoch);
         let each = frame::encode(&event).len() + NOTE;
-        NOTE.max(each * plans.len())
+        NOTE.max(each * plans.len() + RANGE * self.shared.dead.count())
     }
 
     /// Which of the oldest segments go, so that `bytes` more fit; none if none may.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use tidegate::journal::Refused;
+use tidegate::journal::{Refused, Stepped};
 
 use super::rig::*;
 
@@ -23,6 +23,14 @@ fn numbers(ranges: Vec<Vec<(u64, u64)>>) -> BTreeSet<u64> {
         .flatten()
         .flat_map(|(from, to)| from..=to)
         .collect()
+}
+
+/// Its turns are taken by hand; what opening has to tell is told.
+fn stepped(disk: &Simulated) -> (Journal, Stepped) {
+    let opened = Journal::open_stepped(disk.mount(), &settings(), owner(&["cloud"]), Clock::system());
+    let (journal, _, mut steps) = opened.unwrap();
+    steps.turn().unwrap();
+    (journal, steps)
 }
 
 fn set_aside(open: &Open, name: &str, entry: &Entry) {
@@ -117,7 +125,7 @@ fn damage_is_told_to_the_sinks_that_have_yet_to_come_to_it() {
     open.journal.acknowledge(&sink("done"), cursor_at(&there[59]));
     open.close();
     damage(&disk, Path::new("/journal/current/0001.seg"), 100_000, 1);
-    let open = Open::on(&disk, &settings(), owner(&["cloud", "site", "done"]));
+    let open = Open::on(&disk, &settings(), owner(&["cloud", "site", "done", "new"]));
     open.read_all();
     open.commit(&["settled"], &[]);
     let told = says(&open, "EventsDiscarded");
@@ -141,43 +149,53 @@ fn damage_is_told_to_the_sinks_that_have_yet_to_come_to_it() {
 
 #[test]
 fn what_a_filter_left_out_before_a_gap_is_told_in_one_commit_with_the_cursor() {
-    let disk = Simulated::default();
-    let open = Open::new(&disk);
-    fill(&open, 20);
+    let base = Simulated::default();
+    let open = Open::new(&base);
+    fill(&open, 8);
     let there = open.read_all();
-    // 8 passed, 9 to 20 did not.
+    // 3 passed, 4 did not, and 5 is damaged.
     let before = Cursor {
-        passed: Sequence(8),
-        ..cursor_at(&there[19])
+        passed: Sequence(3),
+        ..cursor_at(&there[3])
     };
     open.journal.acknowledge(&sink("cloud"), before);
-    fill(&open, 600);
-    open.commit(&["settled"], &[]);
-    let all = open.read(before);
-    let lost = numbers(named(&all, "cloud"));
-    assert_eq!(lost, (21..all[0].sequence.0).collect());
-    open.journal.came_to(&sink("cloud"), before, &all[0]);
-    open.journal.came_to(&sink("cloud"), before, &all[0]);
-    open.journal.acknowledge(&sink("cloud"), cursor_at(&all[0]));
-    open.journal.append(outcome(&["next"], &[]));
+    open.close();
+    damage(&base, Path::new("/journal/current/0001.seg"), 100_000, 1);
     let mut random = fastrand::Rng::with_seed(5);
-    for _ in 0..24 {
-        let cut = disk.clone_with_unsynced();
-        cut.power_cut(&mut random);
-        let again = Open::new(&cut);
-        again.commit(&["settled"], &[]);
-        let told = named(&again.read_all(), "cloud").concat();
-        let times = told.iter().filter(|range| **range == (9, 20)).count();
-        let is_past = again.journal.cursor(&sink("cloud")) > before;
-        assert_eq!(
-            times,
-            usize::from(is_past),
-            "told if and only if the cursor is there"
-        );
+    let mut torn = BTreeSet::new();
+    for stop in 0.. {
+        let disk = base.copy();
+        let (journal, mut steps) = stepped(&disk);
+        let next = journal.read_after_blocking(before, ALL).unwrap().remove(0);
+        assert_eq!(next.sequence, Sequence(6));
+        steps.turn().unwrap();
+        journal.came_to(&sink("cloud"), before, &next);
+        journal.came_to(&sink("cloud"), before, &next);
+        journal.acknowledge(&sink("cloud"), cursor_at(&next));
+        journal.append(outcome(&["next"], &[]));
+        disk.stop_after(stop);
+        let is_done = steps.turn().is_ok();
+        for _ in 0..20 {
+            let cut = disk.clone_with_unsynced();
+            cut.power_cut(&mut random);
+            let again = Open::new(&cut);
+            again.commit(&["settled"], &[]);
+            let told = named(&again.read_all(), "cloud").concat();
+            let times = told.iter().filter(|range| **range == (4, 4)).count();
+            let is_past = again.journal.cursor(&sink("cloud")) > before;
+            assert_eq!(
+                times,
+                usize::from(is_past),
+                "told if and only if the cursor is there"
+            );
+            torn.insert((is_done, is_past));
+        }
+        if is_done {
+            break;
+        }
     }
-    open.commit(&["more"], &[]);
-    let told = named(&open.read_all(), "cloud").concat();
-    assert_eq!(told.iter().filter(|range| **range == (9, 20)).count(), 1);
+    let all = [(false, false), (false, true), (true, true)];
+    assert_eq!(torn.into_iter().collect::<Vec<_>>(), all);
 }
 
 #[test]
@@ -247,49 +265,35 @@ fn sinks_that_lose_the_same_for_want_of_room_are_told_in_one() {
 #[test]
 fn who_finds_damage_and_comes_to_it_is_told_once() {
     let disk = Simulated::default();
-    let clock = Clock::system();
-    let opened = Journal::open_stepped(disk.mount(), &settings(), owner(&["cloud"]), clock);
-    let (journal, _, mut steps) = opened.unwrap();
-    // What opening has to tell.
-    steps.turn().unwrap();
-    let padding = "x".repeat(20_000);
-    for number in 0..8 {
-        journal.append(outcome(&[&format!("{number} {padding}")], &[]));
+    let open = Open::new(&disk);
+    fill(&open, 8);
+    open.close();
+    for at in [100_000, 130_000] {
+        damage(&disk, Path::new("/journal/current/0001.seg"), at, 1);
     }
-    steps.turn().unwrap();
-    damage(&disk, Path::new("/journal/current/0001.seg"), 100_000, 1);
-    let there = journal.read_after_blocking(Cursor::default(), ALL).unwrap();
+    let (journal, mut steps) = stepped(&disk);
+    let read = |after, entries| {
+        let limit = Limit { entries, ..ALL };
+        journal.read_after_blocking(after, limit).unwrap()
+    };
+    let there = read(Cursor::default(), 5);
     assert_eq!(there[4].sequence, Sequence(6), "5 is damaged");
     journal.came_to(&sink("cloud"), cursor_at(&there[3]), &there[4]);
     steps.turn().unwrap();
     journal.acknowledge(&sink("cloud"), cursor_at(&there[4]));
     journal.append(outcome(&["more"], &[]));
     steps.turn().unwrap();
-    let all = journal.read_after_blocking(Cursor::default(), ALL).unwrap();
-    assert_eq!(named(&all, "cloud"), [[(5, 5)]]);
-    // The same with a letter in what is lost, and with the cursor there before it is told.
-    let letter = &there[2];
-    let cloud = sink("cloud");
-    let refused = Refused {
-        sink: &cloud,
-        entry: letter,
-        previous: Sequence(2),
-        reason: "no",
-        attempts: 10,
-    };
-    journal.set_aside(&refused).unwrap();
-    steps.turn().unwrap();
-    damage(&disk, Path::new("/journal/current/0001.seg"), 140_000, 1);
-    let there = journal.read_after_blocking(cursor_at(&there[4]), ALL).unwrap();
-    assert_eq!(there[0].sequence, Sequence(8), "7 is damaged");
-    let before = journal.cursor(&sink("cloud"));
-    journal.came_to(&sink("cloud"), before, &there[0]);
-    journal.acknowledge(&sink("cloud"), cursor_at(&there[0]));
+    assert_eq!(named(&read(Cursor::default(), usize::MAX), "cloud"), [[(5, 5)]]);
+    // The same where the cursor is there before it is told.
+    let next = &read(cursor_at(&there[4]), 1)[0];
+    assert_eq!(next.sequence, Sequence(8), "7 is damaged");
+    journal.came_to(&sink("cloud"), cursor_at(&there[4]), next);
+    journal.acknowledge(&sink("cloud"), cursor_at(next));
     for text in ["more", "and more"] {
         journal.append(outcome(&[text], &[]));
         steps.turn().unwrap();
     }
-    let all = journal.read_after_blocking(Cursor::default(), ALL).unwrap();
+    let all = read(Cursor::default(), usize::MAX);
     assert_eq!(named(&all, "cloud"), [[(5, 5)], [(7, 7)]]);
 }
 
@@ -359,6 +363,81 @@ fn what_a_filter_left_out_at_the_whole_end_of_an_epoch_is_no_loss() {
         open.commit(&[text], &[]);
     }
     assert_eq!(named(&everything(&open), "cloud"), Vec::<Vec<_>>::new());
+}
+
+#[test]
+fn an_event_whose_segment_goes_while_it_is_set_aside_is_not_named() {
+    let disk = Simulated::default();
+    let (journal, mut steps) = stepped(&disk);
+    let padding = "x".repeat(20_000);
+    let event = || journal.append(outcome(&[&padding], &[]));
+    let oldest = || {
+        let one = Limit { entries: 1, bytes: 1 };
+        let read = journal.read_after_blocking(Cursor::default(), one);
+        read.unwrap().into_iter().next()
+    };
+    // How many go at once.
+    let mut lost = Vec::new();
+    let mut rolled = 0;
+    for number in 0.. {
+        event();
+        steps.turn().unwrap();
+        let first = oldest().unwrap().sequence.0;
+        if lost.last() != Some(&first) {
+            lost.push(first);
+            rolled = number;
+        }
+        if let [.., before, last] = lost[..]
+            && lost.len() > 3
+            && number - rolled == last - before - 2
+        {
+            break;
+        }
+    }
+    let letter = oldest().unwrap();
+    event();
+    event();
+    let cloud = sink("cloud");
+    let refused = Refused {
+        sink: &cloud,
+        entry: &letter,
+        previous: Sequence(0),
+        reason: "no",
+        attempts: 10,
+    };
+    journal.set_aside(&refused).unwrap();
+    steps.turn().unwrap();
+    assert!(oldest().unwrap().sequence > letter.sequence, "its segment went");
+    assert_eq!(journal.dead_letters().len(), 1);
+    let all = journal.read_after_blocking(Cursor::default(), ALL).unwrap();
+    let named = numbers(named(&all, "cloud"));
+    assert!(!named.contains(&letter.sequence.0), "it can still be sent again");
+    assert!(named.contains(&(letter.sequence.0 + 1)));
+}
+
+#[test]
+fn what_a_filter_left_out_before_a_letter_is_told_when_that_is_dropped() {
+    let disk = Simulated::default();
+    let open = Open::new(&disk);
+    open.commit(&["a", "b", "c", "d", "e", "f"], &[]);
+    let there = open.read_all();
+    // 1 passed, 2 did not, 3 is a letter, and so is 5: 4 did not pass.
+    for (number, previous) in [(3, 1), (5, 3)] {
+        let cloud = sink("cloud");
+        let refused = Refused {
+            sink: &cloud,
+            entry: &there[number - 1],
+            previous: Sequence(previous),
+            reason: "no",
+            attempts: 10,
+        };
+        open.wait(open.journal.set_aside(&refused).unwrap());
+    }
+    let letters = open.journal.dead_letters();
+    open.wait(open.journal.drop_letters(&letters[1..]));
+    assert_eq!(named(&open.read_all(), "cloud"), [[(4, 5)]]);
+    open.wait(open.journal.drop_letters(&letters[..1]));
+    assert_eq!(named(&open.read_all(), "cloud"), [[(4, 5)], [(2, 3)]]);
 }
 
 #[test]
