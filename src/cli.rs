@@ -20,6 +20,7 @@ mod backtest;
 mod catalog;
 mod check;
 mod events;
+mod firstboot;
 mod journal;
 mod mute;
 mod readings;
@@ -51,6 +52,10 @@ Environment:
   RUNTIME_DIRECTORY  Where the control socket is made [default: the state directory]
   TIDEGATE_LOG       What is logged: info, debug, tidegate::source=debug [default: info]";
 
+const FIRSTBOOT: &str = "\
+Environment:
+  STATE_DIRECTORY  Where the checksum of what was installed is kept [default: /var/lib/tidegate]";
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the gateway until SIGTERM or Ctrl-C.
@@ -79,6 +84,25 @@ enum Command {
     Check {
         /// The configuration file.
         #[arg(value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Install the configuration that lies on the card's boot partition. A service runs this before the gateway's.
+    ///
+    /// `gateway.toml` there, and the files of a folder `tidegate` beside it, are checked together, installed in
+    /// the configuration's directory or not at all, and tidegate-report.txt beside them says what became of them. The
+    /// same files are not installed twice, and none is deleted. Exit code 78: they are wrong.
+    #[command(after_help = FIRSTBOOT)]
+    Firstboot {
+        /// The boot partition [default: /boot/firmware, else /boot].
+        #[arg(long, value_name = "DIR")]
+        boot: Option<PathBuf>,
+        /// The configuration file to be; the folder's files go to its directory.
+        #[arg(
+            long,
+            short,
+            value_name = "FILE",
+            default_value = "/etc/tidegate/gateway.toml"
+        )]
         config: PathBuf,
     },
     /// Describe every event that a configuration can emit: name, meaning, severity, topic, schema, an example.
@@ -214,6 +238,7 @@ impl Arguments {
                 socket,
             } => run::run(&config, strict, socket.path),
             Command::Check { config } => check::check(&config),
+            Command::Firstboot { boot, config } => firstboot::firstboot(boot, config),
             Command::Catalog { config, format } => catalog::catalog(&config, format),
             Command::Reload { socket } => reload::reload(&socket.found()),
             Command::Mute {
@@ -268,6 +293,8 @@ pub enum Failure {
     Usage(String),
     /// Something else failed: what, and what to do.
     Failed(String),
+    /// One of these, which the log has been told: its exit code.
+    Told(u8),
 }
 
 impl Failure {
@@ -278,7 +305,14 @@ impl Failure {
             Self::Configuration(_) => 78,
             Self::Usage(_) => 2,
             Self::Failed(_) => 1,
+            Self::Told(code) => *code,
         }
+    }
+
+    /// Whether there is nothing left to print.
+    #[must_use]
+    pub fn is_told(&self) -> bool {
+        matches!(self, Self::Told(_))
     }
 
     fn failed(error: &dyn std::error::Error) -> Self {
@@ -292,6 +326,7 @@ impl fmt::Display for Failure {
             Self::Configuration(text) | Self::Usage(text) | Self::Failed(text) => {
                 formatter.write_str(text.trim_end())
             }
+            Self::Told(code) => write!(formatter, "exit code {code}: the log says why"),
         }
     }
 }

@@ -13,7 +13,11 @@
 //!
 //! Relative paths stay as they are written, but for those of `include`, which count from the file that names them.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::tz::TimeZone;
 use sha2::{Digest, Sha256};
@@ -133,7 +137,7 @@ impl Config {
     /// A [`Report`] of all that is wrong with it, or why it could not be read.
     pub fn load(path: &Path) -> Result<Self, Report> {
         let (texts, wrong) = include::gather(open(path)?);
-        Self::read(texts, wrong, &Machine::read(), files::check)
+        Self::read(texts, wrong, &Machine::read(), &files::check)
     }
 
     /// The same without a look at the certificate and password files that it names: for a configuration away from its
@@ -144,7 +148,30 @@ impl Config {
     /// A [`Report`] of all that is wrong with it, or why it could not be read.
     pub fn load_away(path: &Path) -> Result<Self, Report> {
         let (texts, wrong) = include::gather(open(path)?);
-        Self::read(texts, wrong, &Machine::read(), |_, _, _| ())
+        Self::read(texts, wrong, &Machine::read(), &|_, _, _| ())
+    }
+
+    /// The configuration that `bytes` will be once they stand at `path`, with this machine's defaults. `now` says
+    /// where a file lies that is not in its place yet.
+    ///
+    /// # Errors
+    ///
+    /// A [`Report`] of all that is wrong with it; it calls the configuration `path`.
+    pub fn arriving(
+        path: &Path,
+        bytes: Vec<u8>,
+        now: &dyn Fn(&Path) -> Option<PathBuf>,
+    ) -> Result<Self, Report> {
+        let text = Report::text(path, bytes)?;
+        let (texts, wrong) = include::gather(FileText {
+            path: path.to_owned(),
+            text,
+        });
+        Self::read(texts, wrong, &Machine::read(), &|file, config, checker| {
+            let mut config = config.clone();
+            config.sinks.move_files(now);
+            files::check(file, &config, checker);
+        })
     }
 
     /// The configuration that `files` are, the main one first and those that it includes behind it, with this
@@ -161,7 +188,7 @@ impl Config {
         });
         let mut texts = Texts::new(main);
         files.for_each(|file| texts.push(file));
-        Self::read(texts, Vec::new(), &Machine::read(), files::check)
+        Self::read(texts, Vec::new(), &Machine::read(), &files::check)
     }
 
     /// The configuration in `text`, which reports call `path_shown`. Standing alone, it can include nothing.
@@ -172,10 +199,15 @@ impl Config {
     pub fn parse(path_shown: &str, text: &str, machine: &Machine) -> Result<Self, Report> {
         let texts = Texts::alone(path_shown, text);
         let wrong = include::refused(&texts);
-        Self::read(texts, wrong, machine, |_, _, _| ())
+        Self::read(texts, wrong, machine, &|_, _, _| ())
     }
 
-    fn read(texts: Texts, wrong: Vec<Wrong>, machine: &Machine, files: FileCheck) -> Result<Self, Report> {
+    fn read(
+        texts: Texts,
+        wrong: Vec<Wrong>,
+        machine: &Machine,
+        files: &FileCheck<'_>,
+    ) -> Result<Self, Report> {
         let mut checker = Checker::new(&texts);
         let config = written(&texts, wrong, &mut checker).map(|file| {
             let config = compose(&file, machine, &mut checker);
@@ -213,7 +245,7 @@ fn open(path: &Path) -> Result<FileText, Report> {
 }
 
 /// Looks at the files that a configuration names.
-type FileCheck = fn(&raw::File, &Config, &mut Checker<'_>);
+type FileCheck<'c> = dyn Fn(&raw::File, &Config, &mut Checker<'_>) + 'c;
 
 /// What all files say together; `wrong` is what their includes have. None, reported: what is wrong leaves nothing to
 /// build from.
@@ -341,7 +373,8 @@ fn what_is_missing(file: &raw::File, checker: &mut Checker<'_>) {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// In hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes
         .iter()
         .flat_map(|byte| [byte >> 4, byte & 15])

@@ -34,7 +34,7 @@ use std::{
 use tokio::sync::{oneshot, watch};
 
 use crate::{
-    event::{Draft, Entry, Epoch, Origin, Position, Sequence, SinkName},
+    event::{Draft, Entry, Epoch, Origin, Position, Sequence, SinkName, Transition},
     rule::state::Outcome,
     time::{BootId, Clock, EngineTime, KnownBoot, Moment},
 };
@@ -376,9 +376,18 @@ impl Journal {
     /// Hands over one commit, all or nothing; returns its position at once. Never blocks, never fails for lack
     /// of room. After the thread has ended the position never becomes durable. Nor does the position of a commit
     /// that no journal of this size can hold, or that would take the state over its quarter: it is refused, alone,
-    /// logged and counted ([`Health::refused`]), and whoever waits for it waits until the gateway starts anew.
+    /// logged and counted ([`Health::refused`]).
     pub fn append(&self, outcome: Outcome) -> Position {
-        self.0.shared.append(outcome)
+        self.offer(outcome).unwrap_or(NEVER)
+    }
+
+    /// The same, and gives back what is refused.
+    ///
+    /// # Errors
+    ///
+    /// The outcome, of which nothing is kept.
+    pub fn offer(&self, outcome: Outcome) -> Result<Position, Outcome> {
+        self.0.shared.offer(outcome)
     }
 
     /// Appends an event of the gateway's own, alone.
@@ -665,6 +674,8 @@ struct Queue {
     parked: bool,
     room: Room,
     refused: u64,
+    /// When it was last said that a commit is refused.
+    complained: Option<EngineTime>,
 }
 
 /// The position of what is refused.
@@ -679,8 +690,15 @@ enum End {
     Abandon,
 }
 
-/// A cursor's move alone is written after so many events, or so long.
+/// How often it is said, while it goes on, that commits are refused.
+const COMPLAINT: Duration = Duration::from_mins(1);
+
+/// Cursors' moves alone are written when there are so many, but not sooner than so long after the first of them: a
+/// backlog on its way out moves them thousands of times a second, and an alarm's commit would wait for each of those
+/// flushes.
 const CURSOR_EVENTS: u64 = 100;
+const CURSOR_PAUSE: Duration = Duration::from_millis(250);
+/// Fewer of them after so long.
 const CURSOR_DELAY: Duration = Duration::from_secs(10);
 
 impl Shared {
@@ -717,18 +735,25 @@ impl Shared {
         self.wake.notify_all();
     }
 
-    fn append(&self, outcome: Outcome) -> Position {
+    fn offer(&self, outcome: Outcome) -> Result<Position, Outcome> {
         let bytes = room::size(&outcome, &self.origin());
         let mut queue = self.queue();
         let events = outcome.events.len() as u64;
         if events == 0 && outcome.state.is_empty() {
-            return queue.newest;
+            return Ok(queue.newest);
         }
-        if let Err(refusal) = queue.room.take(bytes, &outcome.state) {
+        let raises = |draft: &Draft| draft.transition == Some(Transition::Raised);
+        let begins = outcome.events.iter().any(raises);
+        if let Err(refusal) = queue.room.take(bytes, &outcome.state, begins) {
             queue.refused += 1;
-            drop(queue);
-            tracing::error!("a commit is refused: {refusal}");
-            return NEVER;
+            let now = self.clock.now();
+            if queue.complained.is_none_or(|at| now.since(at) >= COMPLAINT) {
+                queue.complained = Some(now);
+                let refused = queue.refused;
+                drop(queue);
+                tracing::error!(name: "CommitRefused", refused, reason = %refusal, "a commit is refused");
+            }
+            return Err(outcome);
         }
         queue.ticket += 1;
         let before = Position(queue.ticket << 16);
@@ -743,7 +768,7 @@ impl Shared {
         let newest = queue.newest;
         drop(queue);
         self.wake.notify_all();
-        newest
+        Ok(newest)
     }
 
     fn acknowledge(&self, sink: &SinkName, through: Cursor) {
@@ -758,7 +783,8 @@ impl Shared {
         let mut queue = self.queue();
         queue.moves += 1;
         queue.moved_since.get_or_insert_with(|| self.clock.now());
-        if queue.moves >= CURSOR_EVENTS || queue.parked {
+        // More of them change nothing about when they are due.
+        if queue.moves == CURSOR_EVENTS || queue.parked {
             drop(queue);
             self.wake.notify_all();
         }

@@ -4,6 +4,8 @@
 
 pub mod time;
 
+pub mod seldom;
+
 pub mod reading;
 
 pub mod event;
@@ -27,6 +29,8 @@ pub mod recorder;
 pub mod story;
 
 pub mod control;
+
+pub mod firstboot;
 
 pub mod catalog;
 

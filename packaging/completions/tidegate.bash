@@ -31,6 +31,9 @@ _tidegate() {
             tidegate,events)
                 cmd="tidegate__subcmd__events"
                 ;;
+            tidegate,firstboot)
+                cmd="tidegate__subcmd__firstboot"
+                ;;
             tidegate,help)
                 cmd="tidegate__subcmd__help"
                 ;;
@@ -84,6 +87,9 @@ _tidegate() {
                 ;;
             tidegate__subcmd__help,events)
                 cmd="tidegate__subcmd__help__subcmd__events"
+                ;;
+            tidegate__subcmd__help,firstboot)
+                cmd="tidegate__subcmd__help__subcmd__firstboot"
                 ;;
             tidegate__subcmd__help,help)
                 cmd="tidegate__subcmd__help__subcmd__help"
@@ -242,7 +248,7 @@ _tidegate() {
 
     case "${cmd}" in
         tidegate)
-            opts="-h -V --help --version run check catalog test readings backtest journal reload mute unmute device status events help"
+            opts="-h -V --help --version run check firstboot catalog test readings backtest journal reload mute unmute device status events help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -421,8 +427,34 @@ _tidegate() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        tidegate__subcmd__firstboot)
+            opts="-c -h --boot --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --boot)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         tidegate__subcmd__help)
-            opts="run check catalog test readings backtest journal reload mute unmute device status events help"
+            opts="run check firstboot catalog test readings backtest journal reload mute unmute device status events help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -506,6 +538,20 @@ _tidegate() {
             return 0
             ;;
         tidegate__subcmd__help__subcmd__events)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tidegate__subcmd__help__subcmd__firstboot)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1032,7 +1078,7 @@ _tidegate() {
             return 0
             ;;
         tidegate__subcmd__journal__subcmd__fsck)
-            opts="-c -h --config --dir --help"
+            opts="-c -h --config --dir --format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1048,6 +1094,10 @@ _tidegate() {
                     ;;
                 --dir)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "table json" -- "${cur}"))
                     return 0
                     ;;
                 *)

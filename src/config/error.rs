@@ -132,6 +132,11 @@ impl Report {
     /// A [`Report`] of why it could not be read.
     pub fn read(path: &Path, what: &str) -> Result<String, Self> {
         let bytes = std::fs::read(path).map_err(|error| Self::unreadable(path, what, &error))?;
+        Self::text(path, bytes)
+    }
+
+    /// The text that `bytes` are, which are called `path`.
+    pub(super) fn text(path: &Path, bytes: Vec<u8>) -> Result<String, Self> {
         String::from_utf8(bytes).map_err(|error| Self::not_text(path, &error))
     }
 

@@ -1,6 +1,10 @@
 //! `[[sink.mqtt]]` and `[[sink.http]]`: what their tables share, and what no two sinks may share.
 
-use std::{collections::BTreeSet, ops::Range};
+use std::{
+    collections::BTreeSet,
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use toml::Spanned;
 
@@ -35,6 +39,27 @@ impl Sinks {
     pub fn terms(&self) -> impl Iterator<Item = &Terms> {
         let mqtt = self.mqtt.iter().map(|sink| &sink.terms);
         mqtt.chain(self.http.iter().map(|sink| &sink.terms))
+    }
+
+    /// Names the files where they lie now, of those that are elsewhere.
+    pub(super) fn move_files(&mut self, now: &dyn Fn(&Path) -> Option<PathBuf>) {
+        let mqtt = self.mqtt.iter_mut().flat_map(|sink| {
+            [
+                &mut sink.ca,
+                &mut sink.cert,
+                &mut sink.key,
+                &mut sink.password_file,
+            ]
+        });
+        let http = self
+            .http
+            .iter_mut()
+            .flat_map(|sink| [&mut sink.ca, &mut sink.bearer_file, &mut sink.signing_key_file]);
+        for file in mqtt.chain(http).flatten() {
+            if let Some(now) = now(file) {
+                *file = now;
+            }
+        }
     }
 }
 

@@ -543,7 +543,7 @@ impl Writer {
                 .write_all_at(&bytes, 0)
         })();
         if let Err(error) = copied {
-            tracing::warn!(file, %error, "could not keep a copy of the damaged file");
+            tracing::warn!(file, reason = %error, "could not keep a copy of the damaged file");
         }
         self.measure_aside();
     }

@@ -225,6 +225,20 @@ fn a_window_goes_on_over_a_clean_restart() {
 }
 
 #[test]
+fn what_has_left_a_window_before_a_clean_stop_does_not_leave_it_again_after_it() {
+    let rising = |by: f64| over(Aggregate::Rise, 20, Test::RisesBy { by, clear: by - 1.0 });
+    let mut story = Story::of([rising(1.0)]);
+    story.read(0.0, 0.0).read(12.0, 1.0).checkpointed();
+    // What leaves at 20 leaves nothing that clears; by the new numbers it would.
+    story.edited(rising(2.0)).restarted(20.0).wait(31.0);
+    assert_eq!(story.told(), "raised@12 e1");
+    story.wait(32.0);
+    assert_eq!(story.told(), "raised@12 e1", "an empty window is unknown");
+    story.read(33.0, 0.0);
+    assert_eq!(story.told(), "raised@12 e1, rule-changed@33 e1");
+}
+
+#[test]
 fn after_kill_9_only_what_came_since_the_checkpoint_is_missing() {
     let mut story = Story::of([over(Aggregate::Count, 600, above(10.0, 10.0))]);
     for tick in 0..9 {

@@ -343,6 +343,8 @@ impl Read {
                 crashed: self.stopped.is_none().then_some(crashed),
             });
         }
+        // How far the run had come that ended with a clean stop.
+        let stopped = self.stopped.map(|at| at.boot.shifted(shift(&boots.end(at), now)));
         for ((rule, device, place), runs) in self.runs {
             let void = |number: u32| forget(&run_key(&rule, &device, place, number));
             let newest = runs.values().next_back().and_then(|run| run.question.clone());
@@ -371,6 +373,11 @@ impl Read {
                     Some(newest) => window.log.chunks.push_back(Chunk { number, newest, len }),
                     None => out.state.push(void(number)),
                 }
+            }
+            // A run is saved whole: what had left it before the stop does not leave it once more, and nobody is asked
+            // again because of it. Summaries know how far they had come.
+            if let (Some(stopped), false) = (stopped, window.is_summed()) {
+                window.pass(&spec, stopped);
             }
             out.may_end();
             kept.windows.push(KeptWindow {

@@ -125,6 +125,11 @@ impl Reference {
         }
         self.rules = rules.to_vec();
         self.out = self.outside(now);
+        self.go_on(now);
+    }
+
+    /// What stands against a rule is looked at anew, also for what was not there before.
+    fn go_on(&mut self, now: Second) {
         self.begin_anew(now);
         for mute in self.mutes.clone() {
             self.hush(&mute.target, now);
@@ -175,8 +180,14 @@ impl Reference {
     /// `tidegate device forget ID`.
     pub fn forget(&mut self, device: &DeviceId, now: Second) {
         let mut sent = self.readings.iter();
+        let mut facts = self.devices.iter();
         let was_known = sent.any(|kept| kept.device == *device && !kept.forgotten)
-            || self.slots.keys().any(|(_, it)| it == device);
+            || self.slots.keys().any(|(_, it)| it == device)
+            || facts.any(|facts| *facts.id.0 == *device.as_str() && !facts.expects.is_empty())
+            || self.is_named(device);
+        if !was_known {
+            return;
+        }
         for key in self
             .slots
             .keys()
@@ -191,12 +202,9 @@ impl Reference {
         }
         self.clocks.forget(device);
         self.forget_what_nobody_looks_at();
-        if was_known {
-            self.mutes
-                .retain(|mute| mute.target != MuteTarget::Device(device.clone()));
-        }
-        self.begin_anew(now);
-        self.until_again(now);
+        self.mutes
+            .retain(|mute| mute.target != MuteTarget::Device(device.clone()));
+        self.go_on(now);
     }
 
     fn end(&mut self, key: &Key, reason: Reason, now: Second) {

@@ -83,6 +83,8 @@ struct Story {
     observed: Cursor,
     /// The journal's thread has ended, or stands still.
     ended: Option<Ended>,
+    /// When it was asked to stop it took nothing in: what had come then is not evaluated, nor acknowledged.
+    parked_at_stop: bool,
     /// By rule, by device.
     references: Vec<Vec<Reference>>,
 }
@@ -122,6 +124,7 @@ impl Story {
             busy_until: Instant::now(),
             observed: Cursor::default(),
             ended: None,
+            parked_at_stop: false,
             references: references.collect(),
             plan,
             random,
@@ -283,7 +286,7 @@ impl Story {
 
     /// The process is gone, and perhaps the machine's power with it.
     fn die(&mut self, power: bool) {
-        let clean = self.ended == Some(Ended::Closed);
+        let clean = self.ended == Some(Ended::Closed) && !self.parked_at_stop;
         if let Some(life) = self.life.take() {
             life.gone.cancel();
             self.executor.kill(&life.tasks);
@@ -310,6 +313,7 @@ impl Story {
 
     async fn stop(&mut self, patience: Duration) -> Option<TaskId> {
         let life = self.life.as_mut()?;
+        self.parked_at_stop = life.journal.health().borrow().parked;
         life.gone.cancel();
         self.world.look().door = None;
         let task = self.executor.spawn(life.stop());
