@@ -293,6 +293,8 @@ pub enum Failure {
     Usage(String),
     /// Something else failed: what, and what to do.
     Failed(String),
+    /// One of these, which the log has been told: its exit code.
+    Told(u8),
 }
 
 impl Failure {
@@ -303,7 +305,14 @@ impl Failure {
             Self::Configuration(_) => 78,
             Self::Usage(_) => 2,
             Self::Failed(_) => 1,
+            Self::Told(code) => *code,
         }
+    }
+
+    /// Whether there is nothing left to print.
+    #[must_use]
+    pub fn is_told(&self) -> bool {
+        matches!(self, Self::Told(_))
     }
 
     fn failed(error: &dyn std::error::Error) -> Self {
@@ -317,6 +326,7 @@ impl fmt::Display for Failure {
             Self::Configuration(text) | Self::Usage(text) | Self::Failed(text) => {
                 formatter.write_str(text.trim_end())
             }
+            Self::Told(code) => write!(formatter, "exit code {code}: the log says why"),
         }
     }
 }

@@ -219,7 +219,7 @@ impl Thread {
         match opened {
             Ok(store) => {
                 if self.failed.take().is_some() {
-                    info!("the recorder goes on");
+                    info!(name: "RecorderResumed", "the recorder goes on");
                 }
                 // Who wrote before numbered otherwise.
                 self.encoder.anew();
@@ -269,9 +269,10 @@ impl Thread {
     /// Said once, however long it lasts. The gateway goes on without.
     fn pause(&mut self, error: &std::io::Error) {
         if self.failed.is_none() {
-            let dir = self.settings.dir.display();
             warn!(
-                "the recorder pauses, could not write to {dir}: {error}; readings are evaluated and not recorded"
+                name: "RecorderPaused",
+                dir = %self.settings.dir.display(), reason = %error,
+                "the recorder pauses: readings are evaluated and not recorded"
             );
         }
         self.failed = Some(self.clock.now());

@@ -290,7 +290,7 @@ fn save_all(engine: &mut Engine, announcer: &Announcer) {
     let mut slots = Outcome::default();
     engine.save_slots(&mut slots);
     if !fits(slots) {
-        error!("the state has no room for all rules: the next start goes on as after a crash");
+        error!(name: "StateFull", "the state has no room for all rules: the next start goes on as after a crash");
         return;
     }
     let mut inputs = Outcome::default();
