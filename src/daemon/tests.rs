@@ -439,6 +439,7 @@ async fn a_sink_that_a_reload_adds_begins_where_it_should_and_one_that_comes_bac
             position: third,
             sequence: Sequence(3),
             passed: Sequence(3),
+            ..Cursor::default()
         },
     );
     journal.reconfigure(origin(), Vec::new());
