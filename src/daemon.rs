@@ -171,7 +171,7 @@ impl Daemon {
             .others
             .spawn(staged("heartbeat", gateway.end.clone(), beat.run()));
         info!(
-            gateway = %self.config.gateway.id,
+            name: "GatewayStarted",
             rules = self.config.rules.len(),
             door = ?gateway.addresses,
             "ready"
@@ -208,9 +208,9 @@ impl Daemon {
         let made = Socket::make(path).await;
         if let Err(error) = &made {
             warn!(
-                "could not make the control socket {}: {error}; `tidegate reload`, `mute` and the like will not reach \
-                 this gateway (--socket chooses another place)",
-                path.display()
+                socket = %path.display(), reason = %error,
+                "could not make the control socket: `tidegate reload`, `mute` and the like will not reach this gateway \
+                 (--socket chooses another place)"
             );
         }
         made.ok()
@@ -227,7 +227,7 @@ impl Daemon {
         let planned = planned.unwrap_or_else(|error| Err(Refused(error.to_string())));
         let reloaded = match planned {
             Err(Refused(report)) => {
-                error!("the configuration is wrong; going on with the one that runs:\n{report}");
+                error!(name: "ConfigurationRejected", "the configuration is wrong; going on with the one that runs:\n{report}");
                 gateway.rejected(&report);
                 Err(Refused(report))
             }
@@ -248,7 +248,7 @@ impl Daemon {
         let as_it_was = changed.is_empty() && needs_restart.is_empty();
         if !as_it_was {
             for warning in &config.warnings {
-                warn!("{warning}");
+                warn!("a doubt about the configuration: {warning}");
             }
         }
         let old = std::mem::replace(&mut self.config, config);
@@ -278,6 +278,7 @@ impl Daemon {
             info!("the configuration was read again and is as it was");
         } else {
             info!(
+                name: "ConfigurationChanged",
                 changed = changed.join(", "),
                 "the configuration was read again and is applied"
             );

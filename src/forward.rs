@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     event::{Entry, Position, Sequence, SinkName},
     journal::{self, Cursor, DeadLetter, Full, Journal, Limit, Refused},
+    seldom::Seldom,
 };
 
 mod aside;
@@ -30,7 +31,7 @@ pub mod filter;
 pub mod http;
 pub mod mqtt;
 mod terms;
-mod tls;
+pub mod tls;
 pub mod window;
 
 pub use error::Error;
@@ -208,6 +209,10 @@ pub struct Forwarder<L, S> {
     furthest: Position,
     backoff: Backoff,
     standing: Standing,
+    /// How often the log is told that the sink is away, that it refuses an event, that one was set aside.
+    away: Seldom,
+    refusing: Seldom,
+    setting_aside: Seldom,
     judged: Option<Judged>,
     bucket: Bucket,
     /// What the bucket counts from.
@@ -231,6 +236,8 @@ enum Standing {
 #[derive(Debug)]
 struct Judged {
     position: Position,
+    /// Its id; none: it was discarded meanwhile.
+    event: Option<String>,
     attempts: u32,
     backoff: Backoff,
 }
@@ -261,7 +268,7 @@ struct Flow {
     /// Without any answer until then the link is dead.
     ack_due: Instant,
     /// The refused event that is being set aside, what must be durable for it, and its id.
-    aside: Option<(Position, Position, String)>,
+    aside: Option<(Position, Position, (String, Sequence))>,
     /// The dead letter that is on its way again, with nothing beside it.
     letter: Option<DeadLetter>,
 }
@@ -284,6 +291,9 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
             furthest,
             backoff,
             standing,
+            away: Seldom::default(),
+            refusing: Seldom::default(),
+            setting_aside: Seldom::default(),
             judged: None,
             bucket,
             began: Instant::now(),
@@ -305,7 +315,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
                 Ok(waits) if !waits && last_attempt => return,
                 Ok(_) => {}
                 Err(error) => {
-                    tracing::error!(sink = %self.terms.name, %error, "forwarding ended with the journal");
+                    tracing::error!(sink = %self.terms.name, reason = %error, "forwarding ended with the journal");
                     return;
                 }
             }
@@ -313,7 +323,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
             let reason = match self.connection(&stop).await {
                 End::Drained => return,
                 End::Log(error) => {
-                    tracing::error!(sink = %self.terms.name, %error, "forwarding ended with the journal");
+                    tracing::error!(sink = %self.terms.name, reason = %error, "forwarding ended with the journal");
                     return;
                 }
                 End::Lost(reason) => reason,
@@ -562,12 +572,8 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
         if self.letter_answered(flow, position, None) {
             return;
         }
-        if self
-            .judged
-            .take_if(|judged| judged.position == position)
-            .is_some()
-        {
-            tracing::info!(sink = %self.terms.name, position = position.0, "the refused event was taken");
+        if let Some(judged) = self.judged.take_if(|judged| judged.position == position) {
+            tracing::info!(sink = %self.terms.name, event = judged.event, "the refused event was taken");
             self.status.send_modify(|status| status.last_error = None);
         }
         self.status.send_modify(|status| status.acked += 1);
@@ -609,16 +615,18 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
     }
 
     fn note_up(&mut self) {
-        if self.standing == Standing::Up {
+        // A loss that was not said changed the status all the same.
+        if self.standing == Standing::Up && self.status.borrow().connected {
             return;
         }
         let backlog = self.backlog();
-        if self.standing == Standing::Down {
-            tracing::info!(sink = %self.terms.name, backlog, "uplink restored");
-        } else {
-            tracing::info!(sink = %self.terms.name, backlog, "uplink connected");
+        match std::mem::replace(&mut self.standing, Standing::Up) {
+            Standing::Down => {
+                tracing::info!(name: "UplinkRestored", sink = %self.terms.name, backlog, "uplink restored");
+            }
+            Standing::Unknown => tracing::info!(sink = %self.terms.name, backlog, "uplink connected"),
+            Standing::Up => {}
         }
-        self.standing = Standing::Up;
         self.status.send_modify(|status| {
             status.connected = true;
             if self.judged.is_none() {
@@ -628,11 +636,18 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
     }
 
     fn note_down(&mut self, reason: &str, wait: Duration) {
-        if self.standing != Standing::Down {
+        // One that comes and goes is said to be lost when it stays away, at the latest.
+        if self.standing != Standing::Down
+            && let Some(unsaid) = self.away.due(Instant::now())
+        {
             let (backlog, next) = (self.backlog(), format!("{:.1} s", wait.as_secs_f64()));
-            tracing::warn!(sink = %self.terms.name, reason, backlog, next_attempt_in = next, "uplink lost");
+            tracing::warn!(
+                name: "UplinkLost",
+                sink = %self.terms.name, reason, backlog, next_attempt_in = next, unsaid,
+                "uplink lost"
+            );
+            self.standing = Standing::Down;
         }
-        self.standing = Standing::Down;
         self.status.send_modify(|status| {
             status.connected = false;
             status.last_error = Some(reason.to_owned());

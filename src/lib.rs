@@ -4,6 +4,8 @@
 
 pub mod time;
 
+pub mod seldom;
+
 pub mod reading;
 
 pub mod event;

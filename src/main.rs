@@ -9,8 +9,10 @@ fn main() -> ExitCode {
     match Arguments::parse().execute() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            // Nobody may listen there: the exit code says it too.
-            writeln!(std::io::stderr(), "{failure}").ok();
+            if !failure.is_told() {
+                // Nobody may listen there: the exit code says it too.
+                writeln!(std::io::stderr(), "{failure}").ok();
+            }
             ExitCode::from(failure.exit_code())
         }
     }

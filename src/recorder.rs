@@ -219,7 +219,7 @@ impl Thread {
         match opened {
             Ok(store) => {
                 if self.failed.take().is_some() {
-                    info!("the recorder goes on");
+                    info!(name: "RecorderResumed", "the recorder goes on");
                 }
                 // Who wrote before numbered otherwise.
                 self.encoder.anew();
@@ -269,9 +269,10 @@ impl Thread {
     /// Said once, however long it lasts. The gateway goes on without.
     fn pause(&mut self, error: &std::io::Error) {
         if self.failed.is_none() {
-            let dir = self.settings.dir.display();
             warn!(
-                "the recorder pauses, could not write to {dir}: {error}; readings are evaluated and not recorded"
+                name: "RecorderPaused",
+                dir = %self.settings.dir.display(), reason = %error,
+                "the recorder pauses: readings are evaluated and not recorded"
             );
         }
         self.failed = Some(self.clock.now());
@@ -293,8 +294,10 @@ impl Thread {
     }
 }
 
-/// Bytes that this process had written to any disk (proc(5), `write_bytes`).
-fn written_by_this_process() -> Option<u64> {
+/// Bytes that this process had written to any disk (proc(5), `write_bytes`): whole pages, without what the filesystem
+/// writes for itself.
+#[must_use]
+pub fn written_by_this_process() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/io").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("write_bytes:"))?;
     line.trim().parse().ok()

@@ -46,7 +46,8 @@ pub type Intake = mpsc::Sender<Delivery>;
 pub enum Answer {
     /// Evaluated: acknowledge when, and not before, the journal's `durable` has reached this position.
     AfterDurable(Position),
-    /// Not evaluated, a bound was reached (`max-devices`, `max-metrics`).
+    /// Not evaluated, or the journal has no room for what it began: a bound was reached (`max-devices`, `max-metrics`,
+    /// the rule state's quarter of `max-bytes`).
     OverLimit,
     /// Not evaluated and never will be: the engine has stopped. Never acknowledge.
     Dropped,

@@ -1,7 +1,8 @@
 //! What the daemon says of itself: to systemd's journal with real fields, else to the terminal.
 //!
 //! Under systemd every field of an event is a field of the journal's entry, its name in capitals:
-//! `journalctl -u tidegate LINE=boiler`. On a terminal, one compact line on standard error, in colour only
+//! `journalctl -u tidegate LINE=boiler`; the line that plain `journalctl` shows has them too; docs/operating.md lists them. `GATEWAY` is in all, `MESSAGE_ID` in those that
+//! [`ids`] names, and the priority is syslog's: error 3, warn 4, info 6, debug and trace 7. On a terminal, one compact line on standard error, in colour only
 //! where somebody sees it. `TIDEGATE_LOG` filters (`info`, `debug`, `tidegate::source=debug`); `info` if unset.
 //!
 //! Absent: fields of enclosing spans in the journal (an event names all it is about), and any guarantee: an
@@ -15,7 +16,7 @@ use std::{
 use log::kv;
 use systemd_journal_logger::JournalLog;
 use tracing::{
-    Event, Level, Subscriber,
+    Event, Level, Metadata, Subscriber,
     field::{Field, Visit},
 };
 use tracing_subscriber::{
@@ -24,6 +25,8 @@ use tracing_subscriber::{
     layer::{Context, SubscriberExt},
     util::{SubscriberInitExt, TryInitError},
 };
+
+pub mod ids;
 
 /// The environment variable that filters.
 const FILTER: &str = "TIDEGATE_LOG";
@@ -44,15 +47,15 @@ pub enum Error {
     Taken(#[from] TryInitError),
 }
 
-/// Starts logging, once in the life of the process.
+/// Starts logging for this gateway, once in the life of the process.
 ///
 /// # Errors
 ///
 /// If `TIDEGATE_LOG` is no filter, or logging was started before.
-pub fn init() -> Result<(), Error> {
+pub fn init(gateway: &str) -> Result<(), Error> {
     let filter = filter(std::env::var(FILTER).ok().as_deref())?;
     let registry = tracing_subscriber::registry().with(filter);
-    if let Some(journal) = Journal::connect() {
+    if let Some(journal) = Journal::connect(Some(gateway)) {
         return Ok(registry.with(journal).try_init()?);
     }
     let terminal = tracing_subscriber::fmt::layer()
@@ -60,6 +63,20 @@ pub fn init() -> Result<(), Error> {
         .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .with_writer(std::io::stderr);
     Ok(registry.with(terminal).try_init()?)
+}
+
+/// Whether the journal took why the process ends, as the message of this name: a line on standard error would have no
+/// priority there. If not, it is still to be printed.
+#[must_use]
+pub fn last_word(name: &'static str, text: &str) -> bool {
+    Journal::connect(None).is_some_and(|journal| {
+        let mut entry = Entry {
+            message: text.to_owned(),
+            ..Entry::default()
+        };
+        entry.identify(name);
+        journal.send(Level::ERROR, None, &entry).is_ok()
+    })
 }
 
 /// Targets and levels only: a filter by spans and fields would bring a regular expression engine along.
@@ -78,15 +95,31 @@ struct Journal {
 
 impl Journal {
     /// None if standard error does not go to the journal: then a person, or another manager, reads it.
-    fn connect() -> Option<Self> {
+    fn connect(gateway: Option<&str>) -> Option<Self> {
         if !systemd_journal_logger::connected_to_journal() {
             return None;
         }
         // Standard error still goes to the journal, only without fields.
         let log = JournalLog::empty().ok()?;
         Some(Self {
-            log: log.with_syslog_identifier("tidegate".into()),
+            log: log
+                .with_syslog_identifier("tidegate".into())
+                .with_extra_fields(gateway.map(|id| ("GATEWAY", id))),
         })
+    }
+
+    fn send(&self, level: Level, from: Option<&Metadata<'_>>, entry: &Entry) -> std::io::Result<()> {
+        self.log.journal_send(
+            &log::Record::builder()
+                .level(priority(level))
+                .target(from.map_or("tidegate", Metadata::target))
+                .module_path(from.and_then(Metadata::module_path))
+                .file(from.and_then(Metadata::file))
+                .line(from.and_then(Metadata::line))
+                .args(format_args!("{entry}"))
+                .key_values(entry)
+                .build(),
+        )
     }
 }
 
@@ -94,35 +127,19 @@ impl<S: Subscriber> Layer<S> for Journal {
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
         let entry = Entry::of(event);
         let metadata = event.metadata();
-        let sent = self.log.journal_send(
-            &log::Record::builder()
-                .level(level(*metadata.level()))
-                .target(metadata.target())
-                .module_path(metadata.module_path())
-                .file(metadata.file())
-                .line(metadata.line())
-                .args(format_args!("{}", entry.message))
-                .key_values(&entry)
-                .build(),
-        );
-        if let Err(error) = sent {
+        if let Err(error) = self.send(*metadata.level(), Some(metadata), &entry) {
             // Nobody is left to tell if this fails too.
-            writeln!(
-                std::io::stderr(),
-                "{} (not in the journal: {error})",
-                entry.message
-            )
-            .ok();
+            writeln!(std::io::stderr(), "{entry} (not in the journal: {error})").ok();
         }
     }
 }
 
-fn level(level: Level) -> log::Level {
+/// The journal's client gives `Info` the priority 5 (notice) and `Debug` 6 (info): one step down is what syslog means.
+fn priority(level: Level) -> log::Level {
     match level {
         Level::ERROR => log::Level::Error,
         Level::WARN => log::Level::Warn,
-        Level::INFO => log::Level::Info,
-        Level::DEBUG => log::Level::Debug,
+        Level::INFO => log::Level::Debug,
         _ => log::Level::Trace,
     }
 }
@@ -138,7 +155,15 @@ impl Entry {
     fn of(event: &Event<'_>) -> Self {
         let mut entry = Self::default();
         event.record(&mut entry);
+        entry.identify(event.metadata().name());
         entry
+    }
+
+    /// Gives it the id of the message of this name, if it has one.
+    fn identify(&mut self, name: &str) {
+        if let Some(id) = ids::id(name) {
+            self.fields.push(("message_id", id.to_owned()));
+        }
     }
 
     fn put(&mut self, field: &Field, text: String) {
@@ -147,6 +172,23 @@ impl Entry {
         } else {
             self.fields.push((field.name(), text));
         }
+    }
+}
+
+/// The line that plain `journalctl` shows: a person at night shall not need to ask for the fields.
+impl fmt::Display for Entry {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.message)?;
+        for (name, text) in &self.fields {
+            match (*name, text.as_str()) {
+                ("message_id", _) | ("unsaid", "0") => {}
+                (name, text) if text.is_empty() || text.contains([' ', '"', '\n']) => {
+                    write!(formatter, " {name}={text:?}")?;
+                }
+                (name, text) => write!(formatter, " {name}={text}")?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -224,6 +266,23 @@ mod tests {
         let mut names = Names(Vec::new());
         kv::Source::visit(&entry, &mut names).expect("nothing fails");
         assert_eq!(names.0, ["device=a", "metric=b"]);
+    }
+
+    #[test]
+    fn the_line_shows_what_the_fields_say() {
+        let entry = entry_of(
+            || tracing::warn!(name: "UplinkLost", sink = "cloud", reason = "no route", unsaid = 0, "uplink lost"),
+        );
+        assert_eq!(entry.to_string(), "uplink lost sink=cloud reason=\"no route\"");
+        let entry = entry_of(|| tracing::warn!(unsaid = 2, "uplink lost"));
+        assert_eq!(entry.to_string(), "uplink lost unsaid=2");
+    }
+
+    #[test]
+    fn a_message_with_a_name_has_its_id() {
+        let entry = entry_of(|| tracing::warn!(name: "UplinkLost", sink = "cloud", "uplink lost"));
+        let id = ids::id("UplinkLost").expect("it has one").to_owned();
+        assert_eq!(entry.fields, [("sink", "cloud".to_owned()), ("message_id", id)]);
     }
 
     #[test]

@@ -15,6 +15,20 @@ use crate::{
 };
 
 pub(super) fn run(path: &Path, strict: bool, at: Option<PathBuf>) -> Result<(), Failure> {
+    go(path, strict, at).map_err(|failure| {
+        let name = match failure {
+            Failure::Configuration(_) => "ConfigurationRejected",
+            _ => "GatewayFailed",
+        };
+        if telemetry::last_word(name, &failure.to_string()) {
+            Failure::Told(failure.exit_code())
+        } else {
+            failure
+        }
+    })
+}
+
+fn go(path: &Path, strict: bool, at: Option<PathBuf>) -> Result<(), Failure> {
     let last_good = LastGood::of(path);
     let (config, rejected) = match Config::load(path) {
         Ok(config) => (config, None),
@@ -29,12 +43,12 @@ pub(super) fn run(path: &Path, strict: bool, at: Option<PathBuf>) -> Result<(), 
             }
         }
     };
-    telemetry::init().map_err(|error| Failure::failed(&error))?;
+    telemetry::init(&config.gateway.id).map_err(|error| Failure::failed(&error))?;
     for warning in &config.warnings {
-        warn!("{warning}");
+        warn!("a doubt about the configuration: {warning}");
     }
     if let Some(report) = &rejected {
-        error!("the configuration does not load; going on with the last good one:\n{report}");
+        error!(name: "ConfigurationRejected", "the configuration does not load; going on with the last good one:\n{report}");
     }
     let runtime = daemon::runtime().map_err(|error| Failure::failed(&error))?;
     let daemon = Daemon {

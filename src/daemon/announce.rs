@@ -15,7 +15,7 @@ use crate::{
     },
     journal::{Journal, Recovered},
     reading::Value,
-    rule::engine::ActiveEpisode,
+    rule::{engine::ActiveEpisode, state::Outcome},
     time::{BootId, Clock, EngineTime},
 };
 
@@ -127,8 +127,8 @@ impl Announcer {
     }
 
     /// The engine speaks for the gateway, too: of mutes.
-    pub fn drop_what_is_off(&self, drafts: &mut Vec<Draft>) {
-        drafts.retain(|draft| !matches!(draft.data, Data::Gateway(_)) || !self.is_off(&draft.name));
+    pub fn drop_what_is_off(&self, outcome: &mut Outcome) {
+        outcome.retain(|draft| !matches!(draft.data, Data::Gateway(_)) || !self.is_off(&draft.name));
     }
 
     /// Who speaks.

@@ -18,7 +18,7 @@ use tokio::{
     net::{UnixListener, UnixStream},
     sync::{mpsc, oneshot},
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tracing::{info, warn};
 
@@ -103,6 +103,7 @@ impl Socket {
     /// Answers whoever asks; never ends by itself.
     pub(super) async fn serve(self, desk: Desk) {
         let mut connections = JoinSet::new();
+        let mut deaf = crate::seldom::Seldom::once_a_minute();
         loop {
             // Both are cancel-safe.
             tokio::select! {
@@ -115,7 +116,9 @@ impl Socket {
                         _ = timeout(PAUSE, tell(&mut stream, &busy)).await;
                     }
                     Err(error) => {
-                        warn!(%error, "could not accept at the control socket");
+                        if let Some(unsaid) = deaf.due(Instant::now()) {
+                            warn!(reason = %error, unsaid, "could not accept at the control socket");
+                        }
                         sleep(PAUSE).await;
                     }
                 },
@@ -254,7 +257,8 @@ impl Desk {
         let ask = |answer| Asked::Mute(target.clone(), length, reason.clone(), answer);
         self.on_disk(self.ask(ask).await?).await?;
         let until = self.clock.moment().wall_of(self.clock.now().after(length));
-        info!(target = shown(&target), %until, reason, "muted");
+        let (device, rule) = parts(&target);
+        info!(device, rule, %until, reason, "muted");
         Ok(format!("{} is muted until {until}", shown(&target)))
     }
 
@@ -270,7 +274,8 @@ impl Desk {
         };
         let ask = |answer| Asked::Unmute(target.clone(), answer);
         self.on_disk(self.ask(ask).await?).await?;
-        info!(target = shown(&target), "no longer muted");
+        let (device, rule) = parts(&target);
+        info!(device, rule, "no longer muted");
         Ok(format!("{} is no longer muted", shown(&target)))
     }
 
@@ -492,6 +497,14 @@ fn candidates(name: &str) -> Result<Vec<MuteTarget>, crate::reading::NameError> 
 }
 
 /// As it can be typed.
+/// The device or the rule.
+fn parts(target: &MuteTarget) -> (Option<&str>, Option<&str>) {
+    match target {
+        MuteTarget::Device(device) => (Some(device.as_str()), None),
+        MuteTarget::Rule(rule) => (None, Some(rule)),
+    }
+}
+
 fn shown(target: &MuteTarget) -> String {
     match target {
         MuteTarget::Device(device) => format!("device:{device}"),

@@ -11,7 +11,7 @@ use crate::{
     reading::{DeviceId, Reading},
     recorder::Recorder,
     rule::{
-        engine::{ActiveEpisode, Counts, Engine, Mute, MuteTarget, Setup, Skipped},
+        engine::{ActiveEpisode, Counts, Engine, Mute, MuteTarget, Refused, Setup, Skipped},
         state::Outcome,
     },
     source::{Answer, Delivery, INTAKE_LEN},
@@ -27,6 +27,8 @@ pub struct Status {
     pub active: usize,
     /// What it counted.
     pub counts: Counts,
+    /// When the last reading was evaluated.
+    pub heard: Option<EngineTime>,
     /// Whose reading was the last that `max-devices` or `max-metrics` left no room for.
     pub refused: Option<DeviceId>,
 }
@@ -162,6 +164,9 @@ pub async fn evaluate(
                 engine.set_moment(clock.moment());
                 for delivery in batch.drain(..) {
                     let evaluated = take(&mut engine, delivery, &announcer, &status);
+                    if !evaluated.is_empty() {
+                        status.send_modify(|status| status.heard = Some(now));
+                    }
                     if let Some(recorder) = &recorder {
                         recorder.record(evaluated, now);
                     }
@@ -213,43 +218,84 @@ fn take(
         }
     });
     let depends_on = outcome.depends_on;
-    let committed = commit(engine, outcome, announcer);
+    let committed = commit(engine, outcome, announcer).unwrap_or_default();
     // What was evaluated, changing something or not, rests on the disk; only a delivery of which nothing was
-    // evaluated is answered at once.
-    delivery.ticket.answer(if refused > 0 && refused == came {
-        Answer::OverLimit
-    } else {
-        Answer::AfterDurable(committed.map_or(depends_on, |position| position.max(depends_on)))
-    });
+    // evaluated is answered at once, and one that has no room for all that it decided.
+    delivery.ticket.answer(
+        if committed == Position::NEVER || (refused > 0 && refused == came) {
+            Answer::OverLimit
+        } else {
+            Answer::AfterDurable(committed.max(depends_on))
+        },
+    );
     evaluated
 }
 
 /// Hands what was decided to the journal, if anything was, and tells the engine where it stands. What is much goes in
-/// pieces: a journal takes no commit of half its size.
-pub fn commit(engine: &mut Engine, outcome: Outcome, announcer: &Announcer) -> Option<Position> {
-    let pieces = outcome.pieces().filter_map(|piece| append(piece, announcer));
-    let position = pieces.max()?;
-    engine.committed(position);
-    Some(position)
+/// pieces: a journal takes no commit of half its size. What it has no room for the engine takes back, and the position
+/// is [`Position::NEVER`].
+pub fn commit(engine: &mut Engine, mut outcome: Outcome, announcer: &Announcer) -> Option<Position> {
+    announcer.drop_what_is_off(&mut outcome);
+    let (mut position, mut refused, mut is_refused) = (None, Refused::default(), false);
+    for piece in outcome.pieces() {
+        let offered = if refused.is_empty() {
+            offer(piece, announcer)
+        } else {
+            Err(piece)
+        };
+        let piece = match offered {
+            Ok(at) => {
+                position = position.max(at);
+                continue;
+            }
+            Err(piece) => piece,
+        };
+        for part in piece.smallest() {
+            // No clear without its raise.
+            let offered = if refused.concerns(&part) {
+                Err(part)
+            } else {
+                offer(part, announcer)
+            };
+            match offered {
+                Ok(at) => position = position.max(at),
+                Err(part) => {
+                    refused.add(&part);
+                    is_refused = true;
+                }
+            }
+        }
+    }
+    if is_refused {
+        let mut back = Outcome::default();
+        engine.take_back(&refused, &mut back);
+        let parts = back.smallest().filter_map(|part| offer(part, announcer).ok()?);
+        engine.committed(parts.max().max(position).unwrap_or_default());
+        return Some(Position::NEVER);
+    }
+    engine.committed(position?);
+    position
 }
 
-fn append(mut piece: Outcome, announcer: &Announcer) -> Option<Position> {
-    announcer.drop_what_is_off(&mut piece.events);
-    let is_empty = piece.events.is_empty() && piece.state.is_empty();
-    (!is_empty).then(|| announcer.journal().append(piece))
+/// What is refused comes back.
+fn offer(piece: Outcome, announcer: &Announcer) -> Result<Option<Position>, Outcome> {
+    if piece.events.is_empty() && piece.state.is_empty() {
+        return Ok(None);
+    }
+    announcer.journal().offer(piece).map(Some)
 }
 
 /// What a clean stop saves. Where the state has no room for all of it, windows and last values stay out; that it was
 /// clean is said last, and only if every slot is saved: it vouches for them.
 fn save_all(engine: &mut Engine, announcer: &Announcer) {
     let fits = |outcome: Outcome| {
-        let mut positions = outcome.pieces().filter_map(|piece| append(piece, announcer));
-        positions.all(|position| position < Position::NEVER)
+        let mut pieces = outcome.pieces();
+        pieces.all(|piece| offer(piece, announcer).is_ok())
     };
     let mut slots = Outcome::default();
     engine.save_slots(&mut slots);
     if !fits(slots) {
-        error!("the state has no room for all rules: the next start goes on as after a crash");
+        error!(name: "StateFull", "the state has no room for all rules: the next start goes on as after a crash");
         return;
     }
     let mut inputs = Outcome::default();

@@ -93,7 +93,7 @@ impl Gateway {
         let sinks = Loaded::load_all(&config.sinks)?;
         let (journal, recovered, journal_ended) = open_journal(config, &origin, &clock).await?;
         for finding in &recovered.findings {
-            warn!("the journal's recovery: {finding}");
+            warn!(name: "JournalRecovered", "the journal's recovery: {finding}");
         }
         let gateway = Arc::clone(&config.gateway.id);
         let announcer = Announcer::new(journal.clone(), clock.clone(), gateway, &config.events.off);
@@ -326,6 +326,7 @@ impl Gateway {
             is_rejected,
             journal: self.journal.clone(),
             settings: config.journal.clone(),
+            is_journal_sized_by_card: config.is_journal_sized_by_card,
             engine: self.engine_status.clone(),
             uplinks: self.uplinks.views(),
             lines: self.lines.views(),
@@ -408,7 +409,7 @@ impl Gateway {
         match self.journal_ended.await {
             Ok(closed) => {
                 closed?;
-                info!("stopped; the journal is closed");
+                info!(name: "GatewayStopped", "stopped; the journal is closed");
                 Ok(())
             }
             Err(_) => Err(Error::StageEnded("journal thread".into())),

@@ -59,8 +59,8 @@ impl LastGood {
     pub fn keep(&self, files: &[FileText]) {
         if let Err(error) = self.replace(&together(files)) {
             warn!(
-                "could not keep the last good configuration in {}: {error}; a later mistake in the file will stop the gateway from starting",
-                self.file.display()
+                file = %self.file.display(), reason = %error,
+                "could not keep the last good configuration: a later mistake in the file will stop the gateway from starting"
             );
         }
     }

@@ -9,10 +9,10 @@ use std::{
     },
 };
 
-use tracing::error;
+use tracing::{error, info, warn};
 
 use crate::{
-    event::{Data, Entry, Position, Severity, cloudevents},
+    event::{Data, Entry, Position, cloudevents},
     hub::Hub,
     journal::{Cursor, Journal, Limit},
 };
@@ -110,21 +110,25 @@ pub(super) async fn serve(journal: Journal, end: Position, hub: Hub, lost: Arc<L
                 }
             }
             Err(failed) => {
-                error!("could not read the journal for local subscribers: {failed}");
+                error!(reason = %failed, "could not read the journal for local subscribers");
                 return;
             }
         }
     }
 }
 
-/// The gateway's own events from `error` on.
+/// Those of the gateway's own events that nobody else logs when they come about: what becomes of the journal.
 fn log(entry: &Entry) {
     let draft = &entry.event.draft;
-    if let Data::Gateway(data) = &draft.data
-        && draft.severity >= Severity::Error
-    {
-        let data = serde_json::to_string(data).unwrap_or_default();
-        error!(epoch = %entry.epoch, sequence = entry.sequence.0, "{}: {data}", draft.name);
+    let Data::Gateway(data) = &draft.data else { return };
+    let data = || serde_json::to_string(data).unwrap_or_default();
+    let (event, seq) = (format!("{}-{}", entry.epoch, entry.sequence), entry.sequence.0);
+    match &*draft.name {
+        "StorageDamaged" => error!(name: "StorageDamaged", event, seq, "StorageDamaged: {}", data()),
+        "EventsDiscarded" => error!(name: "EventsDiscarded", event, seq, "EventsDiscarded: {}", data()),
+        "JournalFilling" => warn!(name: "JournalFilling", event, seq, "JournalFilling: {}", data()),
+        "JournalDrained" => info!(name: "JournalDrained", event, seq, "JournalDrained: {}", data()),
+        _ => {}
     }
 }
 

@@ -5,16 +5,13 @@ use std::time::Duration;
 
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::{announce::Announcer, evaluate, systemd, uplinks::View};
-use crate::{event::Epoch, journal::Journal, reading::DeviceId};
+use crate::{event::Epoch, journal::Journal, reading::DeviceId, seldom::Seldom};
 
 /// How often the status line is renewed and the heartbeat looked at, unless the heartbeat is quicker.
 const EVERY: Duration = Duration::from_secs(5);
-
-/// How often it is said, while it goes on, that readings are refused.
-const REPEAT_AFTER: Duration = Duration::from_mins(1);
 
 pub(super) struct Beat {
     pub(super) journal: Journal,
@@ -37,12 +34,13 @@ impl Beat {
     async fn watch_room(&self) {
         let mut health = self.journal.health();
         while health.wait_for(|health| health.parked).await.is_ok() {
-            warn!(
+            error!(
+                name: "JournalFull",
                 "the journal is full: no reading is evaluated and no publish acknowledged until there is room; let the \
                  uplink deliver, free the disk, or raise [journal] max-bytes"
             );
             if health.wait_for(|health| !health.parked).await.is_ok() {
-                info!("the journal has room again: evaluation goes on");
+                info!(name: "JournalHasRoom", "the journal has room again: evaluation goes on");
             }
         }
     }
@@ -53,7 +51,7 @@ impl Beat {
         let mut every = *heartbeat.borrow_and_update();
         let mut ticks = ticking(every);
         let mut alive_at = every.map(|every| Instant::now() + every);
-        let (mut refused, mut quiet_until) = (0, Instant::now());
+        let (mut refused, mut seldom) = (0, Seldom::once_a_minute());
         loop {
             // Both are cancel-safe. Without a sender (at a stop) the last word holds.
             tokio::select! {
@@ -69,14 +67,15 @@ impl Beat {
                 let engine = self.engine.borrow();
                 (engine.counts.over_limit, engine.refused.clone())
             };
-            if over_limit > refused && Instant::now() >= quiet_until {
+            if over_limit > refused && seldom.due(Instant::now()).is_some() {
                 warn!(
-                    "{} readings were not evaluated, the last of the device {:?}: they name more devices or metrics \
-                     than [mqtt] max-devices and max-metrics allow; raise these, or find out who invents names",
-                    over_limit - refused,
-                    whose.as_ref().map_or("", DeviceId::as_str)
+                    name: "ReadingsRefused",
+                    device = whose.as_ref().map_or("", DeviceId::as_str),
+                    readings = over_limit - refused,
+                    "readings were not evaluated: they name more devices or metrics than [mqtt] max-devices and \
+                     max-metrics allow; raise these, or find out who invents names"
                 );
-                (refused, quiet_until) = (over_limit, Instant::now() + REPEAT_AFTER);
+                refused = over_limit;
             }
             if let (Some(due), Some(every)) = (alive_at, every)
                 && Instant::now() >= due

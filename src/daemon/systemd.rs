@@ -79,15 +79,15 @@ async fn feed_every(period: Duration, pulses: impl Fn() -> Vec<Pulse>, mut feed:
             Verdict::Feed => {
                 feed();
                 if std::mem::take(&mut told) {
-                    info!("all stages move again");
+                    info!(name: "StageMoves", "all stages move again");
                 }
             }
             // The first check without a pulse may be bad luck; a second one is a complaint.
             Verdict::Starve { stuck, checks } if checks > 1 && !told => {
                 told = true;
-                let stuck = stuck.join(", ");
                 error!(
-                    stuck,
+                    name: "StageStuck",
+                    stage = stuck.join(", "),
                     "a stage does not move: the watchdog is not fed and will restart the daemon"
                 );
             }
@@ -141,7 +141,7 @@ impl Watchdog {
 
 fn send(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        debug!(%error, "the service manager does not listen");
+        debug!(reason = %error, "the service manager does not listen");
     }
 }
 

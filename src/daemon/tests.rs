@@ -29,8 +29,9 @@ use crate::{
     rule::{
         DeviceFacts,
         engine::{Engine, Setup},
+        state::StateChange,
     },
-    source::{Delivery, INTAKE_LEN, Ticket},
+    source::{Answer, Answers, Delivery, INTAKE_LEN, Ticket},
     time::{BootId, Clock, EngineTime},
 };
 
@@ -438,6 +439,7 @@ async fn a_sink_that_a_reload_adds_begins_where_it_should_and_one_that_comes_bac
             position: third,
             sequence: Sequence(3),
             passed: Sequence(3),
+            ..Cursor::default()
         },
     );
     journal.reconfigure(origin(), Vec::new());
@@ -463,6 +465,7 @@ async fn a_change_that_is_not_on_the_disk_is_not_said_to_be_done() {
             is_rejected: false,
             journal: journal.clone(),
             settings: settings(WhenFull::DropOldest),
+            is_journal_sized_by_card: false,
             engine: watch::channel(evaluate::Status::default()).1,
             uplinks: watch::channel(Vec::new()).1,
             lines: watch::channel(Vec::new()).1,
@@ -598,22 +601,90 @@ async fn a_clean_stop_leaves_last_values_out_before_it_is_none() {
     assert!((1000..6000).contains(&of(b"l/")), "{}", of(b"l/"));
 }
 
-#[test]
-fn after_a_reload_a_refused_commit_holds_only_its_own_devices_back() {
+/// Leaves the state no room for anything that begins, or makes room again.
+fn fill_state(journal: &Journal, full: bool) {
+    for key in 0..10_000 {
+        let change = StateChange {
+            key: format!("filler/{key}").into_bytes(),
+            value: full.then(|| vec![0; if key < 300 { 4096 } else { 64 }]),
+        };
+        let outcome = Outcome {
+            state: vec![change],
+            ..Outcome::default()
+        };
+        if journal.append(outcome) == Position::NEVER && key > 300 {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_publish_whose_alarm_has_no_room_is_refused_until_there_is_some() {
     let clock = Clock::system();
-    let (mut engine, setup) = engine(2, 20.0, &clock);
-    let later = |seconds| clock.now().after(Duration::from_secs(seconds));
-    engine
-        .observe(&temperature(0, 31.0, later(1)), &mut Outcome::default())
-        .unwrap();
-    engine.committed(Position::NEVER);
-    engine.reconfigure(setup, &mut Outcome::default());
-    for (device, waits) in [(0, true), (1, false)] {
+    let (journal, ..) = journal(WhenFull::DropOldest);
+    let (engine, _) = engine(2, 20.0, &clock);
+    let (intake, deliveries) = mpsc::channel(INTAKE_LEN);
+    let (status, active) = watch::channel(evaluate::Status::default());
+    let house = house(&journal, clock.clone());
+    let evaluation = evaluate::evaluate(engine, deliveries, mpsc::channel(1).1, house, status);
+    let mut evaluation = pin!(tokio::task::unconstrained(evaluation));
+    let answers = Arc::new(Answers::default());
+    let mut publish = async |readings| {
+        let ticket = answers.ticket(0);
+        intake.try_send(Delivery { readings, ticket }).unwrap();
+        poll_once(evaluation.as_mut()).await;
+        let answered: Vec<_> = answers.take().into_iter().map(|(_, answer)| answer).collect();
+        (answered, active.borrow().active)
+    };
+    let hot = |device| temperature(device, 31.0, clock.now());
+    let Answer::AfterDurable(first) = publish(vec![hot(0)]).await.0[0] else {
+        panic!("there is room");
+    };
+    fill_state(&journal, true);
+    for _ in 0..2 {
+        assert_eq!(publish(vec![hot(1)]).await, (vec![Answer::OverLimit], 1));
+    }
+    // What ends finds room beside it, and one that is refused holds nobody else up.
+    let cold = temperature(0, 20.0, clock.now());
+    assert_eq!(publish(vec![cold, hot(1)]).await, (vec![Answer::OverLimit], 0));
+    let cold = temperature(0, 19.0, clock.now());
+    let Answer::AfterDurable(cleared) = publish(vec![cold]).await.0[0] else {
+        panic!("nothing is refused");
+    };
+    assert!(first < cleared && cleared < Position::NEVER, "{cleared:?}");
+    fill_state(&journal, false);
+    let (answered, open) = publish(vec![hot(1)]).await;
+    let [Answer::AfterDurable(position)] = answered[..] else {
+        panic!("{answered:?}");
+    };
+    assert!(cleared < position && position < Position::NEVER && open == 1);
+    is_healthy(&journal, |health| health.last == Sequence(3)).await;
+}
+
+#[tokio::test]
+async fn an_alarm_that_had_no_room_is_raised_a_minute_later_without_a_reading() {
+    let clock = Clock::system();
+    let (journal, ..) = journal(WhenFull::DropOldest);
+    let (mut engine, _) = engine(1, 20.0, &clock);
+    fill_state(&journal, true);
+    let mut outcome = Outcome::default();
+    let now = clock.now();
+    engine.observe(&temperature(0, 31.0, now), &mut outcome).unwrap();
+    let commit = |engine: &mut Engine, outcome| evaluate::commit(engine, outcome, &announcer(&journal));
+    assert_eq!(commit(&mut engine, outcome), Some(Position::NEVER));
+    for (minute, raised) in [(1, false), (2, true)] {
+        let due = engine.next_deadline().unwrap();
+        assert!(due >= now.after(Duration::from_mins(minute)), "it does not spin");
+        if raised {
+            fill_state(&journal, false);
+        }
         let mut outcome = Outcome::default();
-        engine
-            .observe(&temperature(device, 31.0, later(2)), &mut outcome)
-            .unwrap();
-        assert_eq!(outcome.depends_on == Position::NEVER, waits, "device {device}");
+        engine.advance(due, &mut outcome);
+        let position = commit(&mut engine, outcome).unwrap();
+        assert_eq!(
+            (position < Position::NEVER, engine.active()),
+            (raised, usize::from(raised))
+        );
     }
 }
 

@@ -75,6 +75,7 @@ impl WallClock {
                 self.journal.synchronised(now, None);
             }
             None if !is_right => warn!(
+                name: "ClockUnknown",
                 estimate = %now.wall,
                 "nobody vouches for the wall clock yet: events are sent with estimated times, and with the right ones once a time source has set it"
             ),
@@ -86,7 +87,7 @@ impl WallClock {
         let moved = now.wall.0.saturating_sub(last.wall_of(now.boot).0);
         #[expect(clippy::cast_precision_loss, reason = "milliseconds of 30 years are 40 bits")]
         let moved_s = (moved / 1_000) as f64 / 1_000.0;
-        info!(moved_s, "the wall clock is synchronised");
+        info!(name: "ClockSynchronised", moved_s, "the wall clock is synchronised");
         let event = self.announcer.draft(
             &ClockSynchronised {
                 boot_id: format!("{:032x}", now.boot_id.0),
@@ -100,6 +101,7 @@ impl WallClock {
     fn lost(&mut self, now: Moment) {
         self.lost = Some(now.boot);
         warn!(
+            name: "ClockLost",
             "the wall clock is no longer synchronised: no time source, or it was set by hand; times go on by the boot clock (is the time daemon running, does it reach its server?)"
         );
         let fact = ClockLost {

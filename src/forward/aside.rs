@@ -81,13 +81,19 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
 
     /// Begins to count an event's refusals, and says which event it is.
     async fn judge(&mut self, position: Position, reason: &str) -> Result<(), journal::Error> {
-        if let Some(entry) = self.entry_at(position).await? {
+        let entry = self.entry_at(position).await?;
+        if let Some(entry) = &entry
+            && let Some(unsaid) = self.refusing.due(Instant::now())
+        {
             tracing::warn!(
+                name: "EventRefused",
                 sink = %self.terms.name,
-                event = id(&entry),
+                event = id(entry),
+                seq = entry.sequence.0,
                 kind = %entry.event.draft.kind,
                 reason,
                 attempts = self.terms.max_attempts,
+                unsaid,
                 "the sink refuses an event: nothing new is sent to it before it takes this one, which is tried again \
                  with growing waits and set aside when it was refused so often; let the receiver take it (its limit \
                  of size, its check of the payload)"
@@ -95,6 +101,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
         }
         self.judged = Some(Judged {
             position,
+            event: entry.as_ref().map(id),
             attempts: 0,
             backoff: Backoff::new(self.pace.base, self.pace.cap),
         });
@@ -121,11 +128,12 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
             attempts,
         };
         match self.log.set_aside(&refused) {
-            Ok(commit) => flow.aside = Some((position, commit, id(&entry))),
+            Ok(commit) => flow.aside = Some((position, commit, (id(&entry), entry.sequence))),
             Err(full) => {
                 if attempts == self.terms.max_attempts {
                     tracing::error!(
-                        sink = %self.terms.name, event = id(&entry), attempts, reason, %full,
+                        name: "SinkStopped",
+                        sink = %self.terms.name, event = id(&entry), seq = entry.sequence.0, attempts, reason, room = %full,
                         "the sink is STOPPED at an event that it refuses and that cannot be set aside; it is tried on"
                     );
                 }
@@ -140,13 +148,17 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
 
     /// Passes the event that was set aside, once that is on the disk.
     pub(super) fn finish_aside(&mut self, flow: &mut Flow, durable: Position) {
-        let Some((position, _, event)) = flow.aside.take_if(|(_, commit, _)| *commit <= durable) else {
+        let Some((position, _, (event, seq))) = flow.aside.take_if(|(_, commit, _)| *commit <= durable)
+        else {
             return;
         };
-        tracing::error!(
-            sink = %self.terms.name, event,
-            "an event was set aside: `tidegate journal dead` lists, resends and drops such"
-        );
+        if let Some(unsaid) = self.setting_aside.due(Instant::now()) {
+            tracing::error!(
+                name: "EventSetAside",
+                sink = %self.terms.name, event, seq = seq.0, unsaid,
+                "an event was set aside: `tidegate journal dead` lists, resends and drops such"
+            );
+        }
         self.judged.take_if(|judged| judged.position == position);
         self.status.send_modify(|status| {
             status.set_aside += 1;

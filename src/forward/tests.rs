@@ -18,6 +18,7 @@ use crate::{
 
 mod dead;
 mod filtered;
+mod flapping;
 
 /// Longer than anything here takes on the slowest machine.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);

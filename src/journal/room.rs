@@ -66,8 +66,9 @@ impl Room {
         room
     }
 
-    /// Takes a commit of so many bytes into account, or refuses it and changes nothing.
-    pub fn take(&mut self, bytes: u64, state: &[StateChange]) -> Result<(), Refusal> {
+    /// Takes a commit of so many bytes into account, or refuses it and changes nothing. What goes on or ends has an
+    /// eighth more room than what `begins`.
+    pub fn take(&mut self, bytes: u64, state: &[StateChange], begins: bool) -> Result<(), Refusal> {
         if bytes > self.largest {
             return Err(Refusal::TooLarge(bytes, self.largest));
         }
@@ -77,8 +78,18 @@ impl Room {
             undo.push(self.set(key, value.as_deref()));
         }
         let now = self.used;
+        let begins = begins
+            || undo
+                .iter()
+                .zip(state)
+                .any(|((_, old), change)| old.is_none() && change.value.is_some());
+        let most = if begins {
+            self.state
+        } else {
+            self.state + self.state / 8
+        };
         // What does not grow may go on, also where `max-bytes` was lowered.
-        if now <= self.state || now <= before {
+        if now <= most || now <= before {
             return Ok(());
         }
         for (key, size) in undo.into_iter().rev() {
@@ -88,7 +99,7 @@ impl Room {
             };
         }
         self.used = before;
-        Err(Refusal::StateFull(now, self.state))
+        Err(Refusal::StateFull(now, most))
     }
 
     /// Answers what was there.

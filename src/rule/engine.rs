@@ -10,7 +10,7 @@
 //! episode may lag behind, until its next commit.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -42,12 +42,15 @@ mod look;
 mod operate;
 mod plan;
 mod queue;
+mod refuse;
 mod restore;
 mod saved;
 mod speak;
 mod table;
 mod watch;
 mod window;
+
+pub use refuse::Refused;
 
 /// A device that has been only late for so long does not deliver late: its clock went back.
 const REANCHOR_AFTER: Duration = Duration::from_secs(30);
@@ -95,6 +98,9 @@ pub struct Engine {
     touched: Vec<u32>,
     /// The last commit before the configuration changed: no slot remembers it, and it may not be durable yet.
     rests_on: Position,
+    /// Slots that the journal had no room for; they wait for a reading, or until then.
+    refused: BTreeSet<u32>,
+    retry_at: EngineTime,
     unsaved: VecDeque<checkpoint::Unsaved>,
     counts: Counts,
     /// All that was kept was taken in.
@@ -228,11 +234,14 @@ impl Engine {
     pub fn advance(&mut self, now: EngineTime, out: &mut Outcome) {
         self.now = self.now.max(now);
         self.fire(|deadline| deadline <= now, out);
+        if self.tries_again() <= now {
+            self.try_again(out);
+        }
     }
 
     /// When `advance` must be called at the latest. It may find that nothing was due yet.
     pub fn next_deadline(&self) -> Option<EngineTime> {
-        let next = self.queue.first().min(self.hushes.next());
+        let next = self.queue.first().min(self.hushes.next()).min(self.tries_again());
         (next != NO_DEADLINE).then_some(next)
     }
 

@@ -30,20 +30,51 @@ pub struct Outcome {
 impl Outcome {
     /// What was decided until now holds without what follows: a commit may end here.
     pub fn may_end(&mut self) {
-        let (events, state) = self.cuts.last().copied().unwrap_or_default();
-        let (now_events, now_state) = (self.events.len(), self.state.len());
-        if now_events + now_state >= events + state + PIECE {
-            self.cuts.push((now_events, now_state));
+        let now = (self.events.len(), self.state.len());
+        if now != self.cuts.last().copied().unwrap_or_default() {
+            self.cuts.push(now);
         }
     }
 
+    /// Keeps only these events.
+    pub fn retain(&mut self, keep: impl Fn(&Draft) -> bool) {
+        let kept: Vec<bool> = self.events.iter().map(&keep).collect();
+        for (events, _) in &mut self.cuts {
+            *events = kept.iter().take(*events).filter(|kept| **kept).count();
+        }
+        self.events.retain(keep);
+    }
+
     /// The same in commits of a bounded size, in order.
-    pub fn pieces(mut self) -> impl Iterator<Item = Self> {
+    pub fn pieces(self) -> impl Iterator<Item = Self> {
+        self.cut(PIECE)
+    }
+
+    /// The same in the smallest commits that there may be, in order.
+    pub fn smallest(self) -> impl Iterator<Item = Self> {
+        self.cut(1)
+    }
+
+    /// In pieces of so many events and keys at least.
+    fn cut(mut self, least: usize) -> impl Iterator<Item = Self> {
+        let mut from = 0;
+        let mut ends = Vec::new();
+        for (index, (events, state)) in self.cuts.iter().copied().enumerate() {
+            if events + state >= from + least {
+                from = events + state;
+                ends.push((index, events, state));
+            }
+        }
         let mut pieces = Vec::new();
-        for (events, state) in std::mem::take(&mut self.cuts).into_iter().rev() {
+        for (index, events, state) in ends.into_iter().rev() {
+            let mut cuts = self.cuts.split_off(index + 1);
+            for cut in &mut cuts {
+                *cut = (cut.0 - events, cut.1 - state);
+            }
             pieces.push(Self {
                 events: self.events.split_off(events),
                 state: self.state.split_off(state),
+                cuts,
                 ..Self::default()
             });
         }

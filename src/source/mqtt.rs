@@ -27,7 +27,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{Intake, Stamps};
-use crate::{decode::Decoder, event::Position, hub::Hub, journal::Health};
+use crate::{decode::Decoder, event::Position, hub::Hub, journal::Health, seldom::Seldom};
 
 pub mod auth;
 pub mod presence;
@@ -306,7 +306,7 @@ impl Door {
                     }
                     Err(error) => {
                         if let Some(unsaid) = shared.quiet.may_speak() {
-                            tracing::warn!(%error, unsaid, "could not accept a connection");
+                            tracing::warn!(reason = %error, unsaid, "could not accept a connection");
                         }
                         sleep(ACCEPT_PAUSE).await;
                     }
@@ -356,7 +356,9 @@ fn admit(
 fn joined(ended: Result<(), JoinError>, shared: &Shared) {
     if let Err(error) = ended {
         count(&shared.counters.panics);
-        tracing::error!(%error, "a connection ended in a panic");
+        if let Some(unsaid) = shared.quiet.may_speak() {
+            tracing::error!(name: "ConnectionPanicked", reason = %error, unsaid, "a connection ended in a panic");
+        }
     }
 }
 
@@ -404,32 +406,16 @@ impl Strangers {
     }
 }
 
-/// Keeps what strangers can cause from filling the log: at most [`SAID`] lines in [`SAID_IN`].
+/// Keeps what strangers can cause from filling the log.
 #[derive(Debug, Default)]
-struct Quiet(Mutex<Option<(Instant, u32, u32)>>);
-
-const SAID: u32 = 10;
-const SAID_IN: Duration = Duration::from_mins(1);
+struct Quiet(Mutex<Seldom>);
 
 impl Quiet {
     /// How many lines were not said since the last; none: do not speak.
-    fn may_speak(&self) -> Option<u32> {
-        let now = Instant::now();
-        let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match &mut *window {
-            Some((since, said, unsaid)) if now.duration_since(*since) < SAID_IN => {
-                if *said >= SAID {
-                    *unsaid = unsaid.saturating_add(1);
-                    return None;
-                }
-                *said = said.saturating_add(1);
-                Some(0)
-            }
-            past => {
-                let unsaid = past.map_or(0, |(_, _, unsaid)| unsaid);
-                *past = Some((now, 1, 0));
-                Some(unsaid)
-            }
-        }
+    fn may_speak(&self) -> Option<u64> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .due(Instant::now())
     }
 }

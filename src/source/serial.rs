@@ -29,6 +29,7 @@ use tracing::{debug, info, warn};
 use crate::{
     decode::{Decoder, Format},
     reading::{DeviceId, Reading},
+    seldom::Seldom,
     source::{
         Delivery, Intake, Stamps, Ticket,
         framing::{Framed, Lines},
@@ -36,15 +37,11 @@ use crate::{
 };
 
 pub use self::counters::{Counters, Link};
-use self::{
-    poll::{Questions, Turn},
-    seldom::Seldom,
-};
+use self::poll::{Questions, Turn};
 
 mod counters;
 mod poll;
 mod port;
-mod seldom;
 
 /// The first wait before a lost port is tried again.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -117,6 +114,9 @@ pub struct Serial {
     unreadable: Seldom,
     overflow: Seldom,
     unanswered: Seldom,
+    lost: Seldom,
+    /// Whether the log was told that the port is away.
+    told_lost: bool,
 }
 
 /// Why a port is no longer read.
@@ -151,9 +151,11 @@ impl Serial {
             intake,
             stamps,
             counters,
-            unreadable: Seldom::default(),
-            overflow: Seldom::default(),
-            unanswered: Seldom::default(),
+            unreadable: Seldom::once_a_minute(),
+            overflow: Seldom::once_a_minute(),
+            unanswered: Seldom::once_a_minute(),
+            lost: Seldom::default(),
+            told_lost: false,
         }
     }
 
@@ -172,7 +174,7 @@ impl Serial {
             };
             self.lines.reset();
             self.count_dropped();
-            debug!(line = self.settings.name, reason, "a serial line is not there");
+            debug!(line = self.settings.name, port = %self.settings.port.display(), reason, "a serial line is not there");
             self.tell_lost(&reason);
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -322,11 +324,10 @@ impl Serial {
             Err(TrySendError::Full(_)) => {
                 self.counters.dropped_frames.fetch_add(1, Relaxed);
                 self.counters.dropped_bytes.fetch_add(frame.len() as u64, Relaxed);
-                if let Some(times) = self.overflow.due(Instant::now()) {
-                    let line = &self.settings.name;
+                if let Some(unsaid) = self.overflow.due(Instant::now()) {
                     warn!(
-                        line,
-                        times, "the engine does not keep up: frames of a serial line were dropped"
+                        line = self.settings.name, port = %self.settings.port.display(), unsaid,
+                        "the engine does not keep up: frames of a serial line were dropped"
                     );
                 }
             }
@@ -385,10 +386,10 @@ impl Serial {
     }
 
     fn complain(&mut self, reason: &str) {
-        if let Some(times) = self.unreadable.due(Instant::now()) {
+        if let Some(unsaid) = self.unreadable.due(Instant::now()) {
             warn!(
-                line = self.settings.name,
-                times, reason, "a serial line sends what cannot be read"
+                line = self.settings.name, port = %self.settings.port.display(), reason, unsaid,
+                "a serial line sends what cannot be read"
             );
         }
     }
@@ -410,8 +411,11 @@ impl Serial {
     fn tell_unanswered(&mut self) {
         self.counters.unanswered.fetch_add(1, Relaxed);
         self.give_up_begun(Instant::now());
-        if let Some(times) = self.unanswered.due(Instant::now()) {
-            warn!(line = self.settings.name, times, "a poll got no answer in time");
+        if let Some(unsaid) = self.unanswered.due(Instant::now()) {
+            warn!(
+                line = self.settings.name, port = %self.settings.port.display(), unsaid,
+                "a poll got no answer in time"
+            );
         }
     }
 
@@ -422,25 +426,34 @@ impl Serial {
         )
     }
 
-    fn tell_up(&self) {
+    fn tell_up(&mut self) {
         let line = &self.settings.name;
         let port = self.settings.port.display().to_string();
+        let told_lost = std::mem::take(&mut self.told_lost);
         match self.counters.link.send_replace(Link::Up) {
             Link::Lost(_) => {
                 self.counters.reopens.fetch_add(1, Relaxed);
-                info!(line, port, "a serial line is back");
+                if told_lost {
+                    info!(name: "SourceRecovered", line, port, "a serial line is back");
+                }
             }
             Link::New | Link::Up => info!(line, port, "a serial line is open"),
         }
     }
 
-    /// Said once: while the port stays away only [`Link`] follows the reason.
-    fn tell_lost(&self, reason: &str) {
-        let was = self.counters.link.send_replace(Link::Lost(reason.to_owned()));
-        if !matches!(was, Link::Lost(_)) {
+    /// Said once: while the port stays away only [`Link`] follows the reason. One that comes and goes is said to be
+    /// lost when it stays away, at the latest.
+    fn tell_lost(&mut self, reason: &str) {
+        self.counters.link.send_replace(Link::Lost(reason.to_owned()));
+        if self.told_lost {
+            return;
+        }
+        if let Some(unsaid) = self.lost.due(Instant::now()) {
+            self.told_lost = true;
             warn!(
-                line = self.settings.name,
-                "{reason}; trying again until it is back"
+                name: "SourceFailed",
+                line = self.settings.name, port = %self.settings.port.display(), reason, unsaid,
+                "a serial line is lost; trying again until it is back"
             );
         }
     }

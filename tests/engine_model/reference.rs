@@ -178,7 +178,7 @@ impl Reference {
     }
 
     /// Whether some rule about several metrics names this device.
-    fn is_named(&self, device: &DeviceId) -> bool {
+    pub(super) fn is_named(&self, device: &DeviceId) -> bool {
         let mut composite = self.rules.iter().filter(|rule| metric(&rule.condition).is_none());
         composite.any(|rule| rule.devices.iter().any(|pattern| *pattern.0 == *device.as_str()))
     }

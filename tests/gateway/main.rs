@@ -22,6 +22,7 @@ mod endpoint;
 mod hostile;
 mod journal;
 mod kill;
+mod needs_root_to_mount;
 mod own_events;
 mod parts;
 mod policies;

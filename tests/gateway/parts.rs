@@ -323,6 +323,12 @@ max-raises = "100000/h"
         )
     }
 
+    /// Writes the configuration with its door there, for whoever starts the gateway by other means.
+    pub(crate) fn write(&self, door: u16) {
+        self.door.set(door).expect("set once");
+        std::fs::write(self.config(), self.text()).expect("written");
+    }
+
     /// Writes the configuration with these texts replaced, each of which must be in it.
     pub(crate) fn edit(&self, edits: &[(&str, &str)]) {
         let text = edits.iter().fold(self.text(), |text, (old, new)| {

@@ -13,7 +13,7 @@ impl Desk {
         self.is_configured(sink)?;
         let letters = self.chosen(sink, events)?;
         self.on_disk(self.journal.resend(&letters)).await?;
-        info!(sink, count = letters.len(), "dead letters are sent again");
+        info!(sink, letters = letters.len(), "dead letters are sent again");
         Ok(format!(
             "{} sent again: what is delivered goes from the list",
             counted(&letters, sink)
@@ -24,7 +24,7 @@ impl Desk {
         self.is_open()?;
         let letters = self.chosen(sink, events)?;
         self.on_disk(self.journal.drop_letters(&letters)).await?;
-        info!(sink, count = letters.len(), "dead letters were dropped");
+        info!(sink, letters = letters.len(), "dead letters were dropped");
         let which = counted(&letters, sink);
         Ok(format!("{which} dropped: EventsDiscarded tells the receiver"))
     }

@@ -39,6 +39,7 @@ impl Engine {
         if is_first {
             // Its silence counts from here on: the sender may forget the reading once this is durable.
             self.save_watch(watch, out);
+            out.may_end();
         }
         for place in 0..count {
             if let Some(slot) = self.watches[watch].slots().get(place).copied() {
@@ -46,6 +47,7 @@ impl Engine {
                     self.touch(slot);
                 }
                 self.receive(slot, watch, at, before, &reading.value, out);
+                out.may_end();
             }
         }
     }
@@ -178,6 +180,7 @@ impl Engine {
     fn look(&mut self, index: u32, at: EngineTime, entered: bool, out: &mut Outcome) -> Look {
         // Nothing is asked about before what already happened.
         let at = at.max(self.slots[index].entered);
+        self.refused.remove(&index);
         let is_windowed = |quiet: &Quiet| quiet.input.window.is_some();
         let unless = self.slots[index]
             .wide
@@ -351,6 +354,9 @@ impl Engine {
 
     /// When the slot must be looked at again.
     fn due(&self, index: u32, at: EngineTime) -> EngineTime {
+        if self.refused.contains(&index) {
+            return NO_DEADLINE;
+        }
         let slot = &self.slots[index];
         let plan = &*self.plans[slot.plan];
         let mut due = slot.due(plan);

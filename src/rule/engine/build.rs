@@ -53,6 +53,8 @@ impl Engine {
             queue: Queue::default(),
             touched: Vec::new(),
             rests_on: Position::default(),
+            refused: std::collections::BTreeSet::new(),
+            retry_at: NEVER,
             unsaved: std::collections::VecDeque::new(),
             counts: super::Counts::default(),
             settled: false,

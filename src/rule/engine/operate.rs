@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     event::{
-        Draft, EpisodeId, Position, Reason,
+        Draft, EpisodeId, Reason,
         gateway::{self, AlarmMuted, AlarmUnmuted, At, Recorded},
     },
     reading::DeviceId,
@@ -85,6 +85,7 @@ impl Engine {
             reason: reason.to_owned(),
         };
         out.events.push(self.of_mute(&fact, &target, number, at));
+        out.may_end();
         self.apply_mute(&target, true, at, out);
         self.hushes.mute(target, muted);
     }
@@ -209,9 +210,7 @@ impl Engine {
         anew.mute_number = self.mute_number;
         anew.counts = self.counts;
         anew.hushes.inherit(&mut self.hushes);
-        // What was refused is waited for by its own slots only, as before.
-        let committed = self.slots.iter().map(|slot| slot.committed);
-        let written = committed.filter(|position| *position < Position::NEVER).max();
+        let written = self.slots.iter().map(|slot| slot.committed).max();
         anew.rests_on = self.rests_on.max(written.unwrap_or_default());
         anew.take(kept, out);
         *self = anew;

@@ -619,7 +619,7 @@ impl<'a> Connection<'a> {
             count(&self.shared.counters.protocol_errors);
             if let Some(unsaid) = self.shared.quiet.may_speak() {
                 let client = self.key.as_ref().map_or("", |key| &*key.client);
-                tracing::warn!(peer = %self.peer, client, %violation, unsaid, "client disconnected");
+                tracing::warn!(peer = %self.peer, client, reason = %violation, unsaid, "client disconnected");
             }
         }
         let Some(attachment) = self.attachment.take() else {

@@ -83,7 +83,7 @@ impl Troubles {
     /// It happened, and is said if it is time to. `device`: the publish's, if its name is known.
     pub(super) fn arose(&self, device: Option<&str>, topic: &str, trouble: &Trouble) {
         let key = (shown(device.unwrap_or(topic)), trouble.kind());
-        let Some((times, unsaid)) = self.due(key, Instant::now()) else {
+        let Some((times, unsaid_of_others)) = self.due(key, Instant::now()) else {
             return;
         };
         let (device, topic) = (device.map(shown), shown(topic));
@@ -91,15 +91,15 @@ impl Troubles {
             device,
             topic,
             reason = %trouble,
-            times,
-            unsaid,
+            unsaid = times.saturating_sub(1),
+            unsaid_of_others,
             "a publish is not as it should be: {}",
             trouble.remedy()
         );
     }
 
     /// How often it happened since it was said, and how many lines about others were not; none: say nothing.
-    fn due(&self, key: (String, Kind), now: Instant) -> Option<(u64, u32)> {
+    fn due(&self, key: (String, Kind), now: Instant) -> Option<(u64, u64)> {
         let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= MAX_KNOWN && !all.contains_key(&key) {
             all.clear();

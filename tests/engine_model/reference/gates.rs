@@ -26,6 +26,8 @@ pub struct Suppression {
     on: bool,
     /// When it last ended.
     ended: Option<Second>,
+    /// When it last went stale.
+    stale: Option<Second>,
 }
 
 impl Reference {
@@ -148,9 +150,15 @@ impl Reference {
                 suppression.on = true;
                 self.close(key, Reason::Suppressed, at, by_reading);
             }
+            // "A reading that comes at the very end of `stale-after` is still in time."
+            Some(Say::Between) if !suppression.on && suppression.stale == Some(at) => {
+                suppression.on = true;
+                self.close(key, Reason::Suppressed, at, by_reading);
+            }
             Some(Say::Holds | Say::Between) => {}
             Some(Say::Clears) | None => {
                 if std::mem::take(&mut suppression.on) {
+                    suppression.stale = said.is_none().then_some(stale_at);
                     // If it is unknown because it is stale: when that began.
                     suppression.ended = Some(at.min(stale_at));
                 }

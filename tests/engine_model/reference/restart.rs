@@ -180,8 +180,14 @@ impl Reference {
     /// `tidegate device forget ID`.
     pub fn forget(&mut self, device: &DeviceId, now: Second) {
         let mut sent = self.readings.iter();
+        let mut facts = self.devices.iter();
         let was_known = sent.any(|kept| kept.device == *device && !kept.forgotten)
-            || self.slots.keys().any(|(_, it)| it == device);
+            || self.slots.keys().any(|(_, it)| it == device)
+            || facts.any(|facts| *facts.id.0 == *device.as_str() && !facts.expects.is_empty())
+            || self.is_named(device);
+        if !was_known {
+            return;
+        }
         for key in self
             .slots
             .keys()
@@ -196,10 +202,8 @@ impl Reference {
         }
         self.clocks.forget(device);
         self.forget_what_nobody_looks_at();
-        if was_known {
-            self.mutes
-                .retain(|mute| mute.target != MuteTarget::Device(device.clone()));
-        }
+        self.mutes
+            .retain(|mute| mute.target != MuteTarget::Device(device.clone()));
         self.go_on(now);
     }
 
