@@ -19,10 +19,12 @@ use crate::{
 mod backtest;
 mod catalog;
 mod check;
+mod doctor;
 mod events;
 mod firstboot;
 mod journal;
 mod mute;
+mod plan;
 mod readings;
 mod recorded;
 mod reload;
@@ -121,6 +123,19 @@ enum Command {
         #[arg(long, value_enum, default_value_t = catalog::Format::Asyncapi)]
         format: catalog::Format,
     },
+    /// Look at everything that the gateway stands on, and say what is wrong and what to do about it.
+    ///
+    /// Configuration, clock, disk, card, journal, rights, serial ports and every uplink up to its first event; with a
+    /// running gateway or without one. Changes nothing and delivers nothing. Run it as root, or as the gateway's user.
+    ///
+    /// Exit code 0: all is well. Exit code 1: something fails. Exit code 3: something should be looked at. Exit code 78: the
+    /// configuration is wrong.
+    Doctor(doctor::Doctor),
+    /// How long the journal bridges an outage, how long it then drains, how long the card lasts; and what that assumes.
+    ///
+    /// From the configuration, and from rates that are given or measured in the journal that it names. Needs no running
+    /// gateway and changes nothing.
+    Plan(plan::Plan),
     /// Test rules: tell them stories of readings, and say where other events come than a story expects.
     ///
     /// Opens no journal and needs no running gateway: the time in a story is simulated. How a story is written, and
@@ -252,6 +267,8 @@ impl Arguments {
                 command: DeviceCommand::Forget { id, socket },
             } => mute::forget(&socket.found(), id),
             Command::Events { json, socket, .. } => events::active(&socket.found(), json),
+            Command::Plan(plan) => plan.run(),
+            Command::Doctor(doctor) => doctor.run(),
             Command::Test { files } => test::test(&files),
             Command::Readings(readings) => readings.list(),
             Command::Backtest(backtest) => backtest.run(),
@@ -293,18 +310,21 @@ pub enum Failure {
     Usage(String),
     /// Something else failed: what, and what to do.
     Failed(String),
+    /// Nothing failed, and something should be looked at: what.
+    Warned(String),
     /// One of these, which the log has been told: its exit code.
     Told(u8),
 }
 
 impl Failure {
-    /// 78 (`EX_CONFIG` of sysexits.h), 2 as clap has it, or 1.
+    /// 78 (`EX_CONFIG` of sysexits.h), 2 as clap has it, 1, or 3 where a warning is less than that.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Configuration(_) => 78,
             Self::Usage(_) => 2,
             Self::Failed(_) => 1,
+            Self::Warned(_) => 3,
             Self::Told(code) => *code,
         }
     }
@@ -323,7 +343,7 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Configuration(text) | Self::Usage(text) | Self::Failed(text) => {
+            Self::Configuration(text) | Self::Usage(text) | Self::Failed(text) | Self::Warned(text) => {
                 formatter.write_str(text.trim_end())
             }
             Self::Told(code) => write!(formatter, "exit code {code}: the log says why"),

@@ -26,10 +26,11 @@ use toml::de::{DeTable, Deserializer};
 use self::{check::Checker, error::Problem, include::Wrong, syntax::syntax, texts::Texts};
 pub use self::{
     error::Report,
-    machine::{Machine, directory, state_directory},
+    machine::{Machine, directory, filesystem_bytes, state_directory},
     ruleset::RuleSet,
     shape::closest,
     sinks::Sinks,
+    site::journal_size,
     texts::FileText,
 };
 use crate::{event::Labels, journal, rule, source};
@@ -66,6 +67,8 @@ pub struct Config {
     pub gateway: Gateway,
     /// `[journal]`.
     pub journal: journal::Settings,
+    /// `[journal] max-bytes` is not written: it was chosen by the filesystem's size ([`journal_size`]).
+    pub is_journal_sized_by_card: bool,
     /// `[journal] checkpoint`: how much window data a crash may cost.
     pub checkpoint: Duration,
     /// `[events]`.
@@ -339,6 +342,7 @@ fn compose(file: &raw::File, machine: &Machine, checker: &mut Checker<'_>) -> Co
     Config {
         gateway,
         journal,
+        is_journal_sized_by_card: file.journal.max_bytes.is_none(),
         checkpoint,
         events,
         mqtt,

@@ -31,7 +31,7 @@ pub mod filter;
 pub mod http;
 pub mod mqtt;
 mod terms;
-mod tls;
+pub mod tls;
 pub mod window;
 
 pub use error::Error;

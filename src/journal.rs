@@ -60,6 +60,7 @@ mod thread;
 mod writer;
 
 pub use dead::{DeadLetter, Full, Refused, Untold};
+pub use retention::room_for_events;
 #[doc(hidden)]
 pub use thread::Stepped;
 
@@ -144,6 +145,9 @@ pub struct Cursor {
     /// The highest of them that passed this sink's filter, or was lost before it could be judged (for
     /// `previoussequence`).
     pub passed: Sequence,
+    /// The first number of a chain that starts within an epoch and of which nothing has passed yet: what is below is
+    /// not its business. Else 0.
+    pub began: Sequence,
 }
 
 impl Cursor {
@@ -154,7 +158,23 @@ impl Cursor {
             position: entry.position,
             sequence: entry.sequence,
             passed: entry.sequence,
+            ..Self::default()
         }
+    }
+
+    /// Whether its filter left out what it read last: no `previoussequence` explains that yet.
+    pub(crate) fn leaves_out(&self) -> bool {
+        self.passed < self.sequence
+    }
+
+    /// From where on nothing is explained.
+    pub(crate) fn unexplained_from(&self) -> u64 {
+        self.began.0.max(self.passed.0 + 1)
+    }
+
+    /// All up to here is behind it, in its epoch.
+    pub(crate) fn behind_it(&self) -> u64 {
+        self.sequence.0.max(self.began.0.saturating_sub(1))
     }
 
     /// Where a chain starts: nothing was given to the sink before.
@@ -163,6 +183,15 @@ impl Cursor {
         Self {
             position,
             ..Self::default()
+        }
+    }
+
+    /// The same, and it is known which number is the newest there.
+    #[must_use]
+    pub fn start_behind(position: Position, newest: Sequence) -> Self {
+        Self {
+            began: Sequence(newest.0 + 1),
+            ..Self::start(position)
         }
     }
 }
@@ -450,12 +479,10 @@ impl Journal {
         let known = self.0.shared.cursors().get(sink).copied();
         let cursor = known.unwrap_or_else(|| Cursor::start(*self.0.durable.borrow()));
         let begun = cursor.position > self.0.shared.base;
-        let owed_old = self
-            .0
-            .shared
-            .archives()
-            .iter()
-            .any(|old| old.catalog.last() > cursor.position);
+        // At the very end of one: what its filter left out there may be owed yet.
+        let ends = |old: &Archive| old.catalog.last() == cursor.position && cursor.leaves_out();
+        let mut archives = self.0.shared.archives().into_iter();
+        let owed_old = archives.any(|old| old.catalog.last() > cursor.position || ends(&old));
         if begun || owed_old {
             cursor
         } else {
@@ -477,7 +504,14 @@ impl Journal {
             .into_iter()
             .map(|old| old.catalog.oldest_after());
         let oldest = archived.chain([self.0.catalog.oldest_after()]).min();
-        let cursor = Cursor::start(position.max(oldest.unwrap_or_default()));
+        let mut cursor = Cursor::start(position.max(oldest.unwrap_or_default()));
+        let one = Limit { entries: 1, bytes: 1 };
+        let next = self.read_after(cursor, one).await.unwrap_or_default();
+        if cursor.position > Position(0)
+            && let Some(next) = next.first()
+        {
+            cursor.began = next.sequence;
+        }
         shared.cursors().insert(sink.clone(), cursor);
         self.cursors_written().await
     }
@@ -517,11 +551,17 @@ impl Journal {
         let shared = &self.0.shared;
         {
             let segments = self.0.catalog.segments();
-            let oldest = segments.first().map_or(shared.base, |first| first.header.after);
-            let end = *self.0.durable.borrow();
+            let none = Cursor::start(shared.base);
+            let oldest = segments.first().map_or(none, |first| {
+                Cursor::start_behind(first.header.after, first.header.after_sequence)
+            });
+            let end = segments.last().map_or(none, |last| {
+                let (_, position, sequence) = last.filled();
+                Cursor::start_behind(position, sequence)
+            });
             let mut cursors = shared.cursors();
             for plan in &sinks {
-                let start = Cursor::start(if plan.from_oldest { oldest } else { end });
+                let start = if plan.from_oldest { oldest } else { end };
                 cursors.entry(plan.name.clone()).or_insert(start);
             }
         }
@@ -654,8 +694,12 @@ enum End {
 /// How often it is said, while it goes on, that commits are refused.
 const COMPLAINT: Duration = Duration::from_mins(1);
 
-/// A cursor's move alone is written after so many events, or so long.
+/// Cursors' moves alone are written when there are so many, but not sooner than so long after the first of them: a
+/// backlog on its way out moves them thousands of times a second, and an alarm's commit would wait for each of those
+/// flushes.
 const CURSOR_EVENTS: u64 = 100;
+const CURSOR_PAUSE: Duration = Duration::from_millis(250);
+/// Fewer of them after so long.
 const CURSOR_DELAY: Duration = Duration::from_secs(10);
 
 impl Shared {
@@ -740,7 +784,8 @@ impl Shared {
         let mut queue = self.queue();
         queue.moves += 1;
         queue.moved_since.get_or_insert_with(|| self.clock.now());
-        if queue.moves >= CURSOR_EVENTS || queue.parked {
+        // More of them change nothing about when they are due.
+        if queue.moves == CURSOR_EVENTS || queue.parked {
             drop(queue);
             self.wake.notify_all();
         }

@@ -294,8 +294,10 @@ impl Thread {
     }
 }
 
-/// Bytes that this process had written to any disk (proc(5), `write_bytes`).
-fn written_by_this_process() -> Option<u64> {
+/// Bytes that this process had written to any disk (proc(5), `write_bytes`): whole pages, without what the filesystem
+/// writes for itself.
+#[must_use]
+pub fn written_by_this_process() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/io").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("write_bytes:"))?;
     line.trim().parse().ok()

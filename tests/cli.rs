@@ -233,3 +233,124 @@ fn people_read_what_was_measured_and_programs_every_digit() {
         shown("jsonl")
     );
 }
+
+/// What `tidegate plan` says as JSON.
+fn planned(dir: &Path, arguments: &[&str]) -> serde_json::Value {
+    let ran = tidegate(
+        dir,
+        &[
+            &["plan", "--config", "gateway.toml", "--format", "json"],
+            arguments,
+        ]
+        .concat(),
+    );
+    assert!(ran.status.success(), "{}", text(&ran.stderr));
+    serde_json::from_slice(&ran.stdout).expect("JSON")
+}
+
+#[test]
+fn a_plan_follows_the_rates_the_link_and_the_card_that_are_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let sinks = "[[sink.mqtt]]\nname = \"cloud\"\nurl = \"mqtts://broker.example.com\"\npassword-file = \"none\"\n\
+                 username = \"gateway\"\n[[sink.http]]\nname = \"slow\"\nurl = \"https://a.example.com/\"\ndrain-rate = \"1/s\"\n";
+    let config = format!("[journal]\ndir = \"journal\"\n{CONFIG}{sinks}");
+    std::fs::write(dir.path().join("gateway.toml"), config).unwrap();
+    let number = |plan: &serde_json::Value, pointer: &str| {
+        let value = plan.pointer(pointer).and_then(serde_json::Value::as_u64);
+        value.unwrap_or_else(|| panic!("no number at {pointer} in {plan}"))
+    };
+    let plan = |arguments: &[&str]| planned(dir.path(), arguments);
+
+    let small = plan(&["--events-per-day", "20000", "--card", "4GiB"]);
+    // 5 % of 4 GiB, in whole MiB.
+    assert_eq!(number(&small, "/assumptions/journal_bytes/value"), 204 << 20);
+    let large = plan(&["--events-per-day", "20000", "--card", "32GiB"]);
+    assert_eq!(number(&large, "/assumptions/journal_bytes/value"), 1 << 30);
+    for figure in ["/outage_s", "/card_days"] {
+        assert!(number(&small, figure) < number(&large, figure), "{figure}");
+    }
+    let busy = plan(&["--events-per-day", "200000", "--card", "32GiB"]);
+    for figure in ["/outage_s", "/card_days"] {
+        assert!(number(&busy, figure) < number(&large, figure), "{figure}");
+    }
+    assert_eq!(large["sinks"][0]["bound"], "link");
+    assert_eq!(large["sinks"][1]["bound"], "drain-rate");
+    assert_eq!(number(&large, "/sinks/1/events_per_day"), 86_400);
+    assert!(
+        busy["sinks"][1]["drains_the_journal_in_s"].is_null(),
+        "more come than go"
+    );
+    let narrow = plan(&[
+        "--events-per-day",
+        "20000",
+        "--card",
+        "32GiB",
+        "--uplink-kbit",
+        "64",
+    ]);
+    let drain = "/sinks/0/drains_the_journal_in_s";
+    assert!(number(&narrow, drain) > number(&large, drain));
+}
+
+#[test]
+fn a_plan_names_what_it_assumes() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(
+        dir.path().join("gateway.toml"),
+        format!("[journal]\ndir = \"journal\"\nmax-bytes = \"64MiB\"\n{CONFIG}"),
+    )
+    .unwrap();
+    let ran = tidegate(
+        dir.path(),
+        &["plan", "--config", "gateway.toml", "--card", "16GiB"],
+    );
+    let shown = text(&ran.stdout);
+    assert!(ran.status.success(), "{shown}{}", text(&ran.stderr));
+    for words in [
+        "journal  holds ",
+        "none: nothing is delivered",
+        "1000                assumed: --events-per-day; and 96 heartbeats",
+        "64.0 MiB            [journal] max-bytes",
+        "16.0 GiB            given",
+        "bench/README.md",
+        "not counted: ",
+    ] {
+        assert!(shown.contains(words), "no {words:?} in\n{shown}");
+    }
+    for (wrong, words) in [
+        (["--card", "0GiB"], "a size is"),
+        (["--uplink-kbit", "0"], "not in"),
+    ] {
+        let ran = tidegate(
+            dir.path(),
+            &[&["plan", "--config", "gateway.toml"], wrong.as_slice()].concat(),
+        );
+        assert_eq!(ran.status.code(), Some(2));
+        assert!(text(&ran.stderr).contains(words), "{}", text(&ran.stderr));
+    }
+}
+
+#[test]
+fn check_says_how_large_the_journal_may_get_and_when_the_card_decides_that() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = |journal: &str| {
+        let text = format!("[journal]\ndir = \"journal\"\n{journal}{CONFIG}");
+        std::fs::write(dir.path().join("gateway.toml"), text).unwrap();
+        text_of(&tidegate(dir.path(), &["check", "gateway.toml"]))
+    };
+    let written = said("max-bytes = \"16MiB\"\n");
+    assert!(
+        written.ends_with("0 sinks; the journal may take 16.0 MiB\n"),
+        "{written}"
+    );
+    let chosen = said("");
+    assert!(
+        chosen.contains("MiB (5 % of its filesystem") || chosen.contains("1.0 GiB (5 % of its filesystem"),
+        "{chosen}"
+    );
+}
+
+fn text_of(ran: &Output) -> String {
+    assert!(ran.status.success(), "{}", text(&ran.stderr));
+    text(&ran.stdout)
+}

@@ -563,3 +563,48 @@ async fn a_directory_without_a_journal_is_told_with_what_to_do() {
         assert!(complaint.contains("--dir names another directory"), "{complaint}");
     }
 }
+
+#[tokio::test]
+async fn a_plan_takes_its_rates_from_a_journal_that_covers_hours() {
+    let card = Card::new();
+    let config = card.folder.path().join("gateway.toml");
+    let text = format!(
+        "[gateway]\nid = \"plantroom-1\"\n[journal]\ndir = \"{}\"\n",
+        card.dir().display()
+    );
+    fs::write(&config, text).unwrap();
+    let plan = || {
+        let before = card.files();
+        let ran = run(&["plan", "--config", config.to_str().unwrap(), "--format", "json"]);
+        assert!(card.files() == before, "it changes nothing");
+        let plan: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
+        (plan, String::from_utf8(ran.stderr).unwrap())
+    };
+    let hands = Simulated::new(BootId(7));
+    let clock = Clock::simulated(&hands);
+    let journal = card.open(&[], clock.clone());
+    stored(&journal, append(&journal, &["first"])).await;
+    let (early, said) = plan();
+    assert!(said.contains("less than an hour"), "{said}");
+    let events = "/assumptions/events_per_day";
+    assert_eq!(early.pointer(events).unwrap()["value"], 1_000);
+    // Ten in two and a half hours: 96 a day, heartbeats among them.
+    for _ in 0..9 {
+        hands.advance(Duration::from_secs(1_000));
+        stored(&journal, append(&journal, &["another"])).await;
+    }
+    journal.close().await;
+    let (plan, _) = plan();
+    let figure = plan.pointer(events).unwrap();
+    assert_eq!(figure["value"], 96, "{plan:#}");
+    assert!(
+        figure["from"]
+            .as_str()
+            .unwrap()
+            .contains("measured: 10 events in 2h 30m"),
+        "{figure}"
+    );
+    assert_eq!(plan["assumptions"]["heartbeats_per_day"], 0);
+    let bytes = plan["assumptions"]["event_bytes"]["value"].as_u64().unwrap();
+    assert!((100..1_000).contains(&bytes), "small events: {bytes}");
+}

@@ -43,7 +43,7 @@ firstboot  <- time config
 catalog    <- time reading event rule source::mqtt forward config
 daemon     <- time seldom reading event rule decode source journal forward hub config recorder control
 telemetry  <-
-cli        <- time reading event rule decode journal config control firstboot recorder story catalog daemon telemetry
+cli        <- time reading event rule decode journal forward config control firstboot recorder story catalog daemon telemetry
 main       <- cli telemetry
 ";
 

@@ -217,6 +217,7 @@ impl Store for Tidegate {
                 position,
                 sequence: tidegate::event::Sequence(self.sequence),
                 passed: tidegate::event::Sequence(self.sequence),
+                ..Cursor::default()
             };
             place.position.0 -= count - index;
             self.places.push_back(place);

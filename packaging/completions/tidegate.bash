@@ -28,6 +28,9 @@ _tidegate() {
             tidegate,device)
                 cmd="tidegate__subcmd__device"
                 ;;
+            tidegate,doctor)
+                cmd="tidegate__subcmd__doctor"
+                ;;
             tidegate,events)
                 cmd="tidegate__subcmd__events"
                 ;;
@@ -42,6 +45,9 @@ _tidegate() {
                 ;;
             tidegate,mute)
                 cmd="tidegate__subcmd__mute"
+                ;;
+            tidegate,plan)
+                cmd="tidegate__subcmd__plan"
                 ;;
             tidegate,readings)
                 cmd="tidegate__subcmd__readings"
@@ -85,6 +91,9 @@ _tidegate() {
             tidegate__subcmd__help,device)
                 cmd="tidegate__subcmd__help__subcmd__device"
                 ;;
+            tidegate__subcmd__help,doctor)
+                cmd="tidegate__subcmd__help__subcmd__doctor"
+                ;;
             tidegate__subcmd__help,events)
                 cmd="tidegate__subcmd__help__subcmd__events"
                 ;;
@@ -99,6 +108,9 @@ _tidegate() {
                 ;;
             tidegate__subcmd__help,mute)
                 cmd="tidegate__subcmd__help__subcmd__mute"
+                ;;
+            tidegate__subcmd__help,plan)
+                cmd="tidegate__subcmd__help__subcmd__plan"
                 ;;
             tidegate__subcmd__help,readings)
                 cmd="tidegate__subcmd__help__subcmd__readings"
@@ -248,7 +260,7 @@ _tidegate() {
 
     case "${cmd}" in
         tidegate)
-            opts="-h -V --help --version run check firstboot catalog test readings backtest journal reload mute unmute device status events help"
+            opts="-h -V --help --version run check firstboot catalog doctor plan test readings backtest journal reload mute unmute device status events help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -409,6 +421,36 @@ _tidegate() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        tidegate__subcmd__doctor)
+            opts="-c -h --config --format --socket --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         tidegate__subcmd__events)
             opts="-h --active --json --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -454,7 +496,7 @@ _tidegate() {
             return 0
             ;;
         tidegate__subcmd__help)
-            opts="run check firstboot catalog test readings backtest journal reload mute unmute device status events help"
+            opts="run check firstboot catalog doctor plan test readings backtest journal reload mute unmute device status events help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -526,6 +568,20 @@ _tidegate() {
         tidegate__subcmd__help__subcmd__device__subcmd__forget)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tidegate__subcmd__help__subcmd__doctor)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -748,6 +804,20 @@ _tidegate() {
             return 0
             ;;
         tidegate__subcmd__help__subcmd__mute)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tidegate__subcmd__help__subcmd__plan)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1418,6 +1488,48 @@ _tidegate() {
                     ;;
                 --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tidegate__subcmd__plan)
+            opts="-c -h --config --events-per-day --uplink-kbit --round-trip --card --format --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --events-per-day)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --uplink-kbit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --round-trip)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --card)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 *)

@@ -2,7 +2,7 @@
 
 use std::{io::Write, path::Path};
 
-use super::{Failure, configuration, counted, printed};
+use super::{Failure, configuration, counted, printed, table::size};
 
 pub(super) fn check(path: &Path) -> Result<(), Failure> {
     let config = configuration(path)?;
@@ -14,7 +14,7 @@ pub(super) fn check(path: &Path) -> Result<(), Failure> {
         .and_then(|()| {
             writeln!(
                 out,
-                "{}: right: {}, {}, {}",
+                "{}: right: {}, {}, {}; the journal may take {}{}",
                 path.display(),
                 counted(config.rules.len(), "rule", "rules"),
                 counted(
@@ -23,6 +23,12 @@ pub(super) fn check(path: &Path) -> Result<(), Failure> {
                     "sources"
                 ),
                 counted(config.sinks.terms().count(), "sink", "sinks"),
+                size(config.journal.max_bytes),
+                if config.is_journal_sized_by_card {
+                    " (5 % of its filesystem, 64 MiB to 1 GiB: max-bytes is not set)"
+                } else {
+                    ""
+                },
             )
         });
     printed(said)

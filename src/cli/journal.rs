@@ -28,7 +28,8 @@ mod show;
 pub(super) enum Command {
     /// List epochs, segments with their events and ages, and how far every sink is behind.
     ///
-    /// Sinks stand where the disk has them: a running gateway may be up to ten seconds or a hundred events ahead of that.
+    /// Sinks stand where the disk has them: a running gateway may be up to ten seconds ahead of that, and by more than a
+    /// hundred events for a quarter of a second.
     Ls(ls::Ls),
     /// Show one event, with its times as right as they are known by now, and which sinks have it.
     Show(show::Show),
@@ -118,7 +119,7 @@ enum Format {
 }
 
 /// Reading needs other rights than writing, and another remedy.
-fn unreadable(dir: &Path, error: &journal::Error) -> Failure {
+pub(super) fn unreadable(dir: &Path, error: &journal::Error) -> Failure {
     let journal::Error::Io { act, path, source } = error else {
         return Failure::failed(error);
     };

@@ -13,7 +13,7 @@ pub(super) const SOCKET: &str = "\
 Asks the running gateway at $RUNTIME_DIRECTORY/control.sock, else at $STATE_DIRECTORY/control.sock; without these at
 /run/tidegate/control.sock, where the service has it, else at /var/lib/tidegate/control.sock.";
 
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(super) struct Socket {
     /// The gateway's control socket [default: where the service has it].
     #[arg(long = "socket", value_name = "PATH")]

@@ -56,6 +56,11 @@ fn tell(status: &status::Status, out: &mut impl Write) -> io::Result<()> {
     } else {
         ""
     };
+    let by_card = if journal.is_sized_by_card {
+        " (5 % of its filesystem)"
+    } else {
+        ""
+    };
     let mut rows = vec![
         [
             "gateway",
@@ -67,7 +72,7 @@ fn tell(status: &status::Status, out: &mut impl Write) -> io::Result<()> {
         [
             "journal",
             &format!(
-                "{} of {}, {} to deliver{full}; newest event {}-{:020}",
+                "{} of {}{by_card}, {} to deliver{full}; newest event {}-{:020}",
                 size(journal.used_bytes),
                 size(journal.max_bytes),
                 size(journal.undelivered_bytes),
@@ -77,6 +82,12 @@ fn tell(status: &status::Status, out: &mut impl Write) -> io::Result<()> {
         ]
         .map(str::to_owned),
     ];
+    if let Some(written) = status.written_bytes {
+        let a_day = status.written_per_day_bytes;
+        let a_day = a_day.map_or_else(String::new, |bytes| format!(", {} a day", size(bytes)));
+        let said = format!("{} written since the start{a_day}", size(written));
+        rows.push(["card".to_owned(), said]);
+    }
     if let Some(door) = &status.door {
         let connected = counted(door.connected, "device", "devices");
         let said = format!(
@@ -86,8 +97,10 @@ fn tell(status: &status::Status, out: &mut impl Write) -> io::Result<()> {
         );
         rows.push(["door".to_owned(), said]);
     }
+    let last = status.last_reading_s;
+    let last = last.map_or_else(String::new, |seconds| format!(", the last {} ago", age(seconds)));
     let readings = format!(
-        "{} evaluated, of {}",
+        "{} evaluated, of {}{last}",
         status.readings,
         counted(status.devices, "device", "devices")
     );

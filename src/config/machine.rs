@@ -58,7 +58,9 @@ fn first_of(directories: &str) -> Option<PathBuf> {
         .map(PathBuf::from)
 }
 
-fn filesystem_bytes(path: &Path) -> Option<u64> {
+/// The size of the filesystem that a path is on, or would be on; none: not known.
+#[must_use]
+pub fn filesystem_bytes(path: &Path) -> Option<u64> {
     // The directory may not exist yet: its nearest ancestor that does is on the same filesystem.
     let found = path
         .ancestors()

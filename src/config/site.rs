@@ -19,6 +19,8 @@ use crate::{
 const MIB: u64 = 1 << 20;
 /// Below this the journal has no room for its segments and its state.
 const LEAST_JOURNAL: u64 = 8 * MIB;
+/// Where the filesystem is small, or its size is not known.
+const SMALL_JOURNAL: u64 = 64 * MIB;
 /// More than any board has: a slip.
 const MOST_JOURNAL: u64 = 1 << 44;
 
@@ -124,6 +126,13 @@ fn machine_name(machine: &Machine) -> Option<String> {
     digest.get(digest.len() - 8..).map(|tail| format!("tg-{tail}"))
 }
 
+/// What the journal may occupy where `max-bytes` is not written: 5 % of the filesystem (a gateway is not alone on its
+/// card), whole MiB, from 64 MiB to 1 GiB.
+#[must_use]
+pub fn journal_size(filesystem_bytes: u64) -> u64 {
+    (filesystem_bytes / 20 / MIB * MIB).clamp(SMALL_JOURNAL, 1024 * MIB)
+}
+
 pub(super) fn journal(raw: &raw::Journal, machine: &Machine, checker: &mut Checker<'_>) -> Settings {
     let who = "[journal]";
     let state = machine.state_directory.clone();
@@ -146,9 +155,8 @@ pub(super) fn journal(raw: &raw::Journal, machine: &Machine, checker: &mut Check
         raw.max_bytes.as_ref(),
         LEAST_JOURNAL..=MOST_JOURNAL,
     );
-    // 5 % of the filesystem: a gateway is not alone on its card.
-    let share = || (machine.filesystem_bytes)(&dir).map(|bytes| (bytes / 20).clamp(64 * MIB, 1024 * MIB));
-    let max_bytes = written.or_else(share).unwrap_or(64 * MIB);
+    let share = || (machine.filesystem_bytes)(&dir).map(journal_size);
+    let max_bytes = written.or_else(share).unwrap_or(SMALL_JOURNAL);
     let when_full = Words {
         now: &[
             ("drop-oldest", WhenFull::DropOldest),

@@ -35,6 +35,15 @@ pub struct Status {
     pub devices: usize,
     /// Readings evaluated.
     pub readings: u64,
+    /// Seconds since the last of them; none: there was none since the start.
+    #[serde(default)]
+    pub last_reading_s: Option<u64>,
+    /// Bytes that this process had written to disks since its start; none: the kernel does not say.
+    #[serde(default)]
+    pub written_bytes: Option<u64>,
+    /// As many in a day, if it goes on so; none in the first hour, when the journal makes its files.
+    #[serde(default)]
+    pub written_per_day_bytes: Option<u64>,
     /// Open alarms.
     pub alarms: usize,
     /// Mutes that go on.
@@ -50,6 +59,9 @@ pub struct JournalStatus {
     pub dir: String,
     /// What it may occupy.
     pub max_bytes: u64,
+    /// That was not configured: it is by the filesystem's size.
+    #[serde(default)]
+    pub is_sized_by_card: bool,
     /// What it occupies.
     pub used_bytes: u64,
     /// Of events that some sink has yet to confirm.

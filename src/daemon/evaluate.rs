@@ -27,6 +27,8 @@ pub struct Status {
     pub active: usize,
     /// What it counted.
     pub counts: Counts,
+    /// When the last reading was evaluated.
+    pub heard: Option<EngineTime>,
     /// Whose reading was the last that `max-devices` or `max-metrics` left no room for.
     pub refused: Option<DeviceId>,
 }
@@ -162,6 +164,9 @@ pub async fn evaluate(
                 engine.set_moment(clock.moment());
                 for delivery in batch.drain(..) {
                     let evaluated = take(&mut engine, delivery, &announcer, &status);
+                    if !evaluated.is_empty() {
+                        status.send_modify(|status| status.heard = Some(now));
+                    }
                     if let Some(recorder) = &recorder {
                         recorder.record(evaluated, now);
                     }

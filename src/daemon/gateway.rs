@@ -326,6 +326,7 @@ impl Gateway {
             is_rejected,
             journal: self.journal.clone(),
             settings: config.journal.clone(),
+            is_journal_sized_by_card: config.is_journal_sized_by_card,
             engine: self.engine_status.clone(),
             uplinks: self.uplinks.views(),
             lines: self.lines.views(),

@@ -117,6 +117,7 @@ fn differences(old: &Config, new: &Config) -> Vec<String> {
     let Config {
         gateway,
         journal,
+        is_journal_sized_by_card: _,
         checkpoint,
         events,
         mqtt,

@@ -21,6 +21,7 @@ use crate::{
     control::status::{DoorStatus, JournalStatus, LineStatus, SinkStatus, Status},
     event::Epoch,
     journal::{self, Journal},
+    recorder,
     source::{
         mqtt::{self, Counters},
         serial::Link,
@@ -42,6 +43,7 @@ pub(super) struct Views {
     pub(super) is_rejected: bool,
     pub(super) journal: Journal,
     pub(super) settings: journal::Settings,
+    pub(super) is_journal_sized_by_card: bool,
     pub(super) engine: watch::Receiver<evaluate::Status>,
     pub(super) uplinks: watch::Receiver<Vec<uplinks::View>>,
     pub(super) lines: watch::Receiver<Vec<lines::View>>,
@@ -54,12 +56,17 @@ impl Views {
     /// All of it. `open` is what the engine says; none: it did not answer, which is the worst trouble.
     pub(super) fn status(&self, open: Option<&Open>) -> Status {
         let moment = self.clock.moment();
-        let counts = self.engine.borrow().counts;
+        let (counts, heard) = {
+            let engine = self.engine.borrow();
+            (engine.counts, engine.heard)
+        };
+        let uptime_s = moment.boot.since(self.started).as_secs();
+        let written = recorder::written_by_this_process();
         let mut status = Status {
             gateway: self.gateway.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             epoch: self.epoch.to_string(),
-            uptime_s: moment.boot.since(self.started).as_secs(),
+            uptime_s,
             time: moment.wall.to_string(),
             clock: match moment.quality {
                 ClockQuality::Synchronised => "synchronised",
@@ -72,6 +79,9 @@ impl Views {
             lines: self.lines(),
             devices: open.map_or(0, |open| open.devices),
             readings: counts.evaluated,
+            last_reading_s: heard.map(|at| moment.boot.since(at).as_secs()),
+            written_bytes: written,
+            written_per_day_bytes: written.and_then(|bytes| per_day(bytes, uptime_s)),
             alarms: open.map_or(0, |open| open.episodes.len()),
             mutes: open.map_or(0, |open| open.mutes.len()),
             losses: self.losses(),
@@ -87,6 +97,7 @@ impl Views {
         JournalStatus {
             dir: self.settings.dir.to_string_lossy().into_owned(),
             max_bytes: self.settings.max_bytes,
+            is_sized_by_card: self.is_journal_sized_by_card,
             used_bytes: health.used_bytes,
             undelivered_bytes: health.undelivered_bytes,
             last: health.last.0,
@@ -263,5 +274,23 @@ impl Views {
             );
         }
         troubles
+    }
+}
+
+/// Bytes of so many seconds in a day.
+fn per_day(bytes: u64, seconds: u64) -> Option<u64> {
+    let a_day = u128::from(bytes) * 86_400 / u128::from(seconds.max(1));
+    (seconds >= 3_600).then(|| u64::try_from(a_day).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_of_writing_is_told_after_an_hour_of_it() {
+        assert_eq!(per_day(1_000_000, 3_599), None, "the start makes files");
+        assert_eq!(per_day(1_000_000, 3_600), Some(24_000_000));
+        assert_eq!(per_day(u64::MAX, 3_600), Some(u64::MAX));
     }
 }

@@ -439,6 +439,7 @@ async fn a_sink_that_a_reload_adds_begins_where_it_should_and_one_that_comes_bac
             position: third,
             sequence: Sequence(3),
             passed: Sequence(3),
+            ..Cursor::default()
         },
     );
     journal.reconfigure(origin(), Vec::new());
@@ -464,6 +465,7 @@ async fn a_change_that_is_not_on_the_disk_is_not_said_to_be_done() {
             is_rejected: false,
             journal: journal.clone(),
             settings: settings(WhenFull::DropOldest),
+            is_journal_sized_by_card: false,
             engine: watch::channel(evaluate::Status::default()).1,
             uplinks: watch::channel(Vec::new()).1,
             lines: watch::channel(Vec::new()).1,

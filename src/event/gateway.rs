@@ -395,7 +395,7 @@ facts! {
     Error EventsDiscarded {
         /// Their epoch.
         epoch: String,
-        /// The sinks that do not get them: all others do, or have them.
+        /// The sinks that do not get them. It says nothing of other sinks.
         sinks: Vec<String>,
         /// From and to, both in it.
         ranges: Vec<(u64, u64)>,

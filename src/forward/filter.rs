@@ -83,6 +83,8 @@ pub(super) struct Chain {
     counts: bool,
     /// The newest that passed, or was lost before the filter could judge it.
     passed: Sequence,
+    /// Where it begins, while `passed` does not say: 0 with its epoch.
+    began: Sequence,
 }
 
 impl Chain {
@@ -92,6 +94,7 @@ impl Chain {
             read: cursor.sequence,
             counts: cursor.sequence > Sequence(0) || cursor.position == Position(0),
             passed: cursor.passed,
+            began: cursor.began,
         }
     }
 
@@ -105,8 +108,11 @@ impl Chain {
         let next = Sequence(self.read.0.saturating_add(1));
         if sequence < next {
             // Numbers only grow within an epoch: this is the beginning of another one.
-            self.passed = Sequence(0);
-        } else if sequence > next && self.counts {
+            (self.passed, self.began) = (Sequence(0), Sequence(0));
+        } else if !self.counts {
+            let is_known = self.began > Sequence(0) && self.began <= sequence;
+            self.began = if is_known { self.began } else { sequence };
+        } else if sequence > next {
             // What lies between was discarded or torn away, and might have been for this sink.
             self.passed = Sequence(sequence.0 - 1);
         }
@@ -125,6 +131,11 @@ impl Chain {
             position,
             sequence: self.read,
             passed: self.passed,
+            began: if self.passed > Sequence(0) {
+                Sequence(0)
+            } else {
+                self.began
+            },
         }
     }
 }
@@ -265,6 +276,7 @@ mod tests {
             position: Position(position),
             sequence: Sequence(sequence),
             passed: Sequence(passed),
+            ..Cursor::default()
         })
     }
 
@@ -296,5 +308,22 @@ mod tests {
         assert_eq!(next.read(Sequence(1)), Sequence(0));
         next.pass();
         assert_eq!(next.read(Sequence(2)), Sequence(1));
+    }
+
+    #[test]
+    fn a_chain_knows_where_it_began_until_something_has_passed() {
+        let began = |chain: &Chain| chain.cursor(Position(0)).began;
+        let mut chain = chain(90, 0, 0);
+        chain.read(Sequence(500));
+        chain.read(Sequence(501));
+        assert_eq!(began(&chain), Sequence(500));
+        let mut chain = Chain::after(chain.cursor(Position(91)));
+        chain.read(Sequence(502));
+        assert_eq!(began(&chain), Sequence(500), "also after a restart");
+        chain.pass();
+        assert_eq!(began(&chain), Sequence(0));
+        chain.read(Sequence(503));
+        chain.read(Sequence(1));
+        assert_eq!(began(&chain), Sequence(0), "with its epoch");
     }
 }

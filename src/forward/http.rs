@@ -8,9 +8,12 @@
 //! told: the next event opens another. No redirect is followed, no proxy is asked, no cookie is kept, nothing in
 //! an answer's body is obeyed. Token and signing key are read again for every connection.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use hyper::header::{HeaderName, HeaderValue};
+use hyper::{
+    StatusCode,
+    header::{HeaderName, HeaderValue},
+};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -104,6 +107,17 @@ pub fn is_ours(name: &HeaderName) -> bool {
     OURS.contains(&name) || name.starts_with("ce-") || name.starts_with("webhook-")
 }
 
+impl Settings {
+    /// How many events one request has, at most.
+    #[must_use]
+    pub fn events_a_request(&self) -> usize {
+        match self.mode {
+            Mode::Structured | Mode::Binary => 1,
+            Mode::Batched => self.batch,
+        }
+    }
+}
+
 impl<'s> From<&'s Settings> for Files<'s> {
     fn from(settings: &'s Settings) -> Self {
         Self {
@@ -113,6 +127,18 @@ impl<'s> From<&'s Settings> for Files<'s> {
             key: None,
         }
     }
+}
+
+/// Asks the server what the URL takes (`OPTIONS`), with the token and the headers of a delivery and without a signature:
+/// the answer's status, which says that it is reached and whether it knows us. Nothing is delivered.
+///
+/// # Errors
+///
+/// There is no answer: why, for people.
+pub async fn probe(settings: &Settings, tls: &Tls, clock: Clock) -> Result<StatusCode, String> {
+    connection::Connection::new(Arc::new(settings.clone()), tls, clock)
+        .options()
+        .await
 }
 
 /// One HTTP sink: the forwarding loop over the journal, to one URL.

@@ -12,9 +12,9 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Forwarder, Log, Pace, Status, Terms, tls::Files};
+use super::{Forwarder, Link, Log, Pace, Sink, Status, Terms, tls::Files};
 use crate::{
-    event::{Epoch, Origin, cloudevents::Form},
+    event::{Epoch, Labels, Origin, cloudevents::Form},
     journal::Journal,
 };
 
@@ -89,6 +89,30 @@ impl<'s> From<&'s Settings> for Files<'s> {
             key: settings.key.as_deref(),
         }
     }
+}
+
+/// Whether the broker takes a connection as these settings would make it, but for the client id: one of its own, so
+/// that the gateway that runs is not thrown out. Without a will or a birth; nothing is published. `Err` says why not.
+/// Bounded by whoever waits, else as a connection is.
+///
+/// # Errors
+///
+/// For people.
+pub async fn probe(settings: &Settings, tls: Tls) -> Result<(), String> {
+    let settings = Settings {
+        client_id: format!("{}-doctor-{:04x}", settings.client_id, fastrand::u16(..)),
+        status_topic: None,
+        ..settings.clone()
+    };
+    let origin = Origin {
+        gateway: "".into(),
+        source: "".into(),
+        labels: Labels::default(),
+        version: "".into(),
+    };
+    let mut broker = link::Broker::new(settings, tls, Arc::new(origin), Epoch(0));
+    broker.connect().await?.close().await;
+    Ok(())
 }
 
 /// One uplink: the forwarding loop over the journal, to one broker.

@@ -10,6 +10,10 @@ use rustls_pki_types::{
 
 use super::Error;
 
+mod look;
+
+pub use look::{Certificate, Look, Refusal, look};
+
 /// The files that an uplink's TLS is made of.
 #[derive(Clone, Copy, Debug)]
 pub struct Files<'s> {

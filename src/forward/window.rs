@@ -181,6 +181,7 @@ mod tests {
             position: Position(position),
             sequence: Sequence(position / 10),
             passed: Sequence(position / 10),
+            ..Cursor::default()
         }
     }
 

@@ -5,7 +5,7 @@
 //! what does not fit is not set aside, and the sink stops at it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -122,6 +122,8 @@ struct Tray {
     letters: BTreeMap<Id, DeadLetter>,
     /// Bytes of each letter's value.
     sizes: BTreeMap<Id, usize>,
+    /// What is about to be a letter: it is named as lost no more.
+    coming: BTreeSet<Id>,
     /// Letters up to this number were told.
     told: u64,
 }
@@ -147,6 +149,11 @@ impl Trays {
         letters.cloned().collect()
     }
 
+    /// How many letters there are.
+    pub fn count(&self) -> usize {
+        self.trays().values().map(|tray| tray.letters.len()).sum()
+    }
+
     fn trays(&self) -> MutexGuard<'_, BTreeMap<SinkName, Tray>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -154,14 +161,15 @@ impl Trays {
     /// A range without what is set aside for a sink.
     pub fn without(&self, sink: &SinkName, epoch: Epoch, (from, to): Range) -> Vec<Range> {
         let trays = self.trays();
-        let letters = trays.get(sink).map(|tray| &tray.letters);
-        let inside = letters
-            .into_iter()
-            .filter(|_| from <= to)
-            .flat_map(|letters| letters.range((epoch.0, Sequence(from))..=(epoch.0, Sequence(to))));
+        let asked = (epoch.0, Sequence(from))..=(epoch.0, Sequence(to));
+        let mut inside = BTreeSet::new();
+        if let Some(tray) = trays.get(sink).filter(|_| from <= to) {
+            inside.extend(tray.letters.range(asked.clone()).map(|(id, _)| *id));
+            inside.extend(tray.coming.range(asked));
+        }
         let mut ranges = Vec::new();
         let mut next = from;
-        for ((_, letter), _) in inside {
+        for (_, letter) in inside {
             ranges.push((next, letter.0.saturating_sub(1)));
             next = letter.0 + 1;
         }
@@ -185,6 +193,7 @@ impl Trays {
         let saved = value.and_then(|value| Some((frame::decode::<Saved>(value)?, value.len())));
         match saved {
             Some((saved, size)) => {
+                tray.coming.remove(&id);
                 tray.sizes.insert(id, size);
                 tray.letters.insert(id, saved.letter(sink, id));
             }
@@ -315,6 +324,7 @@ impl Journal {
             if letters >= MOST_LETTERS || bytes + size > MOST_BYTES || all + size > share {
                 return Err(Full { letters, bytes });
             }
+            tray.coming.insert(letter.id());
             change
         };
         let position = self.append(Outcome {
@@ -322,6 +332,10 @@ impl Journal {
             ..Outcome::default()
         });
         if position == Position::NEVER {
+            if let Some(tray) = shared.dead.trays().get_mut(sink) {
+                tray.coming
+                    .remove(&(refused.entry.epoch.0, refused.entry.sequence));
+            }
             return Err(Full { letters: 0, bytes: 0 });
         }
         Ok(position)
@@ -403,13 +417,18 @@ impl Journal {
         });
     }
 
-    /// Gives letters up: that they will not come is told in the same commit.
+    /// Gives letters up: that they will not come is told in the same commit. With each goes what the filter left out
+    /// right before it, which only its own `previoussequence` would have explained.
     pub fn drop_letters(&self, letters: &[DeadLetter]) -> Position {
         let mut notes: BTreeMap<(SinkName, u64), Note> = BTreeMap::new();
         for letter in letters {
             let (epoch, sequence) = letter.id();
             let note = notes.entry((letter.sink.clone(), epoch)).or_default();
             note.add([(sequence.0, sequence.0)]);
+            if letter.previous > Sequence(0) && letter.previous.0 + 1 < sequence.0 {
+                let left_out = (letter.previous.0 + 1, sequence.0 - 1);
+                note.add(self.0.shared.dead.without(&letter.sink, Epoch(epoch), left_out));
+            }
         }
         let now = self.0.shared.clock.now();
         let gateway = &self.0.shared.origin().gateway;

@@ -8,11 +8,11 @@
 //! An event that is set aside for a sink is never named to it: it can still be sent again.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use crate::event::{Entry, Epoch, Event, Position, Sequence, SinkName};
+use crate::event::{Entry, Epoch, Position, Sequence, SinkName};
 
 use super::{
     Cursor, Journal, Shared,
@@ -26,8 +26,19 @@ pub(super) type Range = (u64, u64);
 /// Numbers of an epoch.
 type Numbers = (Epoch, Range);
 
-/// What is remembered of what was told to a sink: the newest of it. What is forgotten may be told twice.
+/// What is remembered of what was told to a sink: what was told last. What is forgotten may be told twice.
 const REMEMBERED: usize = 64;
+
+/// What is owed to a sink, less what it is told otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Owed {
+    /// As soon as the sink's cursor is there.
+    at: Position,
+    epoch: Epoch,
+    range: Range,
+    /// What the filter left out before the epoch ended: only if something was lost with the end.
+    if_lost: bool,
+}
 
 /// Gaps that sinks came to.
 #[derive(Debug, Default)]
@@ -35,10 +46,9 @@ pub(super) struct Gaps(Mutex<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
-    /// Named to a sink since the journal was opened.
-    told: BTreeMap<SinkName, Vec<(u64, Range)>>,
-    /// To be told as soon as the sink's cursor is there.
-    untold: BTreeMap<SinkName, Vec<(Position, Numbers)>>,
+    /// Named to a sink since the journal was opened, or about to be: in the order in which it was.
+    told: BTreeMap<SinkName, VecDeque<Numbers>>,
+    untold: BTreeMap<SinkName, Vec<Owed>>,
 }
 
 impl Gaps {
@@ -50,33 +60,56 @@ impl Gaps {
     pub fn tell(&self, sink: &SinkName, epoch: Epoch, ranges: &[Range]) {
         let mut known = self.known();
         let told = known.told.entry(sink.clone()).or_default();
-        for &range in ranges {
-            told.push((epoch.0, range));
-            told.sort_unstable();
-            told.dedup_by(|next, kept| {
-                let meets = next.0 == kept.0 && next.1.0 <= kept.1.1.saturating_add(1);
+        for &(mut from, mut to) in ranges {
+            told.retain(|(of, range)| {
+                let meets =
+                    *of == epoch && range.0 <= to.saturating_add(1) && from <= range.1.saturating_add(1);
                 if meets {
-                    kept.1.1 = kept.1.1.max(next.1.1);
+                    (from, to) = (from.min(range.0), to.max(range.1));
                 }
-                meets
+                !meets
             });
+            told.push_back((epoch, (from, to)));
         }
         let forgotten = told.len().saturating_sub(REMEMBERED);
         told.drain(..forgotten);
     }
 
-    /// What is to be told when a sink's cursor is there.
-    pub fn untold(&self, sink: &SinkName, at: Position) -> Vec<Numbers> {
+    /// What is owed to a sink whose cursor is there.
+    fn owed(&self, sink: &SinkName, at: Position) -> Vec<Owed> {
         let known = self.known();
-        let untold = known.untold.get(sink).into_iter().flatten();
-        let due = untold.filter(|(place, _)| *place <= at);
-        due.map(|(_, numbers)| *numbers).collect()
+        let owed = known.untold.get(sink).into_iter().flatten();
+        owed.filter(|owed| owed.at <= at).copied().collect()
+    }
+
+    /// A range without what is named to a sink.
+    fn without(&self, sink: &SinkName, epoch: Epoch, range: Range) -> Vec<Range> {
+        let known = self.known();
+        let told = known.told.get(sink).into_iter().flatten();
+        let mut left = vec![range];
+        for (_, (first, last)) in told.filter(|(of, _)| *of == epoch) {
+            let around = |(from, to): Range| {
+                let below = (from, to.min(first.saturating_sub(1)));
+                let above = (from.max(last.saturating_add(1)), to);
+                // One that lies aside is whole on one side of it, and on the other there is nothing.
+                [below, above].into_iter().filter(|(from, to)| from <= to)
+            };
+            left = left.into_iter().flat_map(around).collect();
+        }
+        left
+    }
+
+    /// Whether anything of an epoch is named to a sink.
+    fn tells(&self, sink: &SinkName, epoch: Epoch) -> bool {
+        let known = self.known();
+        let mut told = known.told.get(sink).into_iter().flatten();
+        told.any(|(of, _)| *of == epoch)
     }
 
     /// That is on the disk.
     pub fn are_told(&self, sink: &SinkName, at: Position) {
         if let Some(untold) = self.known().untold.get_mut(sink) {
-            untold.retain(|(place, _)| *place > at);
+            untold.retain(|owed| owed.at > at);
         }
     }
 
@@ -85,14 +118,6 @@ impl Gaps {
         let mut known = self.known();
         known.told.remove(sink);
         known.untold.remove(sink);
-    }
-}
-
-impl Known {
-    fn is_told(&self, sink: &SinkName, (epoch, (from, to)): Numbers) -> bool {
-        let told = self.told.get(sink).into_iter().flatten();
-        let mut in_it = told.filter(|(of, range)| *of == epoch.0 && range.0 <= from && to <= range.1);
-        in_it.next().is_some()
     }
 }
 
@@ -115,40 +140,53 @@ impl Journal {
         let shared = &self.0.shared;
         let new = (before.sequence == Sequence(0)).then_some(next.epoch);
         let old = new.or_else(|| shared.epoch_of(self.0.catalog.epoch, before.position));
-        let mut known = shared.gaps.known();
-        let mut owed = Vec::new();
-        let (passed, read) = (before.passed.0, before.sequence.0);
+        let from = before.unexplained_from();
+        let owed = |epoch, range, if_lost| Owed {
+            at: next.position,
+            epoch,
+            range,
+            if_lost,
+        };
         let last = next.sequence.0 - 1;
-        if old == Some(next.epoch) {
-            let is_told = known.is_told(sink, (next.epoch, (read + 1, last)));
-            owed.push((next.epoch, (passed + 1, if is_told { read } else { last })));
-        } else {
-            owed.extend(old.map(|old| (old, (passed + 1, read))));
-            owed.push((next.epoch, (1, last)));
-            owed.retain(|numbers| !known.is_told(sink, *numbers));
-        }
+        let here = if old == Some(next.epoch) { from } else { 1 };
+        let tail = old.filter(|old| *old != next.epoch);
+        let tail = tail.map(|old| owed(old, (from, before.sequence.0), true));
+        let mut known = shared.gaps.known();
         let untold = known.untold.entry(sink.clone()).or_default();
-        for (epoch, (from, to)) in owed {
-            let owed = (next.position, (epoch, (from, to)));
-            if from <= to && !untold.contains(&owed) {
-                untold.push(owed);
-            }
-        }
+        // It reads on from there: what it came to further on, it comes to again, or to something else.
+        untold.retain(|owed| owed.at <= before.position);
+        let owed = tail.into_iter().chain([owed(next.epoch, (here, last), false)]);
+        untold.extend(owed.filter(|owed| owed.range.0 <= owed.range.1));
     }
 }
 
 impl Writer {
-    /// The events that tell a sink of the gaps that its cursor has passed, and are not on the disk yet.
-    pub fn gaps(&self, sink: &SinkName, cursor: &Cursor) -> Vec<Event> {
+    /// What tells a sink of the gaps that its cursor has passed, and is not on the disk yet.
+    pub fn gaps(&self, sink: &SinkName, cursor: &Cursor) -> Vec<(Epoch, Note)> {
+        let gaps = &self.shared.gaps;
         let mut notes: BTreeMap<u64, Note> = BTreeMap::new();
-        for (epoch, range) in self.shared.gaps.untold(sink, cursor.position) {
+        for Owed {
+            epoch,
+            range,
+            if_lost,
+            ..
+        } in gaps.owed(sink, cursor.position)
+        {
+            if if_lost && !self.tells_a_loss(sink, epoch) {
+                continue;
+            }
             let note = || Note::of(vec![sink.clone()], "gap");
-            let ranges = self.shared.dead.without(sink, epoch, range);
+            let untold = gaps.without(sink, epoch, range).into_iter();
+            let ranges = untold.flat_map(|range| self.shared.dead.without(sink, epoch, range));
             notes.entry(epoch.0).or_insert_with(note).add(ranges);
         }
         let told = notes.into_iter().filter(|(_, note)| !note.ranges.is_empty());
-        told.map(|(epoch, note)| self.discarded(&note, Epoch(epoch)))
-            .collect()
+        told.map(|(epoch, note)| (Epoch(epoch), note)).collect()
+    }
+
+    /// Whether a loss of an epoch was told, to anybody, that this sink may have been told of.
+    pub fn tells_a_loss(&self, sink: &SinkName, epoch: Epoch) -> bool {
+        self.known.iter().any(|told| told.0 == epoch.0) || self.shared.gaps.tells(sink, epoch)
     }
 
     /// Notes and their events: that ranges of sequences will not come, to each sink that has yet to come to them what it
@@ -192,10 +230,10 @@ impl Writer {
     }
 
     /// All of an epoch that is kept up to here is behind a cursor.
-    fn passed_of(&self, epoch: Epoch, cursor: Cursor) -> u64 {
+    pub fn passed_of(&self, epoch: Epoch, cursor: Cursor) -> u64 {
         if epoch == self.catalog.epoch {
             let is_here = cursor.position > self.shared.base;
-            return if is_here { cursor.sequence.0 } else { 0 };
+            return if is_here { cursor.behind_it() } else { 0 };
         }
         let archives = self.shared.archives();
         let Some(old) = archives.iter().find(|old| old.catalog.epoch == epoch) else {
@@ -204,9 +242,103 @@ impl Writer {
         if cursor.position >= old.catalog.last() {
             old.catalog.last_sequence()
         } else if cursor.position > old.catalog.oldest_after() {
-            cursor.sequence.0
+            cursor.behind_it()
         } else {
             0
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        event::{Draft, Origin, gateway},
+        journal::{Limit, Owner, Settings, SinkPlan, WhenFull, storage::simulated::Simulated},
+        time::{Clock, EngineTime},
+    };
+
+    #[test]
+    fn a_sink_that_is_away_while_more_and_more_goes_is_owed_one_gap() {
+        let sink: SinkName = "cloud".parse().unwrap();
+        let settings = Settings {
+            dir: "/journal".into(),
+            max_bytes: 8 * 1024 * 1024,
+            max_age: None,
+            when_full: WhenFull::DropOldest,
+            state_delay: std::time::Duration::ZERO,
+        };
+        let owner = Owner {
+            origin: std::sync::Arc::new(Origin {
+                gateway: "gw".into(),
+                source: "urn:gw".into(),
+                labels: std::collections::BTreeMap::new(),
+                version: "1".into(),
+            }),
+            machine_id: "m".to_owned(),
+            board_serial: "b".to_owned(),
+            sinks: vec![SinkPlan {
+                name: sink.clone(),
+                required: true,
+                from_oldest: false,
+            }],
+        };
+        let disk = Simulated::default();
+        let (journal, _, mut steps) =
+            Journal::open_stepped(disk.mount(), &settings, owner, Clock::system()).unwrap();
+        steps.turn().unwrap();
+        for _ in 0..9 {
+            let alive = gateway::GatewayAlive {
+                epoch: String::new(),
+                last_sequence: 0,
+                active_episodes: 0,
+                backlog: 0,
+            };
+            let draft: Draft = gateway::draft(&alive, "gw", EngineTime(0));
+            journal.record(draft);
+        }
+        steps.turn().unwrap();
+        let all = Limit {
+            entries: 9,
+            bytes: usize::MAX,
+        };
+        let there = journal.read_after_blocking(Cursor::default(), all).unwrap();
+        let before = Cursor::behind(&there[0]);
+        // The oldest that is kept is another one each time that it tries.
+        for next in &there[2..] {
+            journal.came_to(&sink, before, next);
+        }
+        let owed = || journal.0.shared.gaps.known().untold[&sink].clone();
+        assert_eq!(owed().len(), 1, "{:?}", owed());
+        assert_eq!(owed()[0].range, (2, 8));
+        // What it has passed stays owed until that is on the disk.
+        journal.came_to(
+            &sink,
+            Cursor::behind(&there[8]),
+            &Entry {
+                sequence: Sequence(12),
+                position: Position(there[8].position.0 + 3),
+                ..there[8].clone()
+            },
+        );
+        assert_eq!(owed().len(), 2);
+    }
+
+    #[test]
+    fn what_is_told_is_taken_out_wherever_it_lies() {
+        let (gaps, sink) = (Gaps::default(), "cloud".parse().unwrap());
+        let left = |range| gaps.without(&sink, Epoch(1), range);
+        gaps.tell(&sink, Epoch(1), &[(5, 6), (10, 12)]);
+        gaps.tell(&sink, Epoch(2), &[(1, 100)]);
+        assert_eq!(left((1, 20)), [(1, 4), (7, 9), (13, 20)]);
+        assert_eq!(left((6, 11)), [(7, 9)]);
+        assert_eq!(left((10, 12)), []);
+        assert_eq!(left((20, 30)), [(20, 30)]);
+        gaps.tell(&sink, Epoch(1), &[(7, 9)]);
+        assert_eq!(gaps.known().told[&sink].len(), 2, "those that touch are one");
+        for number in 0..100 {
+            gaps.tell(&sink, Epoch(0), &[(number * 2, number * 2)]);
+        }
+        assert_eq!(left((1, 20)), [(1, 20)], "the oldest is forgotten first");
     }
 }

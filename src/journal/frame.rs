@@ -201,29 +201,32 @@ impl<'de> Deserialize<'de> for Blob {
 pub(super) struct Change(pub Blob, pub Option<Blob>);
 
 /// A cursor's move: whose, to which position, the highest sequence there and the highest that passed the filter;
-/// older ones have no filter, and one number for both.
+/// older ones have no filter, and one number for both. A chain of which nothing has passed has the number where it began.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Move(
     pub SinkName,
     pub Position,
     pub Sequence,
     #[serde(default)] pub Option<Sequence>,
+    #[serde(default, skip_serializing_if = "Option::is_none")] pub Option<Sequence>,
 );
 
 impl Move {
     /// A sink's, to there.
     pub fn new(sink: &SinkName, to: &Cursor) -> Self {
-        Self(sink.clone(), to.position, to.sequence, Some(to.passed))
+        let began = (to.began > Sequence(0)).then_some(to.began);
+        Self(sink.clone(), to.position, to.sequence, Some(to.passed), began)
     }
 
     /// Whose, and to where.
     pub fn parts(self) -> (SinkName, Cursor) {
-        let Self(sink, position, sequence, passed) = self;
+        let Self(sink, position, sequence, passed, began) = self;
         let passed = passed.unwrap_or(sequence);
         let cursor = Cursor {
             position,
             sequence,
             passed,
+            began: began.unwrap_or_default(),
         };
         (sink, cursor)
     }

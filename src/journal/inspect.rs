@@ -220,6 +220,14 @@ impl Inspection {
         storage::occupied(&Looking, &self.dir)
     }
 
+    /// What the snapshots of the current epoch occupy.
+    #[must_use]
+    pub fn snapshot_bytes(&self) -> u64 {
+        let dir = self.epochs.last().map(|kept| kept.dir.clone());
+        let slots = ["a.snap", "b.snap"];
+        dir.map_or(0, |dir| slots.iter().map(|slot| bytes(&dir.join(slot))).sum())
+    }
+
     /// The sinks that the journal knows of, configured or not.
     ///
     /// # Errors
@@ -603,6 +611,12 @@ fn epoch_of_segments(dir: &Path) -> io::Result<Option<Epoch>> {
         }
     }
     Ok(None)
+}
+
+/// The process that uses the journal in `dir`, if one does on this machine.
+#[must_use]
+pub fn in_use_by(dir: &Path) -> Option<String> {
+    user(&dir.join("lock"))
 }
 
 /// The process that holds the lock, as the kernel lists it: to ask for the lock would be to take it.

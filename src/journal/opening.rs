@@ -291,20 +291,20 @@ fn places(owner: &Owner, archives: &[Found], found: &Found) -> BTreeMap<SinkName
     let oldest = image
         .segments
         .first()
-        .map_or(found.identity.after, |first| first.header.after);
+        .map_or(Cursor::start(found.identity.after), |first| {
+            Cursor::start_behind(first.header.after, first.header.after_sequence)
+        });
     for plan in &owner.sinks {
         // Where a cursor may have been lost, duplicates are better than a loss.
         let lost = archives.iter().any(|old| old.image.cursors_lost);
         let start = if is_new && (archives.is_empty() || lost) {
-            Position(0)
+            Cursor::start(Position(0))
         } else if is_new || plan.from_oldest || image.cursors_lost {
             oldest
         } else {
-            image.last
+            Cursor::start_behind(image.last, image.sequence)
         };
-        cursors
-            .entry(plan.name.clone())
-            .or_insert_with(|| Cursor::start(start));
+        cursors.entry(plan.name.clone()).or_insert(start);
     }
     cursors
 }
@@ -548,7 +548,8 @@ impl Writer {
         self.measure_aside();
     }
 
-    /// An old epoch's directory goes when nobody is owed anything of it any more.
+    /// An old epoch's directory goes when nobody is owed anything of it any more: events, or that its filter left out
+    /// the last of them before what was lost with the epoch's end.
     pub fn drop_archives(&mut self) -> Result<(), Error> {
         let archives = self.shared.archives();
         for Archive { dir, catalog } in archives {
@@ -557,7 +558,11 @@ impl Writer {
                 let cursor = self.written.get(&plan.name).copied().unwrap_or_default();
                 let one = super::Limit { entries: 1, bytes: 1 };
                 owed |= !catalog.read(&dir, cursor.position, one)?.is_empty();
+                let stands = cursor.position > catalog.oldest_after() && cursor.position <= catalog.last();
+                owed |= stands && cursor.leaves_out() && self.tells_a_loss(&plan.name, catalog.epoch);
             }
+            // That nothing more can be read may be damage that was found just now.
+            owed |= catalog.has_damage();
             if !owed {
                 self.shared.forget_archive(catalog.epoch);
                 let gone = self.root.join(GONE);

@@ -30,10 +30,19 @@ const SMALL_FILES: u64 = 8192;
 const ZEROS: usize = 256 * 1024;
 /// What a note takes that tells nobody anything.
 const SETTLED: usize = 256;
-/// What a note and its event take, ranges and what every event has aside.
+/// What a note and its event take, ranges around letters and what every event has aside.
 const NOTE: usize = 1024;
+/// What a range takes in both.
+const RANGE: usize = 40;
 
 /// How large segments are made under this bound.
+/// What undelivered events can use of a journal of this size whose snapshots occupy so many bytes: what the spare
+/// segment and the end of the newest leave.
+#[must_use]
+pub fn room_for_events(max_bytes: u64, snapshots: u64) -> u64 {
+    max_bytes.saturating_sub(snapshots + SMALL_FILES + 2 * segment_size(max_bytes) as u64)
+}
+
 pub(super) fn segment_size(max_bytes: u64) -> usize {
     usize::try_from((max_bytes / 32).clamp(SEGMENT.0, SEGMENT.1) / 4096 * 4096).unwrap_or(FRAMES)
 }
@@ -58,6 +67,24 @@ struct Plan {
 
 /// What each sink loses, and of which epoch.
 type Losses = BTreeMap<(SinkName, u64), Note>;
+
+/// Who loses the same is told in one.
+fn grouped(losses: &Losses) -> Vec<(Epoch, Note)> {
+    let mut notes: Vec<(Epoch, Note)> = Vec::new();
+    for ((sink, epoch), note) in losses {
+        let same = |(of, it): &&mut (Epoch, Note)| {
+            of.0 == *epoch && it.ranges == note.ranges && it.reason == note.reason
+        };
+        match notes.iter_mut().find(same) {
+            Some((_, it)) => {
+                it.sinks.push(sink.clone());
+                it.through = it.through.max(note.through);
+            }
+            None => notes.push((Epoch(*epoch), note.clone())),
+        }
+    }
+    notes
+}
 
 impl Writer {
     /// Everything in the directory.
@@ -157,19 +184,19 @@ impl Writer {
             epoch: self.catalog.epoch.0,
         };
         let mut batch = self.batch_in(spare, header, give_up);
-        for ((_, epoch), note) in losses.iter().flatten() {
-            batch.push_note(note.through, self.tell(Epoch(*epoch), note));
+        for (epoch, note) in losses.iter().flat_map(grouped) {
+            batch.push_note(note.through, self.tell(epoch, &note));
         }
         batch
     }
 
-    /// What the notes that begin a segment take at most, and their events.
+    /// What the notes that begin a segment take, and their events: each letter may split a range.
     fn notes(&self) -> usize {
         let plans = self.shared.plans();
         let sinks = plans.iter().map(|plan| plan.name.clone()).collect();
         let event = self.discarded(&Note::of(sinks, "journal-full"), self.catalog.epoch);
         let each = frame::encode(&event).len() + NOTE;
-        NOTE.max(each * plans.len())
+        NOTE.max(each * plans.len() + RANGE * self.shared.dead.count())
     }
 
     /// Which of the oldest segments go, so that `bytes` more fit; none if none may.
@@ -231,21 +258,19 @@ impl Writer {
             };
             let through = segment.filled().1;
             let note = || Note::of(vec![plan.name.clone()], reason);
-            // All between goes now or has gone before: one range, however long it goes on.
-            let mut from = events.0;
+            // What was named to it in what goes now is named again.
             for (epoch, range) in contents.told {
-                // What was named to it in what goes now is named again.
-                if epoch == current {
-                    from = from.min(range.0);
-                } else {
-                    let of_old = losses.entry((plan.name.clone(), epoch.0));
-                    of_old.or_insert_with(note).add([range]);
-                }
+                let of_it = losses.entry((plan.name.clone(), epoch.0));
+                of_it.or_insert_with(note).add([range]);
             }
             let lost = losses.entry((plan.name.clone(), current.0)).or_insert_with(note);
             lost.through = lost.through.max(through);
-            let (first, last) = lost.ranges.first().copied().unwrap_or(events);
-            lost.ranges = vec![(from.min(first), events.1.max(last))];
+            // All that is not behind it, up to here, goes now or has gone before: one range, however long it goes on.
+            let behind = self.passed_of(current, cursor);
+            let ahead = lost.ranges.iter().filter(|(_, to)| *to > behind);
+            let from = ahead.map(|(from, _)| (*from).max(behind + 1)).min();
+            let from = from.map_or(events.0, |from| from.min(events.0));
+            lost.add([(from, events.1)]);
         }
         Ok(true)
     }
@@ -433,8 +458,8 @@ impl Writer {
             ..Note::of(Vec::new(), "max-age")
         };
         let mut frames = vec![(Kind::DISCARD, frame::encode(&settled))];
-        let told = losses.iter();
-        frames.extend(told.flat_map(|((_, epoch), note)| self.tell(Epoch(*epoch), note)));
+        let told = grouped(&losses).into_iter();
+        frames.extend(told.flat_map(|(epoch, note)| self.tell(epoch, &note)));
         let commit = Commit {
             ticket: Position(0),
             frames,

@@ -15,7 +15,7 @@ use crate::{
 };
 
 use super::{
-    CURSOR_DELAY, CURSOR_EVENTS, End, Error, Health, Shared,
+    CURSOR_DELAY, CURSOR_EVENTS, CURSOR_PAUSE, End, Error, Health, Shared,
     writer::{Commit, Writer},
 };
 
@@ -185,28 +185,32 @@ impl super::Queue {
     /// When there is something to do for who has waited since `woken`: then or before if there is already.
     fn due(&self, woken: EngineTime, state_delay: Duration) -> EngineTime {
         let freed = self.parked && self.moves > 0;
-        if self.urgent || self.end.is_some() || self.moves >= CURSOR_EVENTS || freed {
+        if self.urgent || self.end.is_some() || freed {
             return woken;
         }
         let shared = self.since.map(|since| since.after(state_delay));
-        let moved = self.moved_since.map(|since| since.after(CURSOR_DELAY));
+        let moved = self.moved_since.map(|since| since.after(self.cursor_delay()));
         let pulse = woken.after(PULSE);
         shared.into_iter().chain(moved).fold(pulse, EngineTime::min)
+    }
+
+    /// How long moves of cursors wait for a commit that they can ride on.
+    fn cursor_delay(&self) -> Duration {
+        if self.moves >= CURSOR_EVENTS {
+            CURSOR_PAUSE
+        } else {
+            CURSOR_DELAY
+        }
     }
 
     /// What there is to do.
     fn take(&mut self, now: EngineTime, state_delay: Duration) -> Work {
         let has_passed =
             |since: Option<EngineTime>, delay| since.is_some_and(|since| now >= since.after(delay));
-        let cursors = self.moves >= CURSOR_EVENTS || has_passed(self.moved_since, CURSOR_DELAY);
+        // Who wakes the thread with so many does not wait.
+        let asked = self.urgent && self.moves >= CURSOR_EVENTS;
+        let cursors = asked || has_passed(self.moved_since, self.cursor_delay());
         let all = self.urgent || self.end.is_some() || has_passed(self.since, state_delay);
-        if cursors || self.parked {
-            self.moves = 0;
-        }
-        // Before they are taken, not when they are written: what moves in between waits for the next turn.
-        if cursors {
-            self.moved_since = None;
-        }
         self.urgent = false;
         let commits = if all {
             self.since = None;
@@ -214,6 +218,15 @@ impl super::Queue {
         } else {
             VecDeque::new()
         };
+        // Before they are taken, not when they are written: what moves in between waits for the next turn. Those that
+        // ride on a commit are written as well, and what moves after it begins to wait anew.
+        let written = cursors || !commits.is_empty();
+        if written || self.parked {
+            self.moves = 0;
+        }
+        if written {
+            self.moved_since = None;
+        }
         Work {
             commits,
             cursors,
@@ -256,12 +269,13 @@ mod tests {
     fn what_moves_while_the_cursors_are_written_is_written_by_the_next_turn() {
         let mut queue = Queue {
             moves: CURSOR_EVENTS,
-            moved_since: Some(EngineTime(0)),
+            urgent: true,
             ..Queue::default()
         };
         let mut turn = |moves| {
             let work = queue.take(EngineTime(0), Duration::ZERO);
             queue.moves += moves;
+            queue.urgent = moves > 0;
             work.cursors
         };
         assert!(
@@ -270,5 +284,43 @@ mod tests {
         );
         assert!(turn(0), "which this one writes");
         assert!(!turn(0), "once");
+    }
+
+    #[test]
+    fn however_fast_cursors_move_they_are_written_four_times_a_second() {
+        let mut queue = Queue::default();
+        let mut written = 0;
+        for millisecond in 0..10_000 {
+            let now = EngineTime(0).after(Duration::from_millis(millisecond));
+            queue.moves += 30;
+            queue.moved_since.get_or_insert(now);
+            written +=
+                u32::from(queue.due(now, Duration::ZERO) <= now && queue.take(now, Duration::ZERO).cursors);
+        }
+        assert_eq!(written, 39, "ten seconds, the first after the first pause");
+    }
+
+    #[test]
+    fn cursors_that_rode_on_a_commit_are_not_written_once_more() {
+        let mut queue = Queue {
+            moves: CURSOR_EVENTS - 1,
+            moved_since: Some(EngineTime(0)),
+            urgent: true,
+            commits: VecDeque::from([(Position(1), Outcome::default())]),
+            ..Queue::default()
+        };
+        let late = EngineTime(0).after(CURSOR_DELAY);
+        assert_eq!(queue.take(EngineTime(0), Duration::ZERO).commits.len(), 1);
+        assert!(
+            !queue.take(late, Duration::ZERO).cursors,
+            "nothing has moved since"
+        );
+        queue.moves += 1;
+        queue.moved_since = Some(late);
+        assert!(
+            !queue.take(late, Duration::ZERO).cursors,
+            "that one waits from now on"
+        );
+        assert!(queue.take(late.after(CURSOR_DELAY), Duration::ZERO).cursors);
     }
 }

@@ -105,12 +105,13 @@ impl Commit {
 pub(super) struct Moved {
     kind: Kind,
     to: Move,
-    told: Vec<Vec<u8>>,
+    /// What is named, and the event that does.
+    told: Vec<(Epoch, Note, Vec<u8>)>,
 }
 
 impl Moved {
     fn frames(&self) -> impl Iterator<Item = (Kind, Vec<u8>)> + '_ {
-        let told = self.told.iter().map(|event| (Kind::EVENT, event.clone()));
+        let told = self.told.iter().map(|(.., event)| (Kind::EVENT, event.clone()));
         [(self.kind, frame::encode(&self.to))].into_iter().chain(told)
     }
 }
@@ -198,7 +199,7 @@ pub(super) struct Batch {
     group: u32,
     taken: usize,
     marks: Vec<(Position, usize)>,
-    cursors: Vec<(Kind, Move)>,
+    cursors: Vec<Moved>,
     through: Position,
 }
 
@@ -260,7 +261,7 @@ impl Batch {
             self.push(kind, Position(0), frames.peek().is_none(), &payload);
         }
         drop(frames);
-        self.cursors.push((moved.kind, moved.to));
+        self.cursors.push(moved);
     }
 
     /// A note that all up to there was delivered: nobody is told anything.
@@ -295,13 +296,21 @@ impl Writer {
             let Some(mut batch) = self.room_for(need + bytes_of(&moved))? else {
                 return Ok(false);
             };
+            let cursors = bytes_of(&moved);
+            let mut waiting = self.pending.iter().peekable();
+            // What a gap's event leaves out because it is told stands before it. But an epoch begins with its cursors.
+            if !self.written.is_empty() {
+                let is_own = |commit: &&Commit| commit.ticket == Position(0);
+                while let Some(commit) =
+                    waiting.next_if(|commit| is_own(commit) && batch.takes(commit.bytes() + cursors))
+                {
+                    batch.push_commit(commit);
+                }
+            }
             for moved in moved {
                 batch.push_cursor(moved);
             }
-            for commit in &self.pending {
-                if !batch.takes(commit.bytes()) {
-                    break;
-                }
+            while let Some(commit) = waiting.next_if(|commit| batch.takes(commit.bytes())) {
                 batch.push_commit(commit);
             }
             if !self.flush(batch)? {
@@ -453,8 +462,11 @@ impl Writer {
                 };
             }
         }
-        for (kind, moved) in batch.cursors {
-            let (sink, cursor) = moved.parts();
+        for Moved { kind, to, told } in batch.cursors {
+            let (sink, cursor) = to.parts();
+            for (epoch, note, _) in told {
+                self.shared.gaps.tell(&sink, epoch, &note.ranges);
+            }
             if kind == Kind::FORGOTTEN {
                 self.written.remove(&sink);
             } else {
@@ -480,7 +492,12 @@ impl Writer {
                 Some(written) if written > cursor => Kind::REPLAY,
                 _ => Kind::CURSOR,
             };
-            let told = self.gaps(sink, cursor).iter().map(frame::encode).collect();
+            let gaps = self.gaps(sink, cursor).into_iter();
+            let told = gaps.map(|(epoch, note)| {
+                let event = frame::encode(&self.discarded(&note, epoch));
+                (epoch, note, event)
+            });
+            let told = told.collect();
             let to = Move::new(sink, cursor);
             Some(Moved { kind, to, told })
         });
@@ -603,7 +620,14 @@ impl Writer {
         if let Some(lost) = damage.lost {
             commit.frames.extend(self.loss(&[lost], epoch, "damaged"));
         }
-        self.pending.push_back(commit);
+        self.tell_first(commit);
+    }
+
+    /// What the journal itself has to tell stands before what waits.
+    fn tell_first(&mut self, commit: Commit) {
+        let own = |commit: &&Commit| commit.ticket == Position(0);
+        let at = self.pending.iter().take_while(own).count();
+        self.pending.insert(at, commit);
     }
 
     /// Tells that ranges of sequences will not come.
@@ -616,7 +640,7 @@ impl Writer {
         if let Tells::Damage(told) = tells {
             frames.insert(0, (Kind::TOLD, frame::encode(&told)));
         }
-        self.pending.push_back(Commit {
+        self.tell_first(Commit {
             ticket: Position(0),
             frames,
             state: Vec::new(),

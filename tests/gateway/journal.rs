@@ -180,9 +180,14 @@ async fn the_status_says_what_stands_well_and_what_needs_somebody() {
         ("/mutes", 1.into()),
         ("/losses/payloads_undecodable", 1.into()),
         ("/losses/readings_late", 0.into()),
+        ("/journal/is_sized_by_card", false.into()),
+        // In the first hour a day's worth is not known.
+        ("/written_per_day_bytes", Value::Null),
     ] {
         assert_eq!(status.pointer(pointer), Some(&expected), "{pointer}: {status:#}");
     }
+    assert!(status["written_bytes"].is_u64(), "{status:#}");
+    assert!(status["last_reading_s"].is_u64(), "{status:#}");
 
     drop(broker);
     let asked = async || {
@@ -194,6 +199,11 @@ async fn the_status_says_what_stands_well_and_what_needs_somebody() {
     assert!(screen.contains("\n! sink cloud: "), "{screen}");
     assert!(screen.contains("\ncloud  AWAY "), "{screen}");
     assert!(screen.contains("payloads undecodable 1"), "{screen}");
+    assert!(
+        screen.contains("\ncard      ") && screen.contains(" written since the start\n"),
+        "{screen}"
+    );
+    assert!(screen.contains(" evaluated, of 1 device, the last "), "{screen}");
     gateway.stop().await;
 }
 

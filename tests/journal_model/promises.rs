@@ -336,6 +336,7 @@ fn a_cursor_goes_back_no_further_than_what_is_kept() {
             position,
             sequence: Sequence(number),
             passed: Sequence(number),
+            ..Cursor::default()
         };
         open.journal.acknowledge(&sink("cloud"), all);
     }

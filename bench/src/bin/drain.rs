@@ -4,7 +4,8 @@
 //!
 //! The daemon's backlog is made by the daemon, with an uplink that leads nowhere, and it is killed. The bridge's are the
 //! same events as the journal exports them, queued while its upstream is away. What is measured is seen upstream: the
-//! time between the first event and the last one, which go to topics of their own.
+//! time between the first event and the last one, which go to topics of their own; and the processor time that the
+//! drainer itself takes between them, which a busy machine changes less.
 
 use std::{
     collections::BTreeMap,
@@ -220,18 +221,31 @@ impl Watch {
     }
 }
 
-/// Events per second between the first and the last, seen upstream by who knew them before.
-fn drained(mut watches: [Watch; 2], events: usize) -> f64 {
+/// How a backlog went, between the first event and the last.
+struct Drained {
+    /// Events a second, seen upstream by who knew them before.
+    rate: f64,
+    /// Microseconds of the drainer's processors per event.
+    cpu: f64,
+}
+
+fn drained(mut watches: [Watch; 2], events: usize, drainer: &Server) -> Drained {
     watches[0].device("/first");
-    let begun = Instant::now();
+    let (begun, before) = (Instant::now(), process::cpu(drainer.pid()));
     watches[1].device("/last");
-    events as f64 / begun.elapsed().as_secs_f64()
+    let cpu = process::cpu(drainer.pid()).saturating_sub(before);
+    Drained {
+        rate: events as f64 / begun.elapsed().as_secs_f64(),
+        cpu: cpu.as_secs_f64() * 1e6 / events as f64,
+    }
 }
 
 fn rate(backlog: &Backlog, rounds: usize) {
     let events = backlog.messages.len();
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    println!("| round | Tidegate, events/s | mosquitto's bridge | ratio |\n|---|---|---|---|");
+    println!(
+        "| round | Tidegate, events/s | mosquitto's bridge | ratio | CPU us/event | bridge's | ratio |\n|---|---|---|---|---|---|---|"
+    );
     for number in 0..rounds {
         for turn in 0..2 {
             let elsewhere = tempfile::tempdir().expect("a folder");
@@ -239,28 +253,48 @@ fn rate(backlog: &Backlog, rounds: usize) {
                 let folder = backlog.copy();
                 let upstream = server::broker(elsewhere.path(), server::free(), UPSTREAM);
                 let watches = Watch::ends(&upstream);
-                let _server = daemon(&backlog.binary, folder.path(), upstream.address);
-                ours.push(drained(watches, events));
+                let server = daemon(&backlog.binary, folder.path(), upstream.address);
+                ours.push(drained(watches, events, &server));
             } else {
                 let folder = tempfile::tempdir().expect("a folder");
                 let (server, address) = fed_bridge(backlog, folder.path(), QUEUES_ALL);
                 let upstream = server::broker(elsewhere.path(), address, UPSTREAM);
                 let watches = Watch::ends(&upstream);
                 server.go_on();
-                theirs.push(drained(watches, events));
+                theirs.push(drained(watches, events, &server));
             }
         }
-        let (mine, peer) = (ours[number], theirs[number]);
-        println!("| {} | {mine:.0} | {peer:.0} | {:.2} |", number + 1, mine / peer);
+        let (mine, peer) = (&ours[number], &theirs[number]);
+        println!(
+            "| {} | {:.0} | {:.0} | {:.2} | {:.1} | {:.1} | {:.2} |",
+            number + 1,
+            mine.rate,
+            peer.rate,
+            mine.rate / peer.rate,
+            mine.cpu,
+            peer.cpu,
+            mine.cpu / peer.cpu,
+        );
     }
-    let ratios: Vec<f64> = ours.iter().zip(&theirs).map(|(mine, peer)| mine / peer).collect();
-    let (low, high) = range(&ratios);
-    println!(
-        "| median | {:.0} | {:.0} | **{:.2}** ({low:.2} to {high:.2}), target >= 1.0 |\n",
-        median(&ours),
-        median(&theirs),
-        median(&ratios),
-    );
+    type Figure = fn(&Drained) -> f64;
+    let figures: [(&str, Figure, &str); 2] = [
+        ("events/s", |drained| drained.rate, "target >= 1.0"),
+        ("CPU us/event", |drained| drained.cpu, "which has no target"),
+    ];
+    println!();
+    for (name, figure, target) in figures {
+        let of = |rounds: &[Drained]| rounds.iter().map(figure).collect::<Vec<f64>>();
+        let (mine, peers) = (of(&ours), of(&theirs));
+        let ratios: Vec<f64> = mine.iter().zip(&peers).map(|(mine, peer)| mine / peer).collect();
+        let (low, high) = range(&ratios);
+        println!(
+            "{name}, medians: Tidegate {:.1}, mosquitto's bridge {:.1}; ratio, median of the rounds: **{:.2}** ({low:.2} to {high:.2}), {target}",
+            median(&mine),
+            median(&peers),
+            median(&ratios),
+        );
+    }
+    println!();
 }
 
 /// How many of the messages mosquitto still has if nobody told it to keep more.

@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
-    Method, Request, Response, Uri, Version,
+    Method, Request, Response, StatusCode, Uri, Version,
     body::Incoming,
     client::conn::{http1, http2},
     header::{AUTHORIZATION, HOST, HeaderName, HeaderValue, USER_AGENT},
@@ -116,6 +116,21 @@ impl Connection {
             }
             may_repeat = false;
         }
+    }
+
+    /// Asks what the URL takes; the answer's status, `Err` if there is none, why. Ends by the settings' timeout.
+    pub async fn options(&mut self) -> Result<StatusCode, String> {
+        let deadline = Instant::now() + self.settings.timeout;
+        let mut live = self.connect(deadline).await?;
+        // A signed nothing would be a message that somebody could send.
+        live.secrets.signing = None;
+        let mut request = self.request(&Outgoing::nothing(), &live);
+        *request.method_mut() = Method::OPTIONS;
+        let answer = timeout_at(deadline, live.sender.send(request)).await;
+        let answer = answer.map_err(|_| String::from(Failure::Late(self.settings.timeout)))?;
+        answer
+            .map(|answer| answer.status())
+            .map_err(|error| reason(&error))
     }
 
     fn has_new(&self, secrets: &Secrets) -> bool {

@@ -10,7 +10,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    Mode, Settings, Tls,
+    Settings, Tls,
     answer::Answer,
     connection::Connection,
     outgoing::{Item, Outgoing},
@@ -172,10 +172,7 @@ impl HttpLink {
 
 impl Link for HttpLink {
     fn limit(&self) -> usize {
-        match self.settings.mode {
-            Mode::Structured | Mode::Binary => 1,
-            Mode::Batched => self.settings.batch,
-        }
+        self.settings.events_a_request()
     }
 
     fn send(&mut self, entry: &Entry, previous: Sequence) {

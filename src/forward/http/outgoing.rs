@@ -59,6 +59,16 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
+    /// Of nothing: for a request that delivers nothing.
+    pub fn nothing() -> Self {
+        Self {
+            id: String::new(),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            plain: Bytes::new(),
+        }
+    }
+
     /// Of one item, or in batched mode of any number of them.
     pub fn of(items: &[Item], mode: Mode, compression: Compression) -> Self {
         let mut headers = HeaderMap::new();
