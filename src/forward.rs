@@ -483,7 +483,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
                     // The journal has ended: what it still reads goes out, then so do we.
                     stopping = changed.is_err();
                 }
-                () = sleep_until(flow.retry_at), if retry_due && flow.aside.is_none() => {}
+                () = sleep_until(flow.retry_at), if retry_due => {}
                 () = std::future::ready(()), if goes_on => {}
                 () = sleep_until(paced.unwrap_or(flow.retry_at)), if paced.is_some() => {}
                 () = sleep_until(flow.ack_due), if flow.window.awaits() || flow.letter.is_some() => {
@@ -501,9 +501,10 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
         durable: &mut watch::Receiver<Position>,
     ) -> Result<(), journal::Error> {
         self.finish_aside(flow, *durable.borrow());
-        if flow.aside.is_some() || flow.letter.is_some() {
+        if flow.letter.is_some() {
             return Ok(());
         }
+        // Also while it waits to be set aside: a full journal has no room for that before the sink takes something.
         if let Some((position, previous)) = flow.window.to_resend() {
             if Instant::now() >= flow.retry_at {
                 self.resend(flow, link, position, previous).await?;

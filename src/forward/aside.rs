@@ -73,7 +73,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
                 "refuses an event (attempt {attempts} of {most}): {reason}"
             ));
         });
-        if attempts >= most {
+        if attempts >= most && flow.aside.is_none() {
             self.set_aside(flow, position, reason, attempts).await?;
         }
         Ok(())
@@ -152,6 +152,13 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
         else {
             return;
         };
+        if !flow.window.contains(position) {
+            // The sink took it in the meantime.
+            if let Some(letter) = self.log.letter_of(&self.terms.name, position) {
+                self.log.settle(&letter, None);
+            }
+            return;
+        }
         if let Some(unsaid) = self.setting_aside.due(Instant::now()) {
             tracing::error!(
                 name: "EventSetAside",

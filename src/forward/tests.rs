@@ -164,8 +164,11 @@ impl Log for MemoryLog {
         let durable = self.0.durable.borrow().0;
         Ok(Position(durable + u64::from(self.0.waits.load(Relaxed))))
     }
-    fn letter_of(&self, _: &SinkName, _: Position) -> Option<DeadLetter> {
-        None
+    fn letter_of(&self, _: &SinkName, position: Position) -> Option<DeadLetter> {
+        let dead = self.0.dead.lock().unwrap();
+        dead.iter()
+            .find(|letter| letter.entry.position == position)
+            .cloned()
     }
     fn letter_to_resend(&self, _: &SinkName) -> Option<DeadLetter> {
         let dead = self.0.dead.lock().unwrap();
