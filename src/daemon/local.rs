@@ -193,7 +193,7 @@ mod tests {
             count: 3,
             reason: "journal-full".to_owned(),
         }));
-        assert!(said.contains("ERROR") && said.contains("sequence=7"), "{said}");
+        assert!(said.contains("ERROR") && said.contains("seq=7"), "{said}");
         let data = r#"{"count":3,"epoch":"000000000001a","ranges":[[3,5]],"reason":"journal-full","sinks":["cloud"]}"#;
         assert!(said.contains(&format!("EventsDiscarded: {data}")), "{said}");
         let said = logged(&entry(&StorageDamaged {
