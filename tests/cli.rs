@@ -262,8 +262,8 @@ fn a_plan_follows_the_rates_the_link_and_the_card_that_are_given() {
     let plan = |arguments: &[&str]| planned(dir.path(), arguments);
 
     let small = plan(&["--events-per-day", "20000", "--card", "4GiB"]);
-    // 5 % of 4 GiB, in whole MiB.
-    assert_eq!(number(&small, "/assumptions/journal_bytes/value"), 204 << 20);
+    // 5 % of 4 GiB.
+    assert_eq!(number(&small, "/assumptions/journal_bytes/value"), (4 << 30) / 20);
     let large = plan(&["--events-per-day", "20000", "--card", "32GiB"]);
     assert_eq!(number(&large, "/assumptions/journal_bytes/value"), 1 << 30);
     for figure in ["/outage_s", "/card_days"] {

@@ -127,10 +127,10 @@ fn machine_name(machine: &Machine) -> Option<String> {
 }
 
 /// What the journal may occupy where `max-bytes` is not written: 5 % of the filesystem (a gateway is not alone on its
-/// card), whole MiB, from 64 MiB to 1 GiB.
+/// card), from 64 MiB to 1 GiB.
 #[must_use]
 pub fn journal_size(filesystem_bytes: u64) -> u64 {
-    (filesystem_bytes / 20 / MIB * MIB).clamp(SMALL_JOURNAL, 1024 * MIB)
+    (filesystem_bytes / 20).clamp(SMALL_JOURNAL, 1024 * MIB)
 }
 
 pub(super) fn journal(raw: &raw::Journal, machine: &Machine, checker: &mut Checker<'_>) -> Settings {
