@@ -504,7 +504,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
         if flow.letter.is_some() {
             return Ok(());
         }
-        // Also while it waits to be set aside: a full journal has no room for that before the sink takes something.
+        // Also while it waits to be set aside.
         if let Some((position, previous)) = flow.window.to_resend() {
             if Instant::now() >= flow.retry_at {
                 self.resend(flow, link, position, previous).await?;

@@ -3,6 +3,8 @@
 //! The cursor passes a refused event only once its letter is on the disk. A letter that is sent again goes when nothing
 //! else is waiting, alone; only when it is delivered it goes from the dead letters.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::{Cursor, Flow, Forwarder, Judged, Link, Log, ONE, Refused, Sink, backoff::Backoff, journal};
@@ -10,6 +12,10 @@ use crate::{
     event::{Entry, Position, Sequence},
     journal::DeadLetter,
 };
+
+/// A disk with room has a dead letter by then. If not, the event is tried on: a full journal has room again only when
+/// its sinks take something.
+const ON_ITS_WAY: Duration = Duration::from_secs(5);
 
 /// As receivers and `tidegate journal` name it.
 fn id(entry: &Entry) -> String {
@@ -128,7 +134,10 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
             attempts,
         };
         match self.log.set_aside(&refused) {
-            Ok(commit) => flow.aside = Some((position, commit, (id(&entry), entry.sequence))),
+            Ok(commit) => {
+                flow.retry_at = Instant::now() + ON_ITS_WAY;
+                flow.aside = Some((position, commit, (id(&entry), entry.sequence)));
+            }
             Err(full) => {
                 if attempts == self.terms.max_attempts {
                     tracing::error!(

@@ -34,7 +34,7 @@ async fn an_event_refused_for_good_is_set_aside_and_the_others_go_on() {
     assert_eq!((letter.reason.as_str(), letter.attempts), ("no", 3));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_cursor_passes_a_refused_event_only_when_it_is_durably_set_aside() {
     let log = MemoryLog::with_room_for(10, 2);
     log.0.waits.store(true, Relaxed);
@@ -50,7 +50,7 @@ async fn the_cursor_passes_a_refused_event_only_when_it_is_durably_set_aside() {
 }
 
 /// A full journal has no room for a dead letter, and none comes before the sink takes something.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_event_that_is_taken_before_it_is_durably_set_aside_is_no_dead_letter() {
     let log = MemoryLog::with_room_for(10, 2);
     log.0.waits.store(true, Relaxed);
