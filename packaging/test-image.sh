@@ -9,12 +9,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . .ci/prepare.sh
+. packaging/image/tools.sh
 
 package=${1-$(ls -t target/debian/tidegate_*_arm64.deb 2>/dev/null | head -n 1)}
 [ -e "$package" ] || die "please make the package first: packaging/build.sh and packaging/deb.sh aarch64-unknown-linux-gnu"
 packaging/image/build.sh "$package"
-image=target/image/tidegate-arm64.img
-need qemu-system-aarch64 qemu-system-arm
+image=$images/tidegate-arm64.img
+need_emulator
 need mcopy mtools
 need ssh openssh-client
 need mosquitto mosquitto
@@ -178,9 +179,7 @@ edited() { on_board 'tail -n 1 /etc/tidegate/gateway.toml | grep -q edited'; }
 check "unchanged files are not installed again" edited
 check "the report is the old one" same "$(report)" "$said"
 # A later version of the package.
-dpkg-deb -R "$package" "$there/next"
-sed -i 's/^Version: .*/&+next/' "$there/next/DEBIAN/control"
-dpkg-deb --root-owner-group -b "$there/next" "$there/next.deb" >/dev/null
+hil/later-package.sh "$package" "$there/next.deb"
 upgrade() { on_board 'cat >/tmp/next.deb && dpkg --install /tmp/next.deb' <"$there/next.deb"; }
 check "an upgrade installs" upgrade
 check_within 120 "the gateway runs on" on_board tidegate status
@@ -204,7 +203,7 @@ chroot "$there/root" env PATH=/usr/sbin:/usr/bin:/sbin:/bin dpkg --purge tidegat
 echo uninitialized >"$there/root/etc/machine-id"
 umount "$there/root"
 packaging/image/build.sh "$package" --base "$other"
-mv target/image/other-tidegate.img "$there/"
+mv $images/other-tidegate.img "$there/"
 in_other() { debugfs -R "$1" "$there/other-tidegate.img?offset=$root_begins" 2>/dev/null; }
 check "and keeps its own way to a machine id" same "$(in_other 'cat /etc/machine-id')" uninitialized
 card=$there/other-tidegate.img

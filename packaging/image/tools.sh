@@ -16,3 +16,12 @@ prepare_foreign() {
     # F: the kernel keeps the interpreter open, so that a chroot finds it.
     grep -q '^flags: .*F' $known/qemu-aarch64 || die "could not make the kernel run arm64 programs: see $known/qemu-aarch64"
 }
+
+# need_emulator: a board. qemu's packages have to be of one version, and one of them may be there from somewhere else.
+need_emulator() {
+    command -v qemu-system-aarch64 >/dev/null && return
+    case "$(dpkg-query --show --showformat '${Version}' qemu-utils 2>/dev/null)" in
+        *~bpo12+*) install_packages --target-release bookworm-backports qemu-system-arm ;;
+        *) install_packages qemu-system-arm ;;
+    esac
+}
