@@ -623,7 +623,11 @@ pub fn in_use_by(dir: &Path) -> Option<String> {
 fn user(lock: &Path) -> Option<String> {
     let found = statx(CWD, lock, AtFlags::empty(), StatxFlags::INO | StatxFlags::MNT_ID).ok()?;
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    let (major, minor) = device(&mounts, found.stx_mnt_id, (found.stx_dev_major, found.stx_dev_minor));
+    let (major, minor) = device(
+        &mounts,
+        found.stx_mnt_id,
+        (found.stx_dev_major, found.stx_dev_minor),
+    );
     let locks = fs::read_to_string("/proc/locks").ok()?;
     holder(&locks, &format!("{major:02x}:{minor:02x}:{}", found.stx_ino))
 }
