@@ -3,7 +3,7 @@
 # remove and purge; READY, reload, the serial line, the network and secrets under the whole sandbox; the watchdog; what is
 # restarted and what is not; the first boot.
 #
-#   packaging/test-container.sh [PACKAGE]      without a package: the newest of target/debian for x86_64
+#   packaging/test-container.sh [amd64 | arm64]      the newest package of target/debian; without a word the first
 #
 # The arm64 package runs in the boards' own Debian (packaging/image/rootfs.sh) under qemu's user emulation, and is held to
 # install, health, first boot, upgrade, downgrade, remove and purge. The rest needs brokers and serial lines in there, and a
@@ -14,17 +14,17 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . .ci/prepare.sh
 
-package=${1-$(ls -t target/debian/tidegate_*_amd64.deb 2>/dev/null | head -n 1)}
-[ -e "$package" ] || die "please make the package first: packaging/build.sh and packaging/deb.sh x86_64-unknown-linux-gnu"
-[ "$(id -u)" -eq 0 ] || die "please run this as root: it boots a container"
-need systemd-nspawn systemd-container
-need nsenter util-linux
-architecture=$(dpkg-deb --field "$package" Architecture)
+architecture=${1-amd64}
 case $architecture in
     amd64) rootfs=$tools/rootfs/bookworm-amd64.tar.gz ;;
     arm64) rootfs=target/image/rootfs-arm64.tar ;;
-    *) die "$package: there is no Debian to boot for $architecture, only for amd64 and arm64" ;;
+    *) die "usage: packaging/test-container.sh [amd64 | arm64]" ;;
 esac
+package=$(ls -t target/debian/tidegate_*_"$architecture".deb 2>/dev/null | head -n 1)
+[ -e "$package" ] || die "please make the package first: packaging/build.sh and packaging/deb.sh for $architecture"
+[ "$(id -u)" -eq 0 ] || die "please run this as root: it boots a container"
+need systemd-nspawn systemd-container
+need nsenter util-linux
 emulated() { [ "$architecture" != "$(dpkg --print-architecture)" ]; }
 if [ "$architecture" = arm64 ]; then
     packaging/image/rootfs.sh
