@@ -27,6 +27,8 @@ need systemd-nspawn systemd-container
 need nsenter util-linux
 emulated() { [ "$architecture" != "$(dpkg --print-architecture)" ]; }
 if [ "$architecture" = arm64 ]; then
+    . packaging/image/tools.sh
+    prepare_foreign
     packaging/image/rootfs.sh
 fi
 need debootstrap debootstrap
