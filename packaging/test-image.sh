@@ -21,6 +21,7 @@ need ssh openssh-client
 need mosquitto mosquitto
 need mosquitto_pub mosquitto-clients
 need debugfs e2fsprogs
+need fdtput device-tree-compiler
 need_python
 install_missing
 PATH="$PATH:/usr/sbin"
@@ -98,8 +99,10 @@ mosquitto_sub -p "$broker_port" -t 'tidegate/#' -v >"$there/events" 2>"$there/su
 others+=($!)
 
 # kernel and initramfs are the image's own; a Raspberry Pi's bootloader takes the same two from the boot partition.
+emulator=(qemu-system-aarch64 -cpu cortex-a72 -smp 2 -m 512 -nodefaults -display none)
+machine=(-M virt)
 power_on() {
-    qemu-system-aarch64 -M virt -cpu cortex-a72 -smp 2 -m 512 -display none -monitor none \
+    "${emulator[@]}" "${machine[@]}" \
         -kernel "$(dirname "$image")/vmlinuz" -initrd "$(dirname "$image")/initrd.img" \
         -append "console=ttyAMA0 root=LABEL=tidegate-root panic=10 systemd.journald.forward_to_console=1" \
         -drive "file=$card,format=raw,if=none,id=card" -device virtio-blk-pci,drive=card \
@@ -164,7 +167,7 @@ start() {
 start
 say "        from start to READY: $took ms"
 on_board 'echo "# edited on the gateway" >>/etc/tidegate/gateway.toml'
-machine=$(on_board cat /etc/machine-id)
+machine_id=$(on_board cat /etc/machine-id)
 said=$(report)
 on_board sync
 power_off
@@ -174,7 +177,7 @@ power_off
 power_on
 check_within 300 "after a power cut it starts again" on_board true
 check_within 120 "with everything" on_board 'systemctl is-system-running --wait'
-check "the machine is the same" same "$(on_board cat /etc/machine-id)" "$machine"
+check "the machine is the same" same "$(on_board cat /etc/machine-id)" "$machine_id"
 edited() { on_board 'tail -n 1 /etc/tidegate/gateway.toml | grep -q edited'; }
 check "unchanged files are not installed again" edited
 check "the report is the old one" same "$(report)" "$said"
@@ -210,5 +213,11 @@ card=$there/other-tidegate.img
 put "$there/gateway.toml" gateway.toml
 mmd -i "$card@@4M" ::tidegate
 put "$there/cloud.password" tidegate/cloud.password
+# A board with a number of its own, as a Raspberry Pi has one; so far there was none.
+"${emulator[@]}" -M "virt,dumpdtb=$there/board.dtb" 2>"$there/qemu.log" || die "$(cat "$there/qemu.log")"
+fdtput -t s "$there/board.dtb" / serial-number 10000000abcd1234
+machine=(-M virt -dtb "$there/board.dtb")
 power_on
 check_within 300 "it takes what lies on its boot partition" report_says "first boot: INSTALLED"
+check "the id is of the board's own number" report_says "Gateway id: tg-abcd1234"
+check_within 180 "and the gateway starts with it" grep -F tg-abcd1234 "$there/events"
