@@ -318,7 +318,7 @@ mod tests {
         };
         let mut few = Queue::default();
         assert!(!few.moved(CURSOR_EVENTS - 1, start), "the thread may sleep");
-        assert!(!is_written(&mut few, CURSOR_DELAY - Duration::from_secs(1)));
+        assert!(!is_written(&mut few, CURSOR_PAUSE));
         assert!(is_written(&mut few, CURSOR_DELAY), "however few they are");
 
         let mut batch = Queue::default();
