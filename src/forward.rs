@@ -26,6 +26,7 @@ use crate::{
 mod aside;
 pub mod backoff;
 pub mod bucket;
+mod dial;
 mod error;
 pub mod filter;
 pub mod http;
@@ -141,6 +142,8 @@ pub trait Link: Send {
     fn limit(&self) -> usize;
     /// Takes an entry on its way. Never waits; what cannot be sent is told by [`Link::next`].
     fn send(&mut self, entry: &Entry, previous: Sequence);
+    /// What of that is known already, without waiting.
+    fn said(&mut self) -> Option<Verdict>;
     /// What became of an entry, or of the link. Cancel-safe.
     fn next(&mut self) -> impl Future<Output = Verdict> + Send;
     /// Takes leave, within a bounded time.
@@ -203,7 +206,8 @@ pub struct Forwarder<L, S> {
     sink: S,
     pace: Pace,
     status: watch::Sender<Status>,
-    /// All up to here is confirmed; the journal is told at once and stores it lazily.
+    turn: Turn,
+    /// All up to here is confirmed; the journal is told with the turn and stores it lazily.
     cursor: Cursor,
     /// The furthest entry ever handed to a connection: what is at or before it is a redelivery.
     furthest: Position,
@@ -240,6 +244,16 @@ struct Judged {
     event: Option<String>,
     attempts: u32,
     backoff: Backoff,
+}
+
+/// What was done and is not yet told: told event by event it would cost as much as the sending.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Turn {
+    sent: u64,
+    acked: u64,
+    redelivered: u64,
+    /// The cursor moved.
+    has_moved: bool,
 }
 
 /// Why a connection is over.
@@ -287,6 +301,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
             sink,
             pace,
             status,
+            turn: Turn::default(),
             cursor,
             furthest,
             backoff,
@@ -374,6 +389,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
                 self.read(&mut chain, cursor, entry);
                 if self.is_for_us(entry) {
                     self.moved(cursor);
+                    self.tell();
                     return Ok(true);
                 }
                 cursor = chain.cursor(entry.position);
@@ -382,6 +398,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
                 return Ok(false);
             }
             self.moved(cursor);
+            self.tell();
         }
     }
 
@@ -431,6 +448,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
             letter: None,
         };
         let end = self.drive(&mut flow, link, stop).await;
+        self.tell();
         if let (Some(letter), End::Lost(reason)) = (flow.letter, &end) {
             self.letter_lost(&letter, reason);
         }
@@ -442,9 +460,11 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
         let mut stopping = false;
         let mut tick = interval(PULSE_EVERY);
         loop {
+            self.tell();
             if let Err(error) = self.feed(flow, link, &mut durable).await {
                 return End::Log(error);
             }
+            self.tell();
             if flow.window.is_empty() && !flow.more {
                 self.note_up();
                 if stopping && flow.letter.is_none() {
@@ -468,14 +488,19 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
                 _ = tick.tick() => pulse(&self.status),
                 verdict = link.next() => {
                     flow.ack_due = Instant::now() + self.pace.ack_timeout;
-                    match verdict {
-                        Verdict::Delivered(position) => self.delivered(flow, position, link.limit()),
-                        Verdict::Refused(position, reason) => {
-                            if let Err(error) = self.refused(flow, position, &reason).await {
-                                return End::Log(error);
+                    // All that came with it, before anything more is sent: no more than were on their way.
+                    let mut said = Some(verdict);
+                    while let Some(verdict) = said {
+                        match verdict {
+                            Verdict::Delivered(position) => self.delivered(flow, position, link.limit()),
+                            Verdict::Refused(position, reason) => {
+                                if let Err(error) = self.refused(flow, position, &reason).await {
+                                    return End::Log(error);
+                                }
                             }
+                            Verdict::Lost(reason) => return End::Lost(reason),
                         }
-                        Verdict::Lost(reason) => return End::Lost(reason),
+                        said = link.said();
                     }
                 }
                 changed = durable.changed(), if (!flow.more || flow.aside.is_some()) && !stopping => {
@@ -563,10 +588,8 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
         self.bucket.take(self.began.elapsed());
         let again = entry.position <= self.furthest;
         self.furthest = self.furthest.max(entry.position);
-        self.status.send_modify(|status| {
-            status.sent += 1;
-            status.redelivered += u64::from(again);
-        });
+        self.turn.sent += 1;
+        self.turn.redelivered += u64::from(again);
     }
 
     fn delivered(&mut self, flow: &mut Flow, position: Position, limit: usize) {
@@ -577,7 +600,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
             tracing::info!(sink = %self.terms.name, event = judged.event, "the refused event was taken");
             self.status.send_modify(|status| status.last_error = None);
         }
-        self.status.send_modify(|status| status.acked += 1);
+        self.turn.acked += 1;
         // A replay, or a cursor that a crash took back, brought what had been set aside.
         if let Some(letter) = self.log.letter_of(&self.terms.name, position) {
             self.log.settle(&letter, None);
@@ -605,12 +628,28 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
             return;
         }
         self.cursor = cursor;
+        self.turn.has_moved = true;
         let judged = self.judged.take_if(|judged| judged.position <= cursor.position);
-        self.log.acknowledge(&self.terms.name, cursor);
+        if judged.is_some() {
+            self.status.send_modify(|status| status.last_error = None);
+        }
+    }
+
+    /// Tells the journal and whoever watches what was done since the last time.
+    fn tell(&mut self) {
+        let turn = std::mem::take(&mut self.turn);
+        if turn == Turn::default() {
+            return;
+        }
+        if turn.has_moved {
+            self.log.acknowledge(&self.terms.name, self.cursor);
+        }
         self.status.send_modify(|status| {
-            status.delivered = cursor.sequence;
-            if judged.is_some() {
-                status.last_error = None;
+            status.sent += turn.sent;
+            status.acked += turn.acked;
+            status.redelivered += turn.redelivered;
+            if turn.has_moved {
+                status.delivered = self.cursor.sequence;
             }
         });
     }
@@ -620,6 +659,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
         if self.standing == Standing::Up && self.status.borrow().connected {
             return;
         }
+        self.tell();
         let backlog = self.backlog();
         match std::mem::replace(&mut self.standing, Standing::Up) {
             Standing::Down => {

@@ -23,6 +23,9 @@ pub const RULE_SCHEMA: &str = "urn:tidegate:schema:rule-event:1";
 /// `dataschema` of the gateway's own.
 pub const GATEWAY_SCHEMA: &str = "urn:tidegate:schema:gateway-event:1";
 
+/// Bytes of most messages: room for them at once is cheaper than growing into it.
+const USUAL: usize = 1536;
+
 /// How `data` is encoded, and in structured mode the attributes with it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Encoding {
@@ -67,20 +70,23 @@ pub struct Message {
 #[must_use]
 pub fn message(entry: &Entry, previous: Sequence, form: Form) -> Message {
     let Form { encoding, mode } = form;
-    let attributes = attributes(entry, previous, encoding);
+    let mut event = attributes(entry, previous, encoding);
     let data = Body::of(&entry.event);
     match mode {
-        Mode::Structured => Message {
-            content_type: match encoding {
-                Encoding::Json => "application/cloudevents+json",
-                Encoding::Cbor => "application/cloudevents+cbor",
-            },
-            attributes: Vec::new(),
-            payload: encoding.encode(&Envelope { attributes, data }),
-        },
+        Mode::Structured => {
+            event.data = Some(data);
+            Message {
+                content_type: match encoding {
+                    Encoding::Json => "application/cloudevents+json",
+                    Encoding::Cbor => "application/cloudevents+cbor",
+                },
+                attributes: Vec::new(),
+                payload: encoding.encode(&event),
+            }
+        }
         Mode::Binary => Message {
             content_type: encoding.data_content_type(),
-            attributes: properties(&attributes),
+            attributes: properties(&event),
             payload: encoding.encode(&data),
         },
     }
@@ -95,11 +101,9 @@ pub fn render(entry: &Entry, previous: Sequence) -> Vec<u8> {
 /// The same, for people. Maps with string keys and numbers always serialise.
 #[must_use]
 pub fn render_pretty(entry: &Entry, previous: Sequence) -> String {
-    let envelope = Envelope {
-        attributes: attributes(entry, previous, Encoding::Json),
-        data: Body::of(&entry.event),
-    };
-    serde_json::to_string_pretty(&envelope).unwrap_or_default()
+    let mut event = attributes(entry, previous, Encoding::Json);
+    event.data = Some(Body::of(&entry.event));
+    serde_json::to_string_pretty(&event).unwrap_or_default()
 }
 
 impl Encoding {
@@ -111,16 +115,15 @@ impl Encoding {
     }
 
     fn encode(self, value: &impl Serialize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(USUAL);
         match self {
-            Self::Json => {
-                serde_json::to_vec(value).expect("maps with string keys and numbers always serialise")
-            }
+            Self::Json => serde_json::to_writer(&mut bytes, value)
+                .expect("maps with string keys and numbers always serialise"),
             Self::Cbor => {
-                let mut bytes = Vec::new();
                 ciborium::into_writer(value, &mut bytes).expect("and memory takes all that is written");
-                bytes
             }
         }
+        bytes
     }
 }
 
@@ -151,6 +154,7 @@ fn attributes(entry: &Entry, previous: Sequence, encoding: Encoding) -> Attribut
         severitynumber,
         transition: draft.transition,
         correlationid: draft.correlation.as_deref(),
+        data: None,
     }
 }
 
@@ -187,13 +191,6 @@ fn wall(event: &Event, at: EngineTime) -> String {
 
 /// In the order of the contract's example.
 #[derive(Serialize)]
-struct Envelope<'a> {
-    #[serde(flatten)]
-    attributes: Attributes<'a>,
-    data: Body<'a>,
-}
-
-#[derive(Serialize)]
 struct Attributes<'a> {
     specversion: &'static str,
     id: String,
@@ -217,4 +214,7 @@ struct Attributes<'a> {
     transition: Option<Transition>,
     #[serde(skip_serializing_if = "Option::is_none")]
     correlationid: Option<&'a str>,
+    /// Only in structured mode.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Body<'a>>,
 }

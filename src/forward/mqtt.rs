@@ -1,8 +1,7 @@
 //! The MQTT uplink, version 5 or 3.1.1: events upstream at QoS 1, a retained birth and a will beside them.
 //!
-//! rumqttc moves the bytes and nothing more. Its own resend loses data (a session lost upstream clears what
-//! was pending; packet ids that collide overwrite each other), so every connection is a fresh client with a
-//! clean session, fed only after CONNACK and restarted from the journal's cursor.
+//! Every connection is a fresh client with a clean session, fed only after CONNACK and restarted from the journal's
+//! cursor: a client that sends again by itself loses what a lost session upstream takes with it.
 //!
 //! Nothing is subscribed to: no downlink, no commands. A wrong certificate file is an error at the start; a
 //! wrong password file is a reason why a connection failed, because it is read again for each one.
@@ -20,6 +19,7 @@ use crate::{
 
 mod connection;
 mod link;
+mod wire;
 
 pub use super::tls::Tls;
 

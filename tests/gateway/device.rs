@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rumqttc::QoS;
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::PATIENCE;
 
@@ -22,6 +22,8 @@ enum Line {
 pub(crate) struct Device {
     version: Version,
     qos: QoS,
+    /// Where the gateway is: this machine, unless told otherwise.
+    pub(crate) host: String,
     port: u16,
     name: String,
     line: Option<Line>,
@@ -34,6 +36,7 @@ impl Device {
         Self {
             version,
             qos,
+            host: "127.0.0.1".to_owned(),
             port,
             name: name.to_owned(),
             line: None,
@@ -43,10 +46,13 @@ impl Device {
 
     /// Publishes all payloads at once, and again on a new connection, until all are acknowledged on one.
     pub(crate) async fn publish_until_acknowledged(&mut self, payloads: &[&str]) {
+        // The pace at which it tries; nothing waits for it.
+        let mut tries = interval(Duration::from_millis(10));
+        tries.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let trying = async {
             while !self.try_publish(payloads).await {
                 self.line = None;
-                tokio::task::yield_now().await;
+                tries.tick().await;
             }
         };
         timeout(PATIENCE, trying)
@@ -58,7 +64,7 @@ impl Device {
         let topic = format!("thermostats/{}/state", self.name);
         let line = self.line.get_or_insert_with(|| {
             self.connections += 1;
-            connect(self.version, &self.name, self.port)
+            connect(self.version, &self.name, (&self.host, self.port))
         });
         match line {
             Line::V311(client, events) => {
@@ -87,16 +93,16 @@ impl Device {
     }
 }
 
-fn connect(version: Version, name: &str, port: u16) -> Line {
+fn connect(version: Version, name: &str, (host, port): (&str, u16)) -> Line {
     match version {
         Version::V311 => {
-            let mut options = rumqttc::MqttOptions::new(name, "127.0.0.1", port);
+            let mut options = rumqttc::MqttOptions::new(name, host, port);
             options.set_keep_alive(Duration::from_secs(10));
             let (client, events) = rumqttc::AsyncClient::new(options, 64);
             Line::V311(client, events)
         }
         Version::V5 => {
-            let mut options = rumqttc::v5::MqttOptions::new(name, "127.0.0.1", port);
+            let mut options = rumqttc::v5::MqttOptions::new(name, host, port);
             options.set_keep_alive(Duration::from_secs(10));
             let (client, events) = rumqttc::v5::AsyncClient::new(options, 64);
             Line::V5(client, events)

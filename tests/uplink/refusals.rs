@@ -103,20 +103,24 @@ async fn a_reason_that_nobody_knows_judges_us() {
 }
 
 #[tokio::test]
-async fn an_event_whose_format_is_refused_is_named_and_goes_alone_until_it_is_taken() {
-    let (server, status, logged) = an_event_answered(reply!(Ack, 0x99)).await;
-    assert_eq!((status.refused, server.connections()), (5, 1));
-    assert_refusal_is_told(&server, &logged, "payload format invalid (0x99)");
-    let sequences = server.sequences();
-    assert_eq!(sequences.len(), 45, "nothing else came twice");
+async fn an_event_whose_size_or_format_is_refused_is_named_and_goes_alone_until_it_is_taken() {
+    let cases: [(Answering, &str); 2] = [
+        (reply!(Ack, 0x95), "packet too large (0x95)"),
+        (reply!(Ack, 0x99), "payload format invalid (0x99)"),
+    ];
+    for (reply, reason) in cases {
+        let (server, status, logged) = an_event_answered(reply).await;
+        assert_eq!((status.refused, server.connections()), (5, 1), "{reason}");
+        assert_refusal_is_told(&server, &logged, reason);
+        let sequences = server.sequences();
+        assert_eq!(sequences.len(), 45, "nothing else came twice");
+    }
 }
 
-/// The client library cannot read PUBACK 0x95 and cuts the connection; a DISCONNECT names no event at all. In
-/// both cases one event at a time shows which it is.
+/// A DISCONNECT names no event: one event at a time shows which it is.
 #[tokio::test]
-async fn an_event_that_is_too_large_is_found_and_named_though_no_packet_id_tells_it() {
-    let cases: [(Answering, &str); 3] = [
-        (reply!(Ack, 0x95), "packet too large (0x95)"),
+async fn an_event_for_which_the_connection_is_ended_is_found_and_named() {
+    let cases: [(Answering, &str); 2] = [
         (reply!(Disconnect, 0x95), "packet too large (0x95)"),
         (reply!(Disconnect, 0x99), "payload format invalid (0x99)"),
     ];
@@ -191,17 +195,24 @@ fn refusing(reason: u8) -> Manners {
 
 #[tokio::test]
 async fn a_weekend_with_an_expired_password_loses_nothing() {
-    a_weekend(Version::V5, refusing(0x86), "BadUserNamePassword").await;
+    let remedy = "bad user name or password (0x86): look at username and password-file";
+    a_weekend(Version::V5, refusing(0x86), remedy).await;
 }
 
 #[tokio::test]
 async fn a_weekend_with_an_expired_password_loses_nothing_version_3_1_1() {
-    a_weekend(Version::V311, refusing(0x86), "BadUserNamePassword").await;
+    let remedy = "bad user name or password (0x04): look at username and password-file";
+    a_weekend(Version::V311, refusing(0x86), remedy).await;
 }
 
 #[tokio::test]
 async fn a_weekend_without_the_right_to_connect_loses_nothing() {
-    a_weekend(Version::V5, refusing(0x87), "NotAuthorized").await;
+    a_weekend(
+        Version::V5,
+        refusing(0x87),
+        "not authorised (0x87): let the broker",
+    )
+    .await;
 }
 
 #[tokio::test]

@@ -370,9 +370,8 @@ impl Session {
             Reply::Disconnect(reason) => {
                 // In order: what came before it was answered.
                 self.acknowledge(self.owed.len(), out);
-                // With its empty properties: without them, as the standard allows, the client library takes it
-                // for a part of a packet, and sees only that the connection ends.
-                out.extend_from_slice(&[0xE0, 2, reason, 0]);
+                // Without properties, as the standard allows.
+                out.extend_from_slice(&[0xE0, 1, reason]);
                 return Then::Close;
             }
         }

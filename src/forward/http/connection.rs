@@ -5,8 +5,6 @@
 
 use std::{
     future::Future,
-    io,
-    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
@@ -22,17 +20,17 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
-use rustls_pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpStream, lookup_host},
     task::JoinSet,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout_at},
 };
-use tokio_rustls::TlsConnector;
 
 use super::{Settings, Tls, answer::Answer, outgoing::Outgoing, secrets::Secrets};
-use crate::time::Clock;
+use crate::{
+    forward::dial::{self, Dialled},
+    time::Clock,
+};
 
 /// An answer's body is read that far, so that its connection can be used again; beyond it, another is opened.
 const BODY: usize = 64 * 1024;
@@ -226,53 +224,13 @@ impl Connection {
 
     async fn dial(&self, deadline: Instant) -> Result<(Sender, Tasks), String> {
         let address = &self.settings.address;
-        let failed = |error| format!("could not connect to {address}: {error}");
-        let found = lookup_host((address.host.as_str(), address.port)).await;
-        let addresses: Vec<SocketAddr> = found.map_err(failed)?.collect();
-        let stream = first_of(&addresses, deadline, TcpStream::connect)
-            .await
-            .map_err(failed)?;
-        // Requests are whole when they are written: waiting for more only delays them.
-        stream
-            .set_nodelay(true)
-            .map_err(|error| format!("could not set up the connection: {error}"))?;
-        let Some(tls) = &self.tls else {
-            return one(stream).await;
-        };
-        let name = match address.host.parse::<IpAddr>() {
-            Ok(ip) => ServerName::from(ip),
-            Err(_) => ServerName::try_from(address.host.clone())
-                .map_err(|_| format!("{} is no name that a certificate can have", address.host))?,
-        };
-        let stream = TlsConnector::from(Arc::clone(tls))
-            .connect(name, stream)
-            .await
-            .map_err(|error| format!("could not agree on TLS with {address}: {error}"))?;
-        if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-            two(stream).await
-        } else {
-            one(stream).await
+        let dialled = dial::dial(&address.host, address.port, self.tls.as_ref(), deadline).await;
+        match dialled.map_err(|error| format!("could not connect to {address}: {error}"))? {
+            Dialled::Plain(stream) => one(stream).await,
+            Dialled::Tls(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => two(stream).await,
+            Dialled::Tls(stream) => one(stream).await,
         }
     }
-}
-
-/// Connects to the first of a name's addresses that can be: none takes more than its share of the time, so that one
-/// that never answers does not hide those behind it. The last has all that is left.
-async fn first_of<Stream, Connecting: Future<Output = io::Result<Stream>>>(
-    addresses: &[SocketAddr],
-    deadline: Instant,
-    connect: impl Fn(SocketAddr) -> Connecting,
-) -> io::Result<Stream> {
-    let none = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    let (last, others) = addresses.split_last().ok_or_else(none)?;
-    for (tried, address) in others.iter().enumerate() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let share = left / u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
-        if let Ok(Ok(stream)) = timeout(share, connect(*address)).await {
-            return Ok(stream);
-        }
-    }
-    connect(*last).await
 }
 
 async fn one(
@@ -378,35 +336,5 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Spawner {
             while tasks.try_join_next().is_some() {}
             tasks.spawn(future);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn an_address_that_never_answers_leaves_time_for_those_behind_it() {
-        let [silent, closed, good] = [1, 2, 3].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-        let connect = |address| async move {
-            if address == silent {
-                std::future::pending::<()>().await;
-            }
-            if address == closed {
-                return Err(io::ErrorKind::ConnectionRefused.into());
-            }
-            Ok(address)
-        };
-        let deadline = || Instant::now() + Duration::from_secs(10);
-        let in_time = |addresses: Vec<SocketAddr>| async move {
-            let deadline = deadline();
-            let found = timeout_at(deadline, first_of(&addresses, deadline, connect)).await;
-            found.map(Result::ok)
-        };
-        assert_eq!(in_time(vec![silent, silent, closed, good]).await, Ok(Some(good)));
-        assert_eq!(in_time(vec![closed]).await, Ok(None));
-        assert_eq!(in_time(vec![]).await, Ok(None));
-        assert!(in_time(vec![good, silent]).await.is_ok());
-        assert!(in_time(vec![closed, silent]).await.is_err());
     }
 }

@@ -180,10 +180,14 @@ impl Link for HttpLink {
             .push_back(Item::of(entry, previous, self.settings.mode));
     }
 
+    fn said(&mut self) -> Option<Verdict> {
+        self.verdicts.pop_front()
+    }
+
     async fn next(&mut self) -> Verdict {
         loop {
             // All of a batch's verdicts before the next request: the places that they free fill it.
-            if let Some(verdict) = self.verdicts.pop_front() {
+            if let Some(verdict) = self.said() {
                 return verdict;
             }
             if self.posting.is_none() {

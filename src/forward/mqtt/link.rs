@@ -1,10 +1,6 @@
 //! Events over one MQTT connection: which packet id is which event, and what an answer means.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use rustls::ClientConfig;
 use serde::Serialize;
@@ -13,6 +9,7 @@ use tokio::time::timeout;
 use super::{
     Settings, Tls,
     connection::{Connection, MAX_PACKET, Plan, Signal},
+    wire,
 };
 use crate::{
     event::{
@@ -129,30 +126,18 @@ impl Sink for Broker {
     async fn connect(&mut self) -> Result<MqttLink, String> {
         let presence = self.presence();
         let plan = self.plan(presence.as_ref())?;
-        let mut connection = Connection::open(&plan);
-        let (receive_max, max_packet) = loop {
-            match connection.next().await {
-                Signal::Connected {
-                    receive_max,
-                    max_packet,
-                } => break (receive_max, max_packet),
-                Signal::Lost(reason) => {
-                    let (host, port) = (&self.settings.host, self.settings.port);
-                    return Err(format!("could not connect to {host}:{port}: {reason}"));
-                }
-                Signal::Poisoned(reason) => return Err(describe(reason)),
-                Signal::Sent(_) | Signal::Answered { .. } | Signal::Left => {}
-            }
-        };
+        let (connection, welcome) = Connection::open(&plan).await.map_err(|reason| {
+            let (host, port) = (&self.settings.host, self.settings.port);
+            format!("could not connect to {host}:{port}: {reason}")
+        })?;
         let mut link = MqttLink {
             connection,
             topic: self.settings.topic.clone(),
             form: self.settings.form,
             presence: presence.clone(),
-            limit: plan.inflight.min(receive_max.max(1)),
-            max_packet: usize::try_from(max_packet.min(MAX_PACKET)).unwrap_or(usize::MAX),
-            handed: VecDeque::new(),
-            by_pkid: HashMap::new(),
+            limit: plan.inflight.min(welcome.receive_max.max(1)),
+            max_packet: usize::try_from(welcome.max_packet.min(MAX_PACKET)).unwrap_or(usize::MAX),
+            unanswered: VecDeque::new(),
             odd_topic: None,
             verdicts: VecDeque::new(),
         };
@@ -168,7 +153,7 @@ impl Sink for Broker {
             if reason >= 0x80 && !self.birth_refused {
                 self.birth_refused = true;
                 tracing::warn!(
-                    sink = %self.settings.terms.name, topic = presence.topic, reason = describe(reason),
+                    sink = %self.settings.terms.name, topic = presence.topic, reason = wire::reason(reason),
                     "the broker refuses the status topic; events go on without it"
                 );
             }
@@ -186,9 +171,8 @@ pub(super) struct MqttLink {
     presence: Option<Presence>,
     limit: u16,
     max_packet: usize,
-    /// Handed to the client, packet id not yet known: rumqttc tells it in this order.
-    handed: VecDeque<Publish>,
-    by_pkid: HashMap<u16, Publish>,
+    /// By packet id, in the order published, which most are answered in.
+    unanswered: VecDeque<(u16, Publish)>,
     /// The last event to a topic with a dot or a space in it.
     odd_topic: Option<(Position, String)>,
     /// What is known without asking the broker.
@@ -211,46 +195,35 @@ impl MqttLink {
             attributes: Vec::new(),
             payload,
         };
-        if !self.connection.publish(topic, message, true) {
-            return Err("the status topic is not one".to_owned());
-        }
-        self.handed.push_back(Publish::Presence);
+        let pkid = self.connection.publish(topic, message, true);
+        self.unanswered.push_back((pkid, Publish::Presence));
         loop {
             match self.connection.next().await {
-                Signal::Sent(pkid) => self.number(pkid),
                 Signal::Answered { pkid, reason } => {
-                    if let Some(Publish::Presence) = self.by_pkid.remove(&pkid) {
+                    if let Some(Publish::Presence) = self.answered(pkid) {
                         return Ok(reason);
                     }
                 }
                 Signal::Lost(reason) => return Err(reason),
-                Signal::Poisoned(reason) => return Err(describe(reason)),
-                Signal::Connected { .. } | Signal::Left => {}
+                Signal::Poisoned(reason) => return Err(wire::reason(reason)),
             }
         }
     }
 
-    fn number(&mut self, pkid: u16) {
-        if let Some(publish) = self.handed.pop_front() {
-            self.by_pkid.insert(pkid, publish);
-        }
-    }
-
-    async fn leave(&mut self) {
-        if !self.connection.disconnect() {
-            return;
-        }
-        while !matches!(
-            self.connection.next().await,
-            Signal::Left | Signal::Lost(_) | Signal::Poisoned(_)
-        ) {}
+    /// What that packet id was.
+    fn answered(&mut self, pkid: u16) -> Option<Publish> {
+        let at = self.unanswered.iter().position(|(id, _)| *id == pkid)?;
+        self.unanswered.remove(at).map(|(_, publish)| publish)
     }
 
     /// The connection ended and nobody said why: a topic that not every broker takes may be it.
     fn suspecting(&self, reason: String) -> String {
-        let mut events = self.by_pkid.values().chain(&self.handed);
+        let is_under_way = |at| {
+            let mut unanswered = self.unanswered.iter();
+            unanswered.any(|(_, publish)| matches!(publish, Publish::Event(it) if it == at))
+        };
         match &self.odd_topic {
-            Some((at, topic)) if events.any(|event| matches!(event, Publish::Event(it) if it == at)) => {
+            Some((at, topic)) if is_under_way(at) => {
                 format!(
                     "{reason}; `{topic}` is on its way, and NATS ends the connection at a dot or a space in a topic: if it \
                  is this broker, write a topic without them (docs/mqtt.md)"
@@ -260,17 +233,29 @@ impl MqttLink {
         }
     }
 
+    /// What a signal says of an event, or of us.
+    fn verdict(&mut self, signal: Signal) -> Option<Verdict> {
+        Some(match signal {
+            Signal::Answered { pkid, reason } => match self.answered(pkid)? {
+                Publish::Event(position) => verdict(position, reason),
+                Publish::Presence => return None,
+            },
+            Signal::Lost(reason) => Verdict::Lost(self.suspecting(reason)),
+            Signal::Poisoned(reason) => self.poisoned(reason),
+        })
+    }
+
     /// The broker cut us for a publish and did not say which. If there is only one, we know; else the forwarder
     /// sends one at a time over the next connection.
     fn poisoned(&mut self, reason: u8) -> Verdict {
-        let why = format!("the broker ends the connection: {}", describe(reason));
-        let mut events = self.by_pkid.values().chain(&self.handed);
-        let suspect = match (events.next(), events.next()) {
-            (Some(Publish::Event(position)), None) => *position,
-            _ => return Verdict::Lost(why),
+        let why = format!("the broker ends the connection: {}", wire::reason(reason));
+        let mut unanswered = self.unanswered.iter();
+        let (Some((_, Publish::Event(suspect))), None) = (unanswered.next(), unanswered.next()) else {
+            return Verdict::Lost(why);
         };
+        let suspect = *suspect;
         self.verdicts.push_back(Verdict::Lost(why));
-        Verdict::Refused(suspect, describe(reason))
+        Verdict::Refused(suspect, wire::reason(reason))
     }
 }
 
@@ -292,42 +277,31 @@ impl Link for MqttLink {
             self.verdicts.push_back(Verdict::Refused(entry.position, reason));
             return;
         }
-        if self.connection.publish(&topic, message, false) {
-            self.handed.push_back(Publish::Event(entry.position));
-            if topic.contains(['.', ' ']) {
-                self.odd_topic = Some((entry.position, topic));
-            }
-        } else {
-            self.verdicts
-                .push_back(Verdict::Lost(format!("the client took no publish to `{topic}`")));
+        let pkid = self.connection.publish(&topic, message, false);
+        self.unanswered.push_back((pkid, Publish::Event(entry.position)));
+        if topic.contains(['.', ' ']) {
+            self.odd_topic = Some((entry.position, topic));
         }
+    }
+
+    fn said(&mut self) -> Option<Verdict> {
+        while let Some(signal) = self.connection.said() {
+            if let Some(verdict) = self.verdict(signal) {
+                return Some(verdict);
+            }
+        }
+        self.verdicts.pop_front()
     }
 
     async fn next(&mut self) -> Verdict {
         loop {
-            // What the connection has said comes first: a publish that it no longer takes is not why it ended.
-            let said = self.connection.said();
-            if said.is_none()
-                && let Some(verdict) = self.verdicts.pop_front()
-            {
+            if let Some(verdict) = self.said() {
                 return verdict;
             }
-            let signal = match said {
-                Some(signal) => signal,
-                // The only wait: whatever is taken from the channel is used before the next one.
-                None => self.connection.next().await,
-            };
-            match signal {
-                Signal::Sent(pkid) => self.number(pkid),
-                Signal::Answered { pkid, reason } => {
-                    if let Some(Publish::Event(position)) = self.by_pkid.remove(&pkid) {
-                        return verdict(position, reason);
-                    }
-                }
-                Signal::Lost(reason) => return Verdict::Lost(self.suspecting(reason)),
-                Signal::Poisoned(reason) => return self.poisoned(reason),
-                Signal::Left => return Verdict::Lost("disconnected".to_owned()),
-                Signal::Connected { .. } => {}
+            // The only wait: what it says is used before the next one.
+            let signal = self.connection.next().await;
+            if let Some(verdict) = self.verdict(signal) {
+                return verdict;
             }
         }
     }
@@ -340,8 +314,8 @@ impl Link for MqttLink {
                 return;
             }
         }
-        // Unanswered, the connection is cut all the same when `self` goes.
-        timeout(LEAVE_WITHIN, self.leave()).await.unwrap_or_default();
+        // It is cut all the same if that does not go out.
+        drop(timeout(LEAVE_WITHIN, self.connection.leave()).await);
     }
 }
 
@@ -356,22 +330,7 @@ fn size(message: &Message) -> usize {
 fn verdict(position: Position, reason: u8) -> Verdict {
     match reason {
         0x00..0x80 => Verdict::Delivered(position),
-        0x95 | 0x99 => Verdict::Refused(position, describe(reason)),
-        _ => Verdict::Lost(format!("the broker refuses events: {}", describe(reason))),
+        0x95 | 0x99 => Verdict::Refused(position, wire::reason(reason)),
+        _ => Verdict::Lost(format!("the broker refuses events: {}", wire::reason(reason))),
     }
-}
-
-fn describe(reason: u8) -> String {
-    let name = match reason {
-        0x80 => "unspecified error",
-        0x83 => "implementation specific error",
-        0x87 => "not authorised",
-        0x90 => "topic name invalid",
-        0x91 => "packet identifier in use",
-        0x95 => "packet too large",
-        0x97 => "quota exceeded",
-        0x99 => "payload format invalid",
-        _ => "unknown",
-    };
-    format!("{name} (0x{reason:02x})")
 }

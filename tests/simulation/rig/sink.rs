@@ -217,6 +217,15 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// The answer that comes next, and when.
+    fn earliest(&self) -> Option<(usize, Instant)> {
+        let answers = self.answers.iter().enumerate();
+        let next = answers.min_by_key(|(index, (at, _))| (*at, *index));
+        next.map(|(index, (at, _))| (index, *at))
+    }
+}
+
 impl forward::Link for Connection {
     fn limit(&self) -> usize {
         self.network.nature.window
@@ -247,13 +256,13 @@ impl forward::Link for Connection {
         self.answers.push((when, verdict));
     }
 
+    fn said(&mut self) -> Option<Verdict> {
+        let (index, at) = self.earliest()?;
+        (at <= Instant::now()).then(|| self.answers.remove(index).1)
+    }
+
     async fn next(&mut self) -> Verdict {
-        let next = self
-            .answers
-            .iter()
-            .enumerate()
-            .min_by_key(|(index, (at, _))| (*at, *index));
-        let Some((index, at)) = next.map(|(index, (at, _))| (index, *at)) else {
+        let Some((index, at)) = self.earliest() else {
             return std::future::pending().await;
         };
         sleep_until(at).await;

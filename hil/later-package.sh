@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Makes the same package with a higher version, for the scenario of the upgrade:
+#
+#   hil/later-package.sh PACKAGE.deb LATER.deb
+set -euo pipefail
+
+there=$(mktemp -d)
+trap 'rm -rf "$there"' EXIT
+dpkg-deb -R "$1" "$there/package"
+sed -i 's/^Version: .*/&+later/' "$there/package/DEBIAN/control"
+dpkg-deb --root-owner-group -b "$there/package" "$there/later.deb" >/dev/null
+mv "$there/later.deb" "$2"

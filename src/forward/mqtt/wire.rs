@@ -1,0 +1,400 @@
+//! An uplink's packets, of both versions, to bytes and back. Pure.
+//!
+//! The only file of the uplink that names the codec (rumqttc's). What a broker answers a publish with is read here: the
+//! codec knows only some reasons, and an answer that it does not know would end the connection.
+
+use bytes::{Bytes, BytesMut};
+use rumqttc::{
+    QoS,
+    mqttbytes::{self, v4},
+    v5::mqttbytes::{QoS as QoS5, v5},
+};
+
+use super::{
+    Version,
+    connection::{MAX_PACKET, Plan},
+};
+use crate::event::cloudevents::Message;
+
+/// The whole of a packet that says nothing but what it is.
+pub(super) const PINGREQ: [u8; 2] = [0xC0, 0];
+/// And of the last one, with which the will goes.
+pub(super) const DISCONNECT: [u8; 2] = [0xE0, 0];
+
+/// What every packet of ours is: of few bytes, with an id that is not 0.
+const ENCODES: &str = "a packet within the limit, with an id";
+
+/// What a broker said.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// It takes us.
+    Welcome(Welcome),
+    /// It does not: why, for people.
+    Refused(String),
+    /// It answered a publish; version 3.1.1 always says 0.
+    Answered {
+        /// Which.
+        pkid: u16,
+        /// `PUBACK`'s reason code.
+        reason: u8,
+    },
+    /// It is alive.
+    Pong,
+    /// It ends the connection: the reason code, and what it says about it.
+    Disconnect(u8, String),
+    /// What nobody asked for.
+    Other,
+}
+
+/// What a broker that takes us says about itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Welcome {
+    /// How many unconfirmed publishes it takes.
+    pub receive_max: u16,
+    /// How large a packet it takes.
+    pub max_packet: u32,
+    /// It wants to hear from us at least so often, in seconds.
+    pub keep_alive: Option<u16>,
+}
+
+/// CONNECT, with a session that ends with the connection.
+pub(super) fn connect(plan: &Plan, keep_alive: u16, out: &mut BytesMut) {
+    let client_id = plan.client_id.clone();
+    let written = match plan.version {
+        Version::V5 => {
+            let properties = v5::ConnectProperties {
+                session_expiry_interval: Some(0),
+                max_packet_size: Some(MAX_PACKET),
+                ..v5::ConnectProperties::new()
+            };
+            let connect = v5::Connect {
+                keep_alive,
+                client_id,
+                clean_start: true,
+                properties: Some(properties),
+            };
+            let will = plan
+                .will
+                .clone()
+                .map(|(topic, payload)| v5::LastWill::new(topic, payload, QoS5::AtLeastOnce, true, None));
+            let login = plan.login.clone();
+            let login = login.map(|(user, password)| v5::Login::new(user, password));
+            connect.write(&will, &login, out).is_ok()
+        }
+        Version::V311 => {
+            let mut connect = v4::Connect::new(client_id);
+            connect.keep_alive = keep_alive;
+            connect.last_will = plan
+                .will
+                .clone()
+                .map(|(topic, payload)| v4::LastWill::new(topic, payload, QoS::AtLeastOnce, true));
+            if let Some((user, password)) = &plan.login {
+                connect.set_login(user, password);
+            }
+            connect.write(out).is_ok()
+        }
+    };
+    assert!(written, "{ENCODES}");
+}
+
+/// PUBLISH at QoS 1.
+pub(super) fn publish(
+    version: Version,
+    pkid: u16,
+    topic: &str,
+    message: Message,
+    retain: bool,
+    out: &mut BytesMut,
+) {
+    let payload = Bytes::from(message.payload);
+    let written = match version {
+        Version::V5 => {
+            let properties = v5::PublishProperties {
+                content_type: Some(message.content_type.to_owned()),
+                user_properties: message.attributes,
+                ..v5::PublishProperties::default()
+            };
+            let publish = v5::Publish {
+                qos: QoS5::AtLeastOnce,
+                retain,
+                topic: Bytes::copy_from_slice(topic.as_bytes()),
+                pkid,
+                payload,
+                properties: Some(properties),
+                dup: false,
+            };
+            publish.write(out).is_ok()
+        }
+        Version::V311 => {
+            let mut publish = v4::Publish::from_bytes(topic, QoS::AtLeastOnce, payload);
+            publish.retain = retain;
+            publish.pkid = pkid;
+            publish.write(out).is_ok()
+        }
+    };
+    assert!(written, "{ENCODES}");
+}
+
+/// Takes the next packet from the front of `input`; none: it is not whole yet.
+///
+/// # Errors
+///
+/// What no broker may say, for people: the connection must end.
+pub(super) fn heard(input: &mut BytesMut, version: Version) -> Result<Option<Heard>, String> {
+    let broken = |error: mqttbytes::Error| format!("the broker sends what is not MQTT: {error}");
+    let most = usize::try_from(MAX_PACKET).unwrap_or(usize::MAX);
+    let size = match mqttbytes::check(input.iter(), most) {
+        Ok(header) => header.frame_length(),
+        Err(mqttbytes::Error::InsufficientBytes(_)) => return Ok(None),
+        Err(error) => return Err(broken(error)),
+    };
+    let mut packet = input.split_to(size);
+    let kind = packet.first().copied().unwrap_or_default() >> 4;
+    let length = packet.iter().skip(1).take_while(|byte| **byte >= 0x80).count() + 2;
+    let body = packet.get(length..).unwrap_or_default();
+    Ok(Some(match (kind, body) {
+        (2, [_, 0, ..]) if version == Version::V5 => match v5::Packet::read(&mut packet, None) {
+            Ok(v5::Packet::ConnAck(connack)) => welcome(connack.properties.as_ref())?,
+            _ => return Err("the broker sends a CONNACK that is none".to_owned()),
+        },
+        (2, [_, 0, ..]) => welcome(None)?,
+        (2, [_, code, ..]) => Heard::Refused(refusal(*code, version)),
+        (4, [high, low, rest @ ..]) => Heard::Answered {
+            pkid: u16::from_be_bytes([*high, *low]),
+            reason: rest.first().copied().unwrap_or_default(),
+        },
+        (13, _) => Heard::Pong,
+        (14, body) => {
+            let reason = body.first().copied().unwrap_or_default();
+            let text = match v5::Packet::read(&mut packet, None) {
+                Ok(v5::Packet::Disconnect(disconnect)) => {
+                    disconnect.properties.and_then(|all| all.reason_string)
+                }
+                _ => None,
+            };
+            Heard::Disconnect(reason, text.unwrap_or_default())
+        }
+        (2 | 4, _) => return Err("the broker sends a packet that is cut short".to_owned()),
+        _ => Heard::Other,
+    }))
+}
+
+fn welcome(properties: Option<&v5::ConnAckProperties>) -> Result<Heard, String> {
+    if properties.and_then(|said| said.max_qos) == Some(0) {
+        return Err("the broker takes QoS 0 only, which confirms nothing: allow QoS 1 there".to_owned());
+    }
+    Ok(Heard::Welcome(Welcome {
+        receive_max: properties.and_then(|said| said.receive_max).unwrap_or(u16::MAX),
+        max_packet: properties
+            .and_then(|said| said.max_packet_size)
+            .unwrap_or(u32::MAX),
+        keep_alive: properties.and_then(|said| said.server_keep_alive),
+    }))
+}
+
+/// A reason code's name (MQTT 5, section 2.4).
+pub(super) fn reason(code: u8) -> String {
+    let name = match code {
+        0x00 => "normal disconnection",
+        0x80 => "unspecified error",
+        0x81 => "malformed packet",
+        0x82 => "protocol error",
+        0x83 => "implementation specific error",
+        0x87 => "not authorised",
+        0x89 => "server busy",
+        0x8B => "server shutting down",
+        0x8D => "keep alive timeout",
+        0x8E => "session taken over: another client has this client-id",
+        0x90 => "topic name invalid",
+        0x91 => "packet identifier in use",
+        0x93 => "receive maximum exceeded",
+        0x95 => "packet too large",
+        0x96 => "message rate too high",
+        0x97 => "quota exceeded",
+        0x98 => "administrative action",
+        0x99 => "payload format invalid",
+        0x9A => "retain not supported",
+        0x9B => "QoS not supported",
+        0x9C => "use another server",
+        0x9D => "server moved",
+        0x9F => "connection rate exceeded",
+        0xA0 => "maximum connect time",
+        _ => "unknown",
+    };
+    format!("{name} (0x{code:02x})")
+}
+
+/// Why a broker does not take us (MQTT 3.1.1, section 3.2.2.3; MQTT 5, section 3.2.2.2), and what to do about it.
+fn refusal(code: u8, version: Version) -> String {
+    let (name, remedy) = match (code, version) {
+        (0x01, _) | (0x84, Version::V5) => match version {
+            Version::V5 => ("it does not speak MQTT 5", r#"set version = "3.1.1""#),
+            Version::V311 => ("it does not speak MQTT 3.1.1", r#"set version = "5""#),
+        },
+        (0x02, Version::V311) | (0x85, _) => ("client identifier not valid", "set another client-id"),
+        (0x03, Version::V311) | (0x88, _) => ("server unavailable", ""),
+        (0x04, Version::V311) | (0x86, _) => {
+            ("bad user name or password", "look at username and password-file")
+        }
+        (0x05, Version::V311) | (0x87, _) => (
+            "not authorised",
+            "let the broker take this client-id and username",
+        ),
+        (0x8A, _) => ("banned", "ask whoever runs the broker"),
+        (0x8C, _) => ("bad authentication method", ""),
+        (0x90, _) => ("topic name of the will invalid", "set another status-topic"),
+        (0x95, _) => ("CONNECT is too large for it", ""),
+        (0x97, _) => ("quota exceeded", ""),
+        (0x9A, _) => (
+            "it keeps no retained messages",
+            r#"set status-topic = "off", whose will is retained"#,
+        ),
+        (0x9B, _) => (
+            "it takes QoS 0 only",
+            r#"set status-topic = "off", and allow QoS 1 there"#,
+        ),
+        (0x9C | 0x9D, _) => ("another server is to be used", "set another url"),
+        (0x9F, _) => ("connections come too fast for it", ""),
+        (0x89, _) => ("server busy", ""),
+        _ => ("no reason that the standard knows", ""),
+    };
+    let colon = if remedy.is_empty() { "" } else { ": " };
+    format!("the broker refuses the connection: {name} (0x{code:02x}){colon}{remedy}")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn all(version: Version, bytes: &[u8]) -> Result<Vec<Heard>, String> {
+        let mut input = BytesMut::from(bytes);
+        let mut found = Vec::new();
+        while let Some(heard) = heard(&mut input, version)? {
+            found.push(heard);
+        }
+        Ok(found)
+    }
+
+    #[test]
+    fn answers_come_out_one_by_one_however_the_bytes_are_cut() {
+        let bytes = [
+            0x40, 2, 0, 1, 0x40, 3, 0, 2, 0x95, 0xD0, 0, 0x40, 4, 1, 0, 0x10, 0,
+        ];
+        let answered = |pkid, reason| Heard::Answered { pkid, reason };
+        let expected = [
+            answered(1, 0),
+            answered(2, 0x95),
+            Heard::Pong,
+            answered(256, 0x10),
+        ];
+        for cut in 0..bytes.len() {
+            let mut input = BytesMut::new();
+            let mut found = Vec::new();
+            for part in [&bytes[..cut], &bytes[cut..]] {
+                input.extend_from_slice(part);
+                while let Some(said) = heard(&mut input, Version::V5).unwrap() {
+                    found.push(said);
+                }
+            }
+            assert_eq!(found, expected, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_broker_that_does_not_take_us_is_told_with_what_to_do() {
+        for (version, connack, wanted) in [
+            (
+                Version::V5,
+                &[0x20, 3, 0, 0x86, 0][..],
+                "bad user name or password (0x86): look at username and password-file",
+            ),
+            (
+                Version::V311,
+                &[0x20, 2, 0, 4],
+                "bad user name or password (0x04): look at username and password-file",
+            ),
+            (
+                Version::V5,
+                &[0x20, 2, 0, 1],
+                r#"it does not speak MQTT 5 (0x01): set version = "3.1.1""#,
+            ),
+            (
+                Version::V5,
+                &[0x20, 3, 0, 0x9F, 0],
+                "connections come too fast for it (0x9f)",
+            ),
+        ] {
+            let refused = Heard::Refused(format!("the broker refuses the connection: {wanted}"));
+            assert_eq!(all(version, connack), Ok(vec![refused]));
+        }
+        let at_most_once = all(Version::V5, &[0x20, 5, 0, 0, 2, 0x24, 0]).unwrap_err();
+        assert!(at_most_once.contains("allow QoS 1"), "{at_most_once}");
+    }
+
+    #[test]
+    fn what_a_broker_says_of_itself_is_heard() {
+        let bytes = [0x20, 14, 0, 0, 11, 0x21, 0, 7, 0x27, 0, 0, 1, 0, 0x13, 0, 9];
+        let said = |receive_max, max_packet, keep_alive| {
+            Heard::Welcome(Welcome {
+                receive_max,
+                max_packet,
+                keep_alive,
+            })
+        };
+        assert_eq!(all(Version::V5, &bytes), Ok(vec![said(7, 256, Some(9))]));
+        let plain = said(u16::MAX, u32::MAX, None);
+        assert_eq!(all(Version::V311, &[0x20, 2, 0, 0]), Ok(vec![plain]));
+    }
+
+    #[test]
+    fn a_disconnect_is_understood_with_and_without_its_properties() {
+        let disconnect = |reason, text: &str| Ok(vec![Heard::Disconnect(reason, text.to_owned())]);
+        assert_eq!(all(Version::V5, &[0xE0, 0]), disconnect(0, ""));
+        assert_eq!(all(Version::V5, &[0xE0, 1, 0x8E]), disconnect(0x8E, ""));
+        let with_text = [0xE0, 7, 0x97, 5, 0x1F, 0, 2, b'n', b'o'];
+        assert_eq!(all(Version::V5, &with_text), disconnect(0x97, "no"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_from_a_broker_make_it_panic_or_stand_still(bytes: Vec<u8>, is_v5: bool) {
+            let version = if is_v5 { Version::V5 } else { Version::V311 };
+            let mut input = BytesMut::from(&bytes[..]);
+            let mut before = input.len();
+            while let Ok(Some(_)) = heard(&mut input, version) {
+                prop_assert!(input.len() < before);
+                before = input.len();
+            }
+        }
+
+        #[test]
+        fn a_publish_is_read_as_it_was_written(
+            topic in "[a-z/]{1,40}", payload: Vec<u8>, pkid in 1..=u16::MAX, retain: bool,
+        ) {
+            let message = || Message {
+                content_type: "application/cloudevents+json",
+                attributes: vec![("id".to_owned(), "7".to_owned())],
+                payload: payload.clone(),
+            };
+            let mut out = BytesMut::new();
+            publish(Version::V5, pkid, &topic, message(), retain, &mut out);
+            let Ok(v5::Packet::Publish(read)) = v5::Packet::read(&mut out, None) else {
+                return Err(TestCaseError::fail("no publish"));
+            };
+            prop_assert_eq!((&read.topic[..], &read.payload[..]), (topic.as_bytes(), &payload[..]));
+            prop_assert_eq!((read.pkid, read.retain, read.qos), (pkid, retain, QoS5::AtLeastOnce));
+            let properties = read.properties.unwrap();
+            prop_assert_eq!(properties.user_properties, message().attributes);
+            prop_assert!(out.is_empty());
+
+            publish(Version::V311, pkid, &topic, message(), retain, &mut out);
+            let Ok(v4::Packet::Publish(read)) = v4::Packet::read(&mut out, usize::MAX) else {
+                return Err(TestCaseError::fail("no publish"));
+            };
+            prop_assert_eq!((&read.topic, &read.payload[..]), (&topic, &payload[..]));
+            prop_assert_eq!((read.pkid, read.retain, read.qos), (pkid, retain, QoS::AtLeastOnce));
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! A whole board, from its hardware clock to the cloud: it boots, reads an adapter, is unplugged, cut off, robbed of its
+//! power under load, woken in 1970, upgraded. The scenarios know only what every board can do (`hil/board.rs`); which one
+//! it is, `TIDEGATE_HIL` says: `virtual`, or the path of a bench's `bench.toml`. Without a board they are ignored, and say so
+//! when they are run all the same. See hil/README.md.
+
+#![expect(clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+#[path = "hil/bench.rs"]
+mod bench;
+#[path = "hil/board.rs"]
+mod board;
+#[path = "gateway/cloud.rs"]
+#[expect(dead_code, reason = "the gateway's tests use more of it")]
+mod cloud;
+#[path = "contract/mod.rs"]
+mod contract;
+#[path = "gateway/device.rs"]
+#[expect(dead_code, reason = "the gateway's tests use more of it")]
+mod device;
+#[path = "hil/disk.rs"]
+mod disk;
+#[path = "hil/emulated.rs"]
+mod emulated;
+#[path = "hil/leash.rs"]
+mod leash;
+#[path = "hil/load.rs"]
+mod load;
+#[path = "hil/rig.rs"]
+mod rig;
+
+use std::time::Duration;
+
+use board::HardwareClock;
+use load::{Load, temperature};
+use rig::{Rig, on_the_board};
+use serde_json::Value;
+use tokio::time::Instant;
+
+/// What no part of a scenario may take longer than: an emulated board boots in a quarter of a minute on a machine that has
+/// nothing else to do.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
+
+/// Power cuts of the scenario about them.
+fn cuts() -> usize {
+    if std::env::var_os("TIDEGATE_LONG").is_some() {
+        20
+    } else {
+        3
+    }
+}
+
+fn text<'a>(event: &'a Value, pointer: &str) -> &'a str {
+    event
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or_else(|| panic!("no text at {pointer} in {event}"))
+}
+
+fn is_alarm(event: &Value, device: &str, transition: &str) -> bool {
+    event["data"]["device"]["id"] == device && event["transition"] == transition
+}
+
+/// What was raised for a device, once per event, in order of arrival.
+fn raised(rig: &Rig, device: &str) -> Vec<Value> {
+    let mut all = rig.cloud.distinct();
+    all.retain(|event| is_alarm(event, device, "raised"));
+    all
+}
+
+/// Raises the boiler's alarm over the adapter's line and clears it again. What was raised.
+async fn boiler_alarm(rig: &mut Rig, degrees: f64) -> Value {
+    let begun = rig.cloud.count(|event| is_alarm(event, "boiler", "raised"));
+    let high = rig.says_until(degrees, |event| {
+        is_alarm(event, "boiler", "raised") && event["data"]["value"] == degrees
+    });
+    let raised = high.await;
+    let episode = raised["correlationid"].clone();
+    let end = |event: &Value| event["transition"] == "cleared" && event["correlationid"] == episode;
+    rig.says_until(20.0, end).await;
+    let now = rig.cloud.count(|event| is_alarm(event, "boiler", "raised"));
+    assert!(now > begun, "{raised}");
+    raised
+}
+
+#[test]
+#[ignore = "needs a board (TIDEGATE_HIL): hil/README.md"]
+fn a_board_is_ready_after_power_on_and_what_its_adapter_reads_becomes_an_event_upstream() {
+    on_the_board(async |rig| {
+        let shown = "systemctl show tidegate --value -p ExecMainStartTimestampMonotonic -p ActiveEnterTimestampMonotonic";
+        let moments = rig.done(shown);
+        let moments: Vec<u64> = moments
+            .lines()
+            .map(|line| line.parse().expect("microseconds"))
+            .collect();
+        let memory = rig.done("grep VmRSS /proc/$(systemctl show tidegate --value -p MainPID)/status");
+        let (from, to) = (
+            moments.iter().min().expect("two"),
+            moments.iter().max().expect("two"),
+        );
+        eprintln!(
+            "ready {} ms after its start, {} s after the kernel's; {memory}",
+            (to - from) / 1_000,
+            to / 1_000_000
+        );
+
+        let raised = boiler_alarm(rig, 31.5).await;
+        assert_eq!(raised["type"], "io.tidegate.rule.HighTemperature");
+        assert_eq!(raised["subject"], "boiler/temperature");
+        assert_eq!(raised["gateway"], "bench");
+    });
+}
+
+#[test]
+#[ignore = "needs a board (TIDEGATE_HIL): hil/README.md"]
+fn an_adapter_that_is_unplugged_is_told_upstream_and_read_again_when_it_is_back() {
+    on_the_board(async |rig| {
+        boiler_alarm(rig, 32.0).await;
+        rig.board.unplug();
+        let of_boiler = |event: &Value, name: &str| event["subject"] == "boiler" && event["type"] == name;
+        let failed = |event: &Value| of_boiler(event, "io.tidegate.gateway.SourceFailed");
+        rig.cloud.wait_for(failed).await;
+        assert!(!rig.status().lines[0].open);
+
+        rig.board.plug_in();
+        boiler_alarm(rig, 32.5).await;
+        let recovered = |event: &Value| of_boiler(event, "io.tidegate.gateway.SourceRecovered");
+        rig.cloud.wait_for(recovered).await;
+    });
+}
+
+#[test]
+#[ignore = "needs a board (TIDEGATE_HIL): hil/README.md"]
+fn what_is_acknowledged_while_the_uplink_is_cut_arrives_when_it_is_back() {
+    on_the_board(async |rig| {
+        rig.board.cut_uplink();
+        let mut device = rig.device("cut-off");
+        device
+            .publish_until_acknowledged(&[r#"{"temp": 33.0}"#, r#"{"temp": 20.0}"#])
+            .await;
+        // Whether the card's line is down is known at once; that nobody answers, when the acknowledgement is due.
+        rig.stands("the uplink is lost", |status| !status.sinks[0].connected);
+        assert_eq!(rig.cloud.count(|event| is_alarm(event, "cut-off", "raised")), 0);
+
+        rig.board.mend_uplink();
+        rig.cloud
+            .wait_for(|event| is_alarm(event, "cut-off", "cleared"))
+            .await;
+        assert_eq!(raised(rig, "cut-off").len(), 1);
+    });
+}
+
+#[test]
+#[ignore = "needs a board (TIDEGATE_HIL): hil/README.md"]
+fn power_cuts_under_load_lose_nothing_that_was_acknowledged_and_raise_no_alarm_twice() {
+    on_the_board(async |rig| {
+        // One alarm that is active all the time, and is heard again after every boot.
+        let mut standing = rig.device("standing");
+        standing.publish_until_acknowledged(&[r#"{"temp": 40.0}"#]).await;
+        let active = rig
+            .cloud
+            .wait_for(|event| is_alarm(event, "standing", "raised"))
+            .await;
+        let names = ["load-1", "load-2", "load-3", "load-4"];
+        let devices = names.map(|name| (name.to_owned(), rig.device(name)));
+        let mut load = Load::start(devices.into());
+        let mut random = fastrand::Rng::with_seed(rig::seed());
+
+        for cut in 1..=cuts() {
+            load.more(20).await;
+            // Not a wait for anything: the moment of the cut is what is drawn at random.
+            let moment = Instant::now() + Duration::from_millis(random.u64(..2_000));
+            tokio::time::sleep_until(moment).await;
+            let begun = Instant::now();
+            let (lost, started) = rig.power_cycle(HardwareClock::Right).await;
+            eprintln!(
+                "cut {cut}: {lost}; ready again in {} s",
+                begun.elapsed().as_secs()
+            );
+            assert_eq!(started["data"]["unclean"], true, "{started}");
+            standing.publish_until_acknowledged(&[r#"{"temp": 41.0}"#]).await;
+        }
+        let acknowledged = load.stop().await;
+        rig.everything_delivered().await;
+        for (name, count) in &acknowledged {
+            let values: Vec<f64> = raised(rig, name)
+                .iter()
+                .filter_map(|event| event["data"]["value"].as_f64())
+                .collect();
+            let expected: Vec<f64> = (1..=*count).map(temperature).collect();
+            assert_eq!(
+                values, expected,
+                "{name}: each acknowledged alarm, once, in order"
+            );
+        }
+        let alarms: usize = acknowledged.iter().map(|(_, count)| count).sum();
+        eprintln!(
+            "{} cuts, {alarms} alarms acknowledged, 0 lost, 0 raised twice",
+            cuts()
+        );
+
+        assert_eq!(raised(rig, "standing").len(), 1, "it was active all the time");
+        standing.publish_until_acknowledged(&[r#"{"temp": 20.0}"#]).await;
+        let cleared = rig
+            .cloud
+            .wait_for(|event| is_alarm(event, "standing", "cleared"))
+            .await;
+        assert_eq!(cleared["correlationid"], active["correlationid"]);
+    });
+}
+
+#[test]
+#[ignore = "needs a board (TIDEGATE_HIL): hil/README.md"]
+fn a_clock_that_starts_in_1970_is_told_as_unknown_and_times_are_right_once_it_is_set() {
+    on_the_board(async |rig| {
+        // Nobody tells it the time, and it finds no trace of an earlier one.
+        rig.done("systemctl mask --now systemd-timesyncd && rm -f /var/lib/systemd/timesync/clock && sync");
+        rig.power_cycle(HardwareClock::In1970).await;
+        let now = tidegate::time::Clock::system().moment().wall.0 / 1_000_000;
+        let there: i64 = rig.done("date +%s").parse().expect("seconds");
+        assert!(there < now - 86_400, "it knows the time: {there}");
+
+        let mut device = rig.device("timeless");
+        device.publish_until_acknowledged(&[r#"{"temp": 34.0}"#]).await;
+        let raised = rig
+            .cloud
+            .wait_for(|event| is_alarm(event, "timeless", "raised"))
+            .await;
+        assert_eq!(raised["clockquality"], "unknown", "{raised}");
+
+        // What is not sent yet when somebody sets the clock gets the right time.
+        rig.board.cut_uplink();
+        rig.stands("the uplink is lost", |status| !status.sinks[0].connected);
+        let before = tidegate::time::Clock::system().moment().wall.0;
+        device.publish_until_acknowledged(&[r#"{"temp": 20.0}"#]).await;
+        let after = tidegate::time::Clock::system().moment().wall.0;
+        // As systemd-timesyncd does it.
+        let set = format!(
+            "date -s @{} && mkdir -p /run/systemd/timesync && touch /run/systemd/timesync/synchronized",
+            tidegate::time::Clock::system().moment().wall.0 / 1_000_000
+        );
+        rig.done(&set);
+        rig.stands("the clock is believed", |status| status.clock == "synchronised");
+        rig.board.mend_uplink();
+        let cleared = rig
+            .cloud
+            .wait_for(|event| is_alarm(event, "timeless", "cleared"))
+            .await;
+        assert_eq!(cleared["clockquality"], "corrected", "{cleared}");
+        let time: jiff::Timestamp = text(&cleared, "/time").parse().expect("RFC 3339");
+        // `date` takes whole seconds, and a command on a slow board takes some.
+        let leeway = 5_000_000;
+        let time = time.as_microsecond();
+        assert!(
+            (before - leeway..after + leeway).contains(&time),
+            "{before} {after} {cleared}"
+        );
+        rig.done("systemctl unmask systemd-timesyncd");
+    });
+}
+
+#[test]
+#[ignore = "needs a board (TIDEGATE_HIL): hil/README.md"]
+fn an_upgrade_of_the_package_keeps_what_is_still_to_be_delivered() {
+    on_the_board(async |rig| {
+        rig.board.cut_uplink();
+        rig.stands("the uplink is lost", |status| !status.sinks[0].connected);
+        let devices = ["waiting-1", "waiting-2"].map(|name| (name.to_owned(), rig.device(name)));
+        let mut load = Load::start(devices.into());
+        load.more(500).await;
+        let acknowledged = load.stop().await;
+        let backlog = rig.status().sinks[0].backlog;
+        assert!(backlog >= 1_000, "{backlog} events wait");
+
+        let version = "dpkg-query --show --showformat '${Version}' tidegate";
+        let earlier = rig.done(version);
+        let package = rig.board.later_package();
+        rig.done_with("cat >/root/later.deb", &package);
+        rig.done("DEBIAN_FRONTEND=noninteractive dpkg --install /root/later.deb");
+        let later = rig.done(version);
+        assert_ne!(earlier, later);
+        let status = rig.stands("it runs", |status| status.sinks.len() == 1);
+        assert!(status.sinks[0].backlog >= backlog, "{status:?}");
+
+        rig.board.mend_uplink();
+        rig.everything_delivered().await;
+        for (name, count) in acknowledged {
+            assert_eq!(
+                raised(rig, &name).len(),
+                count,
+                "{name}: each acknowledged alarm, once"
+            );
+        }
+        let all = rig.cloud.distinct();
+        let last = all
+            .iter()
+            .rfind(|event| event["type"] == "io.tidegate.gateway.GatewayStarted");
+        assert_eq!(
+            last.expect("it started")["data"]["unclean"],
+            false,
+            "an upgrade stops it cleanly"
+        );
+        eprintln!("{earlier} to {later} with {backlog} events to deliver: all arrived");
+    });
+}
