@@ -38,13 +38,13 @@ for pair in "${remap[@]}"; do
     CARGO_ENCODED_RUSTFLAGS+=${CARGO_ENCODED_RUSTFLAGS:+$'\x1f'}--remap-path-prefix=$pair
     c_flags+=" -ffile-prefix-map=$pair"
 done
-# The build id is the commit's, not the linker's sum over everything: that would count the symbols, too.
-identity=$(printf '%s %s' "$target" "$(git describe --always --abbrev=40 --dirty --exclude '*')" | sha1sum | cut -d ' ' -f 1)
-CARGO_ENCODED_RUSTFLAGS+=$'\x1f'-Clink-arg=-Wl,--build-id=0x$identity
 export CARGO_ENCODED_RUSTFLAGS
 export "CFLAGS_${target//-/_}=$c_flags"
 
-cargo-zigbuild zigbuild --release --locked --bin tidegate --target "$target.$GLIBC"
+# The build id is the commit's, not the linker's sum over everything: that would count the symbols, too. Said to the last
+# step only, so that the next commit need not compile its dependencies again.
+identity=$(printf '%s %s' "$target" "$(git describe --always --abbrev=40 --dirty --exclude '*')" | sha1sum | cut -d ' ' -f 1)
+cargo-zigbuild rustc --release --locked --bin tidegate --target "$target.$GLIBC" -- -Clink-arg=-Wl,--build-id=0x"$identity"
 
 # Copied first: cargo would take a stripped binary in its directory for its own.
 # Laid out as cargo does, for cargo-deb.

@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 . packaging/toolchain.sh
 
 CARGO_DEB=3.8.0
-# 3 MB, for installations over a slow uplink.
+# 3 MB for the boards, for installations over a slow uplink.
 MOST=3000000
 
 target=${1-}
@@ -46,6 +46,6 @@ export SOURCE_DATE_EPOCH
 CARGO_TARGET_DIR=$PWD/target/dist "$there/bin/cargo-deb" --quiet --target "$target" --no-build --no-strip --output target/debian/
 package=$(ls -t target/debian/tidegate_*_"$(debian_architecture "$target")".deb | head -n 1)
 size=$(stat -c %s "$package")
-lintian --fail-on error,warning "$package"
-[ "$size" -le $MOST ] || die "$package has $size bytes; $MOST are the most"
+lintian --allow-root --fail-on error,warning "$package"
+[ "$size" -le $MOST ] || [[ $target == x86_64-* ]] || die "$package has $size bytes; $MOST are the most"
 say "$package: $size bytes"

@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// Longer than anything here takes on the slowest machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A rule with a short hold, and what it watches.
 const RULE: &str = r#"

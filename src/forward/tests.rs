@@ -21,7 +21,7 @@ mod filtered;
 mod flapping;
 
 /// Longer than anything here takes on the slowest machine.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Why the sink stops there.
 const FULL: Full = Full { letters: 0, bytes: 0 };

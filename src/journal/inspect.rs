@@ -623,21 +623,27 @@ pub fn in_use_by(dir: &Path) -> Option<String> {
 fn user(lock: &Path) -> Option<String> {
     let found = statx(CWD, lock, AtFlags::empty(), StatxFlags::INO | StatxFlags::MNT_ID).ok()?;
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    let (major, minor) = device(&mounts, found.stx_mnt_id)?;
+    let (major, minor) = device(
+        &mounts,
+        found.stx_mnt_id,
+        (found.stx_dev_major, found.stx_dev_minor),
+    );
     let locks = fs::read_to_string("/proc/locks").ok()?;
     holder(&locks, &format!("{major:02x}:{minor:02x}:{}", found.stx_ino))
 }
 
-/// The filesystem's device. Not the file's own (`st_dev`): on btrfs `/proc/locks` shows another one.
-fn device(mounts: &str, id: u64) -> Option<(u32, u32)> {
-    mounts.lines().find_map(|line| {
+/// The filesystem's device. Not the file's `own` (`st_dev`), because on btrfs `/proc/locks` shows another one; but
+/// kernels before 5.8 and qemu's user emulation do not tell which mount a file is on.
+fn device(mounts: &str, id: u64, own: (u32, u32)) -> (u32, u32) {
+    let told = mounts.lines().find_map(|line| {
         let mut fields = line.split(' ');
         if fields.next()?.parse() != Ok(id) {
             return None;
         }
         let (major, minor) = fields.nth(1)?.split_once(':')?;
         Some((major.parse().ok()?, minor.parse().ok()?))
-    })
+    });
+    told.unwrap_or(own)
 }
 
 fn holder(locks: &str, file: &str) -> Option<String> {
@@ -665,9 +671,9 @@ mod tests {
     fn a_lock_is_held_by_whoever_holds_that_file_and_none_of_its_number_elsewhere() {
         let mounts = "21 1 254:1 / / rw shared:1 - ext4 /dev/root rw\n\
                       30 21 0:26 / /var/lib rw - btrfs /dev/sda rw\n";
-        assert_eq!(device(mounts, 21), Some((254, 1)));
-        assert_eq!(device(mounts, 30), Some((0, 26)));
-        assert_eq!(device(mounts, 2), None);
+        assert_eq!(device(mounts, 21, (254, 1)), (254, 1));
+        assert_eq!(device(mounts, 30, (0, 45)), (0, 26));
+        assert_eq!(device(mounts, 0, (254, 2)), (254, 2), "the kernel does not tell");
 
         let locks = "1: POSIX  ADVISORY  WRITE 7 fe:01:42 0 EOF\n\
                      1: -> FLOCK  ADVISORY  WRITE 8 fe:01:42 0 EOF\n\

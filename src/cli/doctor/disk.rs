@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{AtFlags, CWD, StatVfs, StatVfsMountFlags, StatxFlags, statvfs, statx};
+use rustix::fs::{StatVfs, StatVfsMountFlags, statvfs};
 
 use super::{super::table::size, Finding};
 
@@ -157,19 +157,25 @@ fn occupied(dir: &Path, levels: usize) -> u64 {
 
 /// What a path is mounted from.
 pub(super) fn mount_of(path: &Path) -> Option<Mount> {
-    let found = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID).ok()?;
+    let path = fs::canonicalize(path).ok()?;
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    mounts.lines().find_map(|line| read(line, found.stx_mnt_id))
+    over(&mounts, &path)
+}
+
+/// The deepest mount above a path; of several at one place the last hides the others. Not by the mount's number: kernels
+/// before 5.8 and qemu's user emulation do not tell it.
+fn over(mounts: &str, path: &Path) -> Option<Mount> {
+    let above = mounts.lines().filter_map(read);
+    above
+        .filter(|mount| path.starts_with(&mount.point))
+        .max_by_key(|mount| mount.point.len())
 }
 
 /// `36 35 98:0 /root /mnt rw,noatime shared:1 - ext3 /dev/root rw,errors=continue`, proc(5).
-fn read(line: &str, id: u64) -> Option<Mount> {
+fn read(line: &str) -> Option<Mount> {
     let (before, after) = line.split_once(" - ")?;
     let mut before = before.split(' ');
-    if before.next()?.parse() != Ok(id) {
-        return None;
-    }
-    let (major, minor) = before.nth(1)?.split_once(':')?;
+    let (major, minor) = before.nth(2)?.split_once(':')?;
     let device = (major.parse().ok()?, minor.parse().ok()?);
     let point = before.nth(1)?.to_owned();
     let options = before.next()?.to_owned();
@@ -293,9 +299,21 @@ mod tests {
             point: "/mnt".to_owned(),
             ..mount("ext4", "/dev/mmcblk0p2", "rw,noatime")
         };
-        assert_eq!(read(line, 36), Some(expected));
-        assert_eq!(read(line, 35), None);
+        assert_eq!(read(line), Some(expected));
+        assert_eq!(read("no mount"), None);
         assert!(mount_of(Path::new("/")).is_some(), "this machine has a root");
+    }
+
+    #[test]
+    fn a_path_is_on_the_deepest_mount_above_it_and_on_the_last_of_those_at_one_place() {
+        let mounts = "1 0 8:1 / / rw - ext4 root rw\n\
+                      2 1 8:2 / /var/lib rw - ext4 hidden rw\n\
+                      3 1 8:3 / /var/lib rw - ext4 card rw\n\
+                      4 1 8:4 / /var/lib/tide rw - ext4 other rw\n";
+        let source = |path: &str| over(mounts, Path::new(path)).map(|mount| mount.source);
+        assert_eq!(source("/var/lib/tidegate").as_deref(), Some("card"));
+        assert_eq!(source("/var/lib").as_deref(), Some("card"));
+        assert_eq!(source("/var").as_deref(), Some("root"));
     }
 
     #[test]
