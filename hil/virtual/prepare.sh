@@ -5,14 +5,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . .ci/prepare.sh
+. packaging/image/tools.sh
 
-if ! command -v qemu-system-aarch64 >/dev/null; then
-    # qemu's packages have to be of one version, and qemu-utils may be there from somewhere else.
-    case "$(dpkg-query --show --showformat '${Version}' qemu-utils 2>/dev/null)" in
-        *~bpo12+*) install_packages --target-release bookworm-backports qemu-system-arm ;;
-        *) install_packages qemu-system-arm ;;
-    esac
-fi
+need_emulator
 need qemu-img qemu-utils
 need mosquitto mosquitto
 need mcopy mtools
@@ -28,22 +23,23 @@ is_older() {
     [ ! -e "$file" ] || [ -n "$(find "$@" -newer "$file" -type f -print -quit)" ]
 }
 
-package=$(ls -t target/debian/tidegate_*_arm64.deb 2>/dev/null | head -n 1)
-if is_older "${package:-none}" src kernel-clock Cargo.toml Cargo.lock config systemd packaging/*.sh packaging/debian \
-    packaging/firstboot packaging/*.rules; then
+newest_package() { ls -t target/debian/tidegate_*_arm64.deb 2>/dev/null | head -n 1 || true; }
+package=$(newest_package)
+if is_older "${package:-none}" src kernel-clock Cargo.toml Cargo.lock config systemd packaging/{build,deb,toolchain}.sh \
+    packaging/debian packaging/firstboot packaging/*.d packaging/*.rules; then
     packaging/build.sh aarch64-unknown-linux-gnu
     packaging/deb.sh aarch64-unknown-linux-gnu
-    package=$(ls -t target/debian/tidegate_*_arm64.deb | head -n 1)
+    package=$(newest_package)
 fi
-image=target/image/tidegate-arm64.img
+image=$images/tidegate-arm64.img
 if is_older $image "$package" packaging/image; then packaging/image/build.sh "$package"; fi
 
 there=target/hil
-if is_older $there/board.img $image hil; then
+if is_older $there/board.img $image hil/virtual hil/later-package.sh; then
     say "making $there/board.img"
     rm -rf $there
     mkdir -p $there
-    cp target/image/vmlinuz target/image/initrd.img $there/
+    cp $images/vmlinuz $images/initrd.img $there/
     echo "console=ttyAMA0 root=LABEL=tidegate-root ro" >$there/cmdline
     hil/later-package.sh "$package" $there/later.deb
     # Where the partitions begin, in bytes: the installer's, then the root.

@@ -82,10 +82,11 @@ impl Disk {
                     continue;
                 }
             }
-            let bytes = log.data(entry);
-            base.seek(SeekFrom::Start(entry.sector * SECTOR))
-                .expect("seekable");
-            base.write_all(&bytes).expect("room for the disk");
+            if let Some(bytes) = log.data(entry) {
+                base.seek(SeekFrom::Start(entry.sector * SECTOR))
+                    .expect("seekable");
+                base.write_all(&bytes).expect("room for the disk");
+            }
         }
         fs::remove_file(&self.overlay).expect("it was there");
         cut
@@ -102,49 +103,64 @@ struct Entry {
     at: u64,
 }
 
-struct Log(File);
+struct Log {
+    file: File,
+    len: u64,
+}
 
 impl Log {
     fn open(path: &Path) -> Self {
-        Self(File::open(path).expect("qemu wrote it"))
+        let file = File::open(path).expect("qemu wrote it");
+        let len = file.metadata().expect("an open file").len();
+        Self { file, len }
     }
 
-    /// Little-endian numbers from a place on.
-    fn numbers<const N: usize>(&mut self, at: u64) -> [u64; N] {
-        let mut bytes = [[0; 8]; N];
-        self.0.seek(SeekFrom::Start(at)).expect("seekable");
-        for number in &mut bytes {
-            self.0.read_exact(number).expect("the log is whole");
+    /// None: the log ends before.
+    fn read(&mut self, at: u64, len: u64) -> Option<Vec<u8>> {
+        if at + len > self.len {
+            return None;
         }
-        bytes.map(u64::from_le_bytes)
+        let mut bytes = vec![0; usize::try_from(len).expect("a write fits memory")];
+        self.file.seek(SeekFrom::Start(at)).expect("seekable");
+        self.file.read_exact(&mut bytes).expect("as long as it is");
+        Some(bytes)
     }
 
+    /// The little-endian numbers that a sector begins with.
+    fn numbers(&mut self, at: u64) -> Option<[u64; 4]> {
+        let sector = self.read(at, SECTOR)?;
+        let number = |index: usize| sector[8 * index..8 * (index + 1)].try_into().expect("8 bytes");
+        Some([0, 1, 2, 3].map(|index| u64::from_le_bytes(number(index))))
+    }
+
+    /// In the order in which they were done. What was still on its way when the power went, and was never said to be done,
+    /// may be among them, or a hole, or behind the end.
     fn entries(&mut self) -> Vec<Entry> {
-        let [magic, _version, count] = self.numbers(0);
-        assert_eq!(magic, MAGIC, "it is no log of writes");
+        let magic = self.numbers(0).map(|[magic, ..]| magic);
+        assert_eq!(magic, Some(MAGIC), "it is no log of writes");
         let mut at = SECTOR;
-        let entry = |_| {
-            let [sector, sectors, flags, _] = self.numbers(at);
-            let entry = Entry {
+        let mut entries = Vec::new();
+        while let Some([sector, sectors, flags, _]) = self.numbers(at) {
+            at += SECTOR;
+            if (sector, sectors, flags) == (0, 0, 0) {
+                continue;
+            }
+            assert!(flags <= FLUSH | FUA | DISCARD, "no entry of the log: {flags}");
+            entries.push(Entry {
                 sector,
                 sectors,
                 flags,
-                at: at + SECTOR,
-            };
-            at += SECTOR;
+                at,
+            });
             if flags & DISCARD == 0 {
                 at += sectors * SECTOR;
             }
-            entry
-        };
-        (0..count).map(entry).collect()
+        }
+        entries
     }
 
-    fn data(&mut self, entry: &Entry) -> Vec<u8> {
-        let mut bytes = vec![0; usize::try_from(entry.sectors * SECTOR).expect("a write fits memory")];
-        self.0.seek(SeekFrom::Start(entry.at)).expect("seekable");
-        self.0.read_exact(&mut bytes).expect("the log is whole");
-        bytes
+    fn data(&mut self, entry: &Entry) -> Option<Vec<u8>> {
+        self.read(entry.at, entry.sectors * SECTOR)
     }
 }
 
