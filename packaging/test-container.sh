@@ -6,8 +6,8 @@
 #   packaging/test-container.sh [amd64 | arm64]      the newest package of target/debian; without a word the first
 #
 # The arm64 package runs in the boards' own Debian (packaging/image/rootfs.sh) under qemu's user emulation, and is held to
-# install, health, first boot, upgrade, downgrade, remove and purge. The rest needs brokers and serial lines in there, and a
-# kernel that is asked directly: of the unit, the emulator can do neither LoadCredential= nor PrivateUsers=.
+# install, health, upgrade, downgrade, remove and purge. The rest needs brokers and serial lines in there, and a kernel that is
+# asked directly: of the unit, the emulator can do neither LoadCredential= nor PrivateUsers=; nor is the first boot tried in it.
 #
 # Needs root, and namespaces and mounts allowed. The container has a network of its own: nothing of it is seen outside.
 set -euo pipefail
@@ -166,22 +166,22 @@ check "members of its group may ask it" sh_box "useradd -G tidegate asker && set
 check "others may not" not sh_box "setpriv --reuid nobody --regid nogroup --clear-groups tidegate status"
 check "udev takes the rules" sh_box "! udevadm test /sys/devices/virtual/tty/tty0 2>&1 | grep -E '61-tidegate-serial.rules:[0-9]+ .*(nvalid|nknown|rror)'"
 
+report=/boot/tidegate-report.txt
 if emulated; then
-    sh_box 'printf "[gateway]\nid = \"box\"\n[mqtt]\nlisten = [\"127.0.0.1:1883\"]\n" >/root/right.toml'
+    sh_box 'printf "[gateway]\nid = \"box\"\n[mqtt]\nlisten = [\"127.0.0.1:1883\"]\n" >/etc/tidegate/gateway.toml'
 else
     . packaging/test-unit.sh
+
+    # --- The boot partition ---
+
+    box cp /root/right.toml /boot/gateway.toml
+    check "it takes what lies on the boot partition" box systemctl start tidegate-firstboot
+    check "and says so there" box grep -q 'first boot: INSTALLED' $report
+    check "it is the configuration" box cmp /root/right.toml /etc/tidegate/gateway.toml
+    check "the gateway's to read" is_owned /etc/tidegate/gateway.toml 'root:tidegate 640'
+    box rm $report
 fi
-
-# --- The boot partition ---
-
-report=/boot/tidegate-report.txt
-box cp /root/right.toml /boot/gateway.toml
-check "it takes what lies on the boot partition" box systemctl start tidegate-firstboot
-check "and says so there" box grep -q 'first boot: INSTALLED' $report
-check "it is the configuration" box cmp /root/right.toml /etc/tidegate/gateway.toml
-check "the gateway's to read" is_owned /etc/tidegate/gateway.toml 'root:tidegate 640'
 # From here on an upgrade that looked there again would show: by the report, and by the invocation.
-box rm $report
 first_boot=$(box systemctl show -P InvocationID tidegate-firstboot)
 box systemctl restart tidegate
 sh_box 'echo "# Edited since." >>/etc/tidegate/gateway.toml; cp /etc/tidegate/gateway.toml /root/right.toml'

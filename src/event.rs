@@ -15,6 +15,7 @@ use crate::{
 pub mod cloudevents;
 pub mod gateway;
 pub mod schema;
+mod stored;
 
 /// Labels of a device, a rule or the gateway.
 pub type Labels = BTreeMap<String, String>;
@@ -307,7 +308,7 @@ pub struct EpisodeFacts {
 }
 
 /// An event as the journal stores it: complete.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Event {
     /// What happened.
     pub draft: Draft,

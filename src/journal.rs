@@ -669,7 +669,7 @@ struct Queue {
     /// An event waits, or somebody wants the thread to look.
     urgent: bool,
     end: Option<End>,
-    /// When the oldest cursor's move came that may not be written yet, and how many have come.
+    /// When the oldest cursor's move came that may not be written yet, and how many events they have passed.
     moved_since: Option<EngineTime>,
     moves: u64,
     parked: bool,
@@ -694,13 +694,14 @@ enum End {
 /// How often it is said, while it goes on, that commits are refused.
 const COMPLAINT: Duration = Duration::from_mins(1);
 
-/// Cursors' moves alone are written when there are so many, but not sooner than so long after the first of them: a
-/// backlog on its way out moves them thousands of times a second, and an alarm's commit would wait for each of those
-/// flushes.
+/// Cursors' moves alone are written when they have passed so many events, but not sooner than so long after the first
+/// of them: a backlog on its way out moves them thousands of times a second, and an alarm's commit would wait for each
+/// of those flushes.
 const CURSOR_EVENTS: u64 = 100;
 const CURSOR_PAUSE: Duration = Duration::from_millis(250);
-/// Fewer of them after so long.
-const CURSOR_DELAY: Duration = Duration::from_secs(10);
+/// Fewer wait so long for a commit to ride on: by themselves they cost the card as much as an event does. After a crash
+/// these few are delivered again.
+const CURSOR_DELAY: Duration = Duration::from_mins(2);
 
 impl Shared {
     fn cursors(&self) -> MutexGuard<'_, BTreeMap<SinkName, Cursor>> {
@@ -773,19 +774,17 @@ impl Shared {
     }
 
     fn acknowledge(&self, sink: &SinkName, through: Cursor) {
-        {
+        let events = {
             let mut cursors = self.cursors();
             let cursor = cursors.entry(sink.clone()).or_default();
             if through <= *cursor {
                 return;
             }
-            *cursor = through;
-        }
+            let before = std::mem::replace(cursor, through);
+            through.sequence.0.saturating_sub(before.sequence.0)
+        };
         let mut queue = self.queue();
-        queue.moves += 1;
-        queue.moved_since.get_or_insert_with(|| self.clock.now());
-        // More of them change nothing about when they are due.
-        if queue.moves == CURSOR_EVENTS || queue.parked {
+        if queue.moved(events, self.clock.now()) {
             drop(queue);
             self.wake.notify_all();
         }

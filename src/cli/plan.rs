@@ -25,7 +25,7 @@ mod estimate;
 
 /// An event in the journal, with the state that comes with it, and on its way, as JSON: a rule's event with the
 /// shortest names.
-const EVENT_BYTES: u64 = 1_300;
+const EVENT_BYTES: u64 = 750;
 const PAYLOAD_BYTES: u64 = 1_200;
 /// Around a publish: its topic, its answer, TLS, TCP and IP of both.
 const MQTT_OVERHEAD: u64 = 250;

@@ -194,6 +194,16 @@ impl super::Queue {
         shared.into_iter().chain(moved).fold(pulse, EngineTime::min)
     }
 
+    /// A cursor has moved past so many events. Whether the thread must look when it is to be written.
+    pub(super) fn moved(&mut self, events: u64, now: EngineTime) -> bool {
+        let before = self.moves;
+        // One that has passed none has moved all the same.
+        self.moves = before.saturating_add(events.max(1));
+        self.moved_since.get_or_insert(now);
+        // More of them change nothing about when they are due.
+        self.parked || (before < CURSOR_EVENTS && self.moves >= CURSOR_EVENTS)
+    }
+
     /// How long moves of cursors wait for a commit that they can ride on.
     fn cursor_delay(&self) -> Duration {
         if self.moves >= CURSOR_EVENTS {
@@ -292,12 +302,29 @@ mod tests {
         let mut written = 0;
         for millisecond in 0..10_000 {
             let now = EngineTime(0).after(Duration::from_millis(millisecond));
-            queue.moves += 30;
-            queue.moved_since.get_or_insert(now);
+            queue.moved(30, now);
             written +=
                 u32::from(queue.due(now, Duration::ZERO) <= now && queue.take(now, Duration::ZERO).cursors);
         }
         assert_eq!(written, 39, "ten seconds, the first after the first pause");
+    }
+
+    #[test]
+    fn a_few_events_behind_cursors_wait_for_company_but_not_a_batch() {
+        let start = EngineTime(0);
+        let is_written = |queue: &mut Queue, after| {
+            let now = start.after(after);
+            queue.due(now, Duration::ZERO) <= now && queue.take(now, Duration::ZERO).cursors
+        };
+        let mut few = Queue::default();
+        assert!(!few.moved(CURSOR_EVENTS - 1, start), "the thread may sleep");
+        assert!(!is_written(&mut few, CURSOR_PAUSE));
+        assert!(is_written(&mut few, CURSOR_DELAY), "however few they are");
+
+        let mut batch = Queue::default();
+        assert!(!batch.moved(1, start));
+        assert!(batch.moved(CURSOR_EVENTS, start), "acknowledged at once");
+        assert!(is_written(&mut batch, CURSOR_PAUSE));
     }
 
     #[test]
@@ -315,8 +342,7 @@ mod tests {
             !queue.take(late, Duration::ZERO).cursors,
             "nothing has moved since"
         );
-        queue.moves += 1;
-        queue.moved_since = Some(late);
+        queue.moved(1, late);
         assert!(
             !queue.take(late, Duration::ZERO).cursors,
             "that one waits from now on"

@@ -7,7 +7,11 @@ use super::{ALL, Card, contract};
 use tidegate::{journal::Cursor, time::Clock};
 
 /// A fixture, and whether the gateway that wrote it was stopped; else it was killed.
-const FOREIGN: &[(&str, bool)] = &[("from-aarch64", true), ("from-armv7", false)];
+const FOREIGN: &[(&str, bool)] = &[
+    ("from-aarch64", true),
+    ("from-armv7", false),
+    ("without-names", true),
+];
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
