@@ -6,7 +6,7 @@
 //!
 //! Maps with the names of the fields, which were written before, are read as well.
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{borrow::Cow, fmt, marker::PhantomData, sync::Arc};
 
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
@@ -22,20 +22,47 @@ use super::{
 };
 use crate::time::{ClockQuality, EngineTime, Moment};
 
-/// The first number of the array. Another form's array cannot be read: a later version wrote it.
+/// The first number of the array. Another form's array cannot be read: a later version wrote it. What stands in which
+/// place is the form: whoever adds, removes or moves anything, at any level, gives it another number and reads this one too.
 const FORM: u8 = 2;
 /// What stands before the name in the type, where `type-prefix` is not set.
 const RULE_PREFIX: &str = "io.tidegate.rule.";
 
 /// What follows from other fields unless it is given: an array of it then, null otherwise.
-type Unless<T> = Option<(T,)>;
+type Unless<T> = Option<Exactly<(T,)>>;
 
 fn unless<T>(follows: bool, is: T) -> Unless<T> {
-    (!follows).then_some((is,))
+    (!follows).then_some(Exactly((is,)))
 }
 
 fn or<T>(given: Unless<T>, follows: impl FnOnce() -> T) -> T {
-    given.map_or_else(follows, |(is,)| is)
+    given.map_or_else(follows, |Exactly((is,))| is)
+}
+
+/// An array that ends with the last element of the tuple. A tuple alone leaves what stands behind, and it is taken for
+/// what comes after the array.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Exactly<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Exactly<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Array<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> de::Visitor<'de> for Array<T> {
+            type Value = Exactly<T>;
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an array")
+            }
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut elements: A) -> Result<Exactly<T>, A::Error> {
+                let tuple = T::deserialize(SeqAccessDeserializer::new(&mut elements))?;
+                match elements.next_element::<de::IgnoredAny>()? {
+                    Some(_) => Err(A::Error::custom("more elements than this form has")),
+                    None => Ok(Exactly(tuple)),
+                }
+            }
+        }
+        deserializer.deserialize_seq(Array(PhantomData))
+    }
 }
 
 /// What follows from what the event is about.
@@ -266,16 +293,16 @@ struct Named {
 }
 
 fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Event, D::Error> {
-    let (form, names, happened, origin, stored, rule, own): (u8, _, _, _, _, Option<StoredRule>, _) =
-        Deserialize::deserialize(deserializer)?;
+    let Exactly((form, names, happened, origin, stored, rule, own)) = Deserialize::deserialize(deserializer)?;
+    let (form, rule): (u8, Option<StoredRule>) = (form, rule);
     if form != FORM {
         return Err(D::Error::custom("another form"));
     }
-    let (name, kind, subject, about) = names;
-    let (Number(severity), at, transition, correlation) = happened;
-    let (gateway, from, labels, version) = origin;
+    let Exactly((name, kind, subject, about)) = names;
+    let Exactly((Number(severity), at, transition, correlation)) = happened;
+    let Exactly((gateway, from, labels, version)) = origin;
     let (name, gateway, at): (Arc<str>, Arc<str>, Ago) = (name, gateway, at);
-    let (boot_id, boot, wall, Number(quality)) = stored;
+    let Exactly((boot_id, boot, wall, Number(quality))) = stored;
     let recorded = Moment {
         boot_id,
         boot,
@@ -330,31 +357,26 @@ struct StoredRule {
 
 impl<'de> Deserialize<'de> for StoredRule {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (summary, device, measured, rule, episode, window, conditions, raised_as): (
-            _,
-            _,
-            _,
-            _,
-            _,
-            Option<_>,
-            Vec<_>,
-            _,
-        ) = Deserialize::deserialize(deserializer)?;
-        let (device, device_name, device_labels) = device;
-        let (metric, unit, value) = measured;
-        let (name, kind, params, labels, runbook) = rule;
-        let (epoch, number, times, min, max, readings, reminder, flaps, reason) = episode;
-        let (since, raised_at, duration_ms) = times;
+        let Exactly((summary, device, measured, rule, episode, window, conditions, raised_as)) =
+            Deserialize::deserialize(deserializer)?;
+        let (window, conditions): (Option<_>, Vec<_>) = (window, conditions);
+        let Exactly((device, device_name, device_labels)) = device;
+        let Exactly((metric, unit, value)) = measured;
+        let Exactly((name, kind, params, labels, runbook)) = rule;
+        let Exactly((epoch, number, times, min, max, readings, reminder, flaps, reason)) = episode;
+        let Exactly((since, raised_at, duration_ms)) = times;
         let reason: Option<Number<Reason>> = reason;
-        let window = window.map(|(of, over_ms, count, span_ms, approximate)| WindowFacts {
-            of,
-            over_ms,
-            count,
-            span_ms,
-            approximate,
-        });
+        let window = window.map(
+            |Exactly((of, over_ms, count, span_ms, approximate))| WindowFacts {
+                of,
+                over_ms,
+                count,
+                span_ms,
+                approximate,
+            },
+        );
         let conditions = conditions.into_iter();
-        let conditions = conditions.map(|(device, metric, value, unit, holds)| ConditionFacts {
+        let conditions = conditions.map(|Exactly((device, metric, value, unit, holds))| ConditionFacts {
             device,
             metric,
             value,
