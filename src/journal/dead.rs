@@ -103,6 +103,12 @@ struct Saved {
     number: u64,
 }
 
+/// What every version's letter has.
+#[derive(Deserialize)]
+struct Numbered {
+    number: u64,
+}
+
 /// What is set aside and not yet told.
 #[derive(Clone, Debug)]
 pub struct Untold {
@@ -124,6 +130,8 @@ struct Tray {
     sizes: BTreeMap<Id, usize>,
     /// What is about to be a letter: it is named as lost no more.
     coming: BTreeSet<Id>,
+    /// Letters that a later version wrote, and their numbers: they keep their place for it.
+    unread: BTreeMap<Id, u64>,
     /// Letters up to this number were told.
     told: u64,
 }
@@ -149,6 +157,11 @@ impl Trays {
         letters.cloned().collect()
     }
 
+    /// How many letters a later version wrote: they cannot be read.
+    pub fn unread(&self) -> usize {
+        self.trays().values().map(|tray| tray.unread.len()).sum()
+    }
+
     /// How many letters there are.
     pub fn count(&self) -> usize {
         self.trays().values().map(|tray| tray.letters.len()).sum()
@@ -165,6 +178,7 @@ impl Trays {
         let mut inside = BTreeSet::new();
         if let Some(tray) = trays.get(sink).filter(|_| from <= to) {
             inside.extend(tray.letters.range(asked.clone()).map(|(id, _)| *id));
+            inside.extend(tray.unread.range(asked.clone()).map(|(id, _)| *id));
             inside.extend(tray.coming.range(asked));
         }
         let mut ranges = Vec::new();
@@ -190,14 +204,17 @@ impl Trays {
         };
         let mut trays = self.trays();
         let tray = trays.entry(sink.clone()).or_default();
-        let saved = value.and_then(|value| Some((frame::decode::<Saved>(value)?, value.len())));
-        match saved {
-            Some((saved, size)) => {
-                tray.coming.remove(&id);
-                tray.sizes.insert(id, size);
-                tray.letters.insert(id, saved.letter(sink, id));
-            }
-            None => tray.forget(id),
+        let Some(value) = value else {
+            tray.forget(id);
+            return;
+        };
+        tray.coming.remove(&id);
+        tray.sizes.insert(id, value.len());
+        if let Some(saved) = frame::decode::<Saved>(value) {
+            tray.letters.insert(id, saved.letter(sink, id));
+        } else {
+            let number = frame::decode::<Numbered>(value).map_or(0, |saved| saved.number);
+            tray.unread.insert(id, number);
         }
     }
 }
@@ -206,6 +223,7 @@ impl Tray {
     fn forget(&mut self, id: Id) {
         self.sizes.remove(&id);
         self.letters.remove(&id);
+        self.unread.remove(&id);
     }
 
     fn bytes(&self) -> usize {
@@ -214,7 +232,8 @@ impl Tray {
 
     fn newest(&self) -> u64 {
         let numbers = self.letters.values().map(|letter| letter.number);
-        numbers.max().unwrap_or(0).max(self.told)
+        let unread = self.unread.values().copied();
+        numbers.chain(unread).fold(self.told, u64::max)
     }
 }
 
@@ -320,7 +339,7 @@ impl Journal {
             let change = letter.change();
             let size = change.value.as_ref().map_or(0, Vec::len);
             let share = usize::try_from(shared.max_bytes / SHARE).unwrap_or(usize::MAX);
-            let (letters, bytes) = (tray.letters.len(), tray.bytes());
+            let (letters, bytes) = (tray.sizes.len(), tray.bytes());
             if letters >= MOST_LETTERS || bytes + size > MOST_BYTES || all + size > share {
                 return Err(Full { letters, bytes });
             }
@@ -507,5 +526,34 @@ impl Tray {
             facts: facts.collect(),
             through: self.newest(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_letter_of_a_later_version_keeps_its_place_and_its_number_until_it_is_removed() {
+        #[derive(Serialize)]
+        struct Later {
+            event: [u8; 1],
+            number: u64,
+        }
+        let (trays, sink): (_, SinkName) = (Trays::default(), "cloud".parse().unwrap());
+        let place = key(&sink, (1, Sequence(5)));
+        let letter = frame::encode(&Later {
+            event: [3],
+            number: 7,
+        });
+        let left = || trays.without(&sink, Epoch(1), (4, 6));
+        trays.learn(&place, Some(&letter));
+        assert_eq!((trays.count(), trays.unread()), (0, 1));
+        assert_eq!(left(), [(4, 4), (6, 6)], "it is not named as lost");
+        assert_eq!(trays.trays()[&sink].newest(), 7);
+        assert_eq!(trays.trays()[&sink].bytes(), letter.len());
+        trays.learn(&place, None);
+        assert_eq!(left(), [(4, 6)]);
+        assert_eq!(trays.unread(), 0);
     }
 }

@@ -117,6 +117,12 @@ pub(super) fn open(
     found.image.damages.extend(unreadable.into_iter().map(whole));
     let cursors = places(&owner, &archives, &found);
     let (writer, first) = assemble(storage, settings, owner, clock, archives, &mut found, cursors)?;
+    let unread = writer.shared.dead.unread();
+    if unread > 0 {
+        findings.push(format!(
+            "{unread} dead letters cannot be read: a later version wrote them, install that one again"
+        ));
+    }
     let clock = &writer.shared.clock;
     let stored = found.image.stored.iter().rev();
     let unsynchronised = stored

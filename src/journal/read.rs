@@ -8,7 +8,7 @@
 use std::{
     io,
     path::Path,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, Once, PoisonError, RwLock},
 };
 
 use serde::Deserialize;
@@ -36,6 +36,8 @@ pub(super) struct Catalog {
     hints: Mutex<Vec<Hint>>,
     known: Mutex<Vec<(u64, u64)>>,
     found: Mutex<Vec<Damage>>,
+    /// It was said that a later version's events stand in it.
+    later: Once,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +59,7 @@ impl Catalog {
             hints: Mutex::default(),
             known: Mutex::default(),
             found: Mutex::default(),
+            later: Once::new(),
         }
     }
 
@@ -254,8 +257,11 @@ impl Catalog {
                         segment.mark(last.position, offset);
                     }
                     last = Some(header);
-                    if header.kind == Kind::EVENT && header.position > found.after {
-                        found.take(self.epoch, &header, walk.payload(&header));
+                    if header.kind == Kind::EVENT
+                        && header.position > found.after
+                        && !found.take(self.epoch, &header, walk.payload(&header))
+                    {
+                        self.passed_over(&header);
                     }
                 }
                 Step::Bad(bad) => {
@@ -271,6 +277,18 @@ impl Catalog {
                 Step::End => return Ok(Some(end)),
             }
         }
+    }
+
+    /// A good frame with an event that cannot be read: a later version wrote it, in a form that is not for us. Its
+    /// number is missing to whoever reads here, who will call it lost.
+    fn passed_over(&self, header: &Header) {
+        self.later.call_once(|| {
+            tracing::error!(
+                epoch = %self.epoch,
+                seq = header.sequence.0,
+                "events in the journal cannot be read: a later version wrote them, install that one again"
+            );
+        });
     }
 
     fn damaged(
@@ -407,10 +425,10 @@ impl Reading {
         self.entries.last().map_or(self.after, |entry| entry.position)
     }
 
-    fn take(&mut self, epoch: Epoch, header: &Header, payload: &[u8]) {
-        // A good frame with an event that cannot be read was written by a later version: it is not for us.
+    /// `false`: it cannot be read.
+    fn take(&mut self, epoch: Epoch, header: &Header, payload: &[u8]) -> bool {
         let Some(event) = frame::decode::<Event>(payload) else {
-            return;
+            return false;
         };
         self.bytes += header.whole();
         let (position, sequence) = (header.position, header.sequence);
@@ -420,5 +438,9 @@ impl Reading {
             sequence,
             event: Arc::new(event),
         });
+        true
     }
 }
+
+#[cfg(test)]
+mod tests;
