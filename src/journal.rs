@@ -492,7 +492,7 @@ impl Journal {
 
     /// Moves a sink's cursor; lazily durable. Going back changes nothing.
     pub fn acknowledge(&self, sink: &SinkName, through: Cursor) {
-        self.0.shared.acknowledge(sink, through);
+        self.0.shared.acknowledge(self.0.catalog.epoch, sink, through);
     }
 
     /// Moves a sink's cursor back to `position`, or to the oldest event that is kept, and starts its chain anew. Nobody
@@ -773,16 +773,16 @@ impl Shared {
         Ok(newest)
     }
 
-    fn acknowledge(&self, sink: &SinkName, through: Cursor) {
-        let events = {
+    fn acknowledge(&self, current: Epoch, sink: &SinkName, through: Cursor) {
+        let before = {
             let mut cursors = self.cursors();
             let cursor = cursors.entry(sink.clone()).or_default();
             if through <= *cursor {
                 return;
             }
-            let before = std::mem::replace(cursor, through);
-            through.sequence.0.saturating_sub(before.sequence.0)
+            std::mem::replace(cursor, through)
         };
+        let events = self.weight(current, sink, before, through);
         let mut queue = self.queue();
         if queue.moved(events, self.clock.now()) {
             drop(queue);

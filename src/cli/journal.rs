@@ -28,7 +28,7 @@ mod show;
 pub(super) enum Command {
     /// List epochs, segments with their events and ages, and how far every sink is behind.
     ///
-    /// Sinks stand where the disk has them: a running gateway may be up to ten seconds ahead of that, and by more than a
+    /// Sinks stand where the disk has them: a running gateway may be up to two minutes ahead of that, and by more than a
     /// hundred events for a quarter of a second.
     Ls(ls::Ls),
     /// Show one event, with its times as right as they are known by now, and which sinks have it.

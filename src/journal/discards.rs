@@ -15,7 +15,7 @@ use std::{
 use crate::event::{Entry, Epoch, Position, Sequence, SinkName};
 
 use super::{
-    Cursor, Journal, Shared,
+    CURSOR_EVENTS, Cursor, Journal, Shared,
     frame::{self, Kind, Note},
     writer::Writer,
 };
@@ -106,6 +106,13 @@ impl Gaps {
         told.any(|(of, _)| *of == epoch)
     }
 
+    /// Whether a sink whose cursor is there has yet to be told of a gap.
+    fn owes(&self, sink: &SinkName, at: Position) -> bool {
+        let known = self.known();
+        let mut owed = known.untold.get(sink).into_iter().flatten();
+        owed.any(|owed| owed.at <= at)
+    }
+
     /// That is on the disk.
     pub fn are_told(&self, sink: &SinkName, at: Position) {
         if let Some(untold) = self.known().untold.get_mut(sink) {
@@ -130,6 +137,18 @@ impl Shared {
         let archives = self.archives();
         let old = archives.iter().find(|old| position <= old.catalog.last())?;
         Some(old.catalog.epoch)
+    }
+
+    /// How many events a cursor's move passes: so many are sent again if it is not written. What it leaves behind in
+    /// an old epoch does not count. A move past a gap that its sink is to be told of does not wait for company.
+    pub(super) fn weight(&self, current: Epoch, sink: &SinkName, before: Cursor, through: Cursor) -> u64 {
+        if self.gaps.owes(sink, through.position) {
+            return CURSOR_EVENTS;
+        }
+        let epoch_of = |cursor: Cursor| self.epoch_of(current, cursor.position);
+        let stays = epoch_of(before) == epoch_of(through);
+        let from = if stays { before.behind_it() } else { 0 };
+        through.behind_it().saturating_sub(from)
     }
 }
 
@@ -254,13 +273,14 @@ mod tests {
     use super::*;
     use crate::{
         event::{Draft, Origin, gateway},
-        journal::{Limit, Owner, Settings, SinkPlan, WhenFull, storage::simulated::Simulated},
+        journal::{
+            Handle, Limit, Owner, Settings, SinkPlan, Stepped, WhenFull, storage::simulated::Simulated,
+        },
         time::{Clock, EngineTime},
     };
 
-    #[test]
-    fn a_sink_that_is_away_while_more_and_more_goes_is_owed_one_gap() {
-        let sink: SinkName = "cloud".parse().unwrap();
+    /// A machine's journal on a disk, with nine events more in it than before.
+    fn opened(disk: &Simulated, machine: &str, sink: &SinkName) -> (Journal, Stepped) {
         let settings = Settings {
             dir: "/journal".into(),
             max_bytes: 8 * 1024 * 1024,
@@ -275,7 +295,7 @@ mod tests {
                 labels: std::collections::BTreeMap::new(),
                 version: "1".into(),
             }),
-            machine_id: "m".to_owned(),
+            machine_id: machine.to_owned(),
             board_serial: "b".to_owned(),
             sinks: vec![SinkPlan {
                 name: sink.clone(),
@@ -283,7 +303,6 @@ mod tests {
                 from_oldest: false,
             }],
         };
-        let disk = Simulated::default();
         let (journal, _, mut steps) =
             Journal::open_stepped(disk.mount(), &settings, owner, Clock::system()).unwrap();
         steps.turn().unwrap();
@@ -298,11 +317,19 @@ mod tests {
             journal.record(draft);
         }
         steps.turn().unwrap();
-        let all = Limit {
-            entries: 9,
-            bytes: usize::MAX,
-        };
-        let there = journal.read_after_blocking(Cursor::default(), all).unwrap();
+        (journal, steps)
+    }
+
+    const NINE: Limit = Limit {
+        entries: 9,
+        bytes: usize::MAX,
+    };
+
+    #[test]
+    fn a_sink_that_is_away_while_more_and_more_goes_is_owed_one_gap() {
+        let sink: SinkName = "cloud".parse().unwrap();
+        let (journal, _steps) = opened(&Simulated::default(), "m", &sink);
+        let there = journal.read_after_blocking(Cursor::default(), NINE).unwrap();
         let before = Cursor::behind(&there[0]);
         // The oldest that is kept is another one each time that it tries.
         for next in &there[2..] {
@@ -322,6 +349,45 @@ mod tests {
             },
         );
         assert_eq!(owed().len(), 2);
+    }
+
+    #[test]
+    fn a_cursors_move_counts_the_events_of_its_own_epoch_and_chain_that_it_passes() {
+        let sink: SinkName = "cloud".parse().unwrap();
+        let disk = Simulated::default();
+        let (journal, steps) = opened(&disk, "m", &sink);
+        let there = journal.read_after_blocking(Cursor::default(), NINE).unwrap();
+        let last = Cursor::behind(&there[8]);
+        let weighs = |journal: &Journal, before, through| {
+            let Handle { shared, catalog, .. } = &*journal.0;
+            shared.weight(catalog.epoch, &sink, before, through)
+        };
+        assert_eq!(weighs(&journal, Cursor::behind(&there[0]), last), 8);
+        // A chain that begins there: what is below is not its business.
+        let began = Cursor::start_behind(there[6].position, there[6].sequence);
+        assert_eq!(weighs(&journal, began, last), 2);
+        drop((journal, steps));
+
+        let (journal, _steps) = opened(&disk, "another", &sink);
+        let new = journal.read_after_blocking(last, NINE).unwrap();
+        assert_ne!(new[3].epoch, there[8].epoch);
+        assert_eq!(weighs(&journal, last, Cursor::behind(&new[3])), 4);
+    }
+
+    #[test]
+    fn a_gap_is_told_without_waiting_for_company() {
+        let sink: SinkName = "cloud".parse().unwrap();
+        let (journal, _steps) = opened(&Simulated::default(), "m", &sink);
+        let there = journal.read_after_blocking(Cursor::default(), NINE).unwrap();
+        let moves = || journal.0.shared.queue().moves;
+        journal.acknowledge(&sink, Cursor::behind(&there[0]));
+        assert_eq!(moves(), 1);
+        // It comes to the gap, and is not behind it yet.
+        journal.came_to(&sink, Cursor::behind(&there[1]), &there[3]);
+        journal.acknowledge(&sink, Cursor::behind(&there[1]));
+        assert_eq!(moves(), 2);
+        journal.acknowledge(&sink, Cursor::behind(&there[3]));
+        assert_eq!(moves(), 2 + CURSOR_EVENTS);
     }
 
     #[test]
