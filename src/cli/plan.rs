@@ -380,6 +380,7 @@ fn because(planned: &Planned, out: &mut impl Write) -> io::Result<()> {
         0 => String::new(),
         count => format!("; and {count} heartbeats"),
     };
+    let [(_, a_minute), (_, a_second), _] = estimate::WEAR;
     let mut rows = vec![
         figure(
             "events a day",
@@ -422,7 +423,11 @@ fn because(planned: &Planned, out: &mut impl Write) -> io::Result<()> {
         figure(
             "written for an event",
             size(planned.written / (planned.events.value + planned.heartbeats).max(1)),
-            "to the device, as bench/README.md measured it on ext4 (48 kB at one a minute, 7.7 kB at one a second)",
+            &format!(
+                "to the device, as bench/README.md measured it on ext4 ({} at one a minute, {} at one a second)",
+                size(a_minute),
+                size(a_second)
+            ),
         ),
     ];
     if let Some(card) = &planned.card {

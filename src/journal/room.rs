@@ -13,7 +13,8 @@ use super::frame::{HEADER, MAX_PAYLOAD};
 
 /// What a frame's header and CBOR's own bytes take beside a key and its value.
 const ENTRY: u64 = HEADER as u64 + 32;
-/// What an event carries beside its draft and its origin: the moment, names of fields.
+/// What an event carries beside its draft and its origin: the moment. (They are measured with the names of their fields,
+/// which are not written: it is an upper bound.)
 const STAMP: u64 = HEADER as u64 + 256;
 /// Left free for what the writer adds: a note, cursors, headers.
 const SPARE: u64 = 64 * 1024;
