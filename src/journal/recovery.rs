@@ -15,10 +15,8 @@ use std::{
     sync::Arc,
 };
 
-use serde::Deserialize;
-
 use crate::{
-    event::{Epoch, Position, Sequence, SinkName},
+    event::{Epoch, Event, Position, Sequence, SinkName},
     time::Moment,
 };
 
@@ -92,12 +90,6 @@ pub(super) struct Image {
     newest_event: Vec<u8>,
 }
 
-/// The part of an event that says when it was stored.
-#[derive(Deserialize)]
-struct Stored {
-    recorded: Moment,
-}
-
 /// An error of the system as one that names the act and the thing.
 pub(super) fn at<'a>(act: &'static str, path: &'a Path) -> impl Fn(io::Error) -> Error + 'a {
     move |source| Error::Io {
@@ -154,7 +146,7 @@ pub(super) fn recover(
         .is_none_or(|first| first.header.number <= 1);
     let (known, no_snapshot) = (image.known(), snapshot.is_none());
     image.replay(snapshot.unwrap_or_default(), stray)?;
-    let newest = frame::decode::<Stored>(&std::mem::take(&mut image.newest_event));
+    let newest = frame::decode::<Event>(&std::mem::take(&mut image.newest_event));
     image.stored.extend(newest.map(|newest| newest.recorded));
     image.miss_oldest();
     let missing = image.damages.iter().filter(|damage| damage.to == 0);

@@ -171,6 +171,28 @@ async fn what_a_boot_learned_is_known_after_later_boots_and_a_boot_that_never_kn
 }
 
 #[tokio::test]
+async fn a_boot_of_which_only_events_tell_is_corrected_after_a_kill() {
+    let board = Board::new();
+    // The newest snapshot is this boot's.
+    let run = board.start();
+    run.stop().await;
+    board.hands.reboot(BootId(2));
+    let mut run = board.start();
+    run.wait(100);
+    run.kill().await;
+    // Nobody has vouched for the clock when it was killed; somebody does before it is up again.
+    board.hands.advance(Duration::from_secs(100));
+    board.synchronise(NOON);
+    let run = board.start();
+    let events = run.events().await;
+    let started = named(&events, "GatewayStarted");
+    let qualities: Vec<_> = started.iter().map(|event| quality(event)).collect();
+    assert_eq!(qualities, ["unknown", "corrected", "synchronised"]);
+    assert_eq!(named(&events, "ClockSynchronised").len(), 1);
+    run.stop().await;
+}
+
+#[tokio::test]
 async fn a_clock_that_synchronises_while_the_daemon_is_down_corrects_what_was_stored_before() {
     let board = Board::new();
     let run = board.start();
