@@ -82,7 +82,11 @@ root_begins=$(sfdisk --json "$image" | python3 -c 'import json, sys; print(json.
 in_image() { debugfs -R "stat $1" "$image?offset=$root_begins" 2>/dev/null; }
 empty_in_image() { in_image "$1" | grep -E 'Size: 0( |$)'; }
 check "the machine id is none, so that no two cards have the same" empty_in_image /etc/machine-id
-check "nor are there host keys" not sh -c "debugfs -R 'ls -p /etc/ssh' '$image?offset=$root_begins' 2>/dev/null | grep ssh_host"
+no_host_keys() {
+    debugfs -R 'ls -p /etc/ssh' "$image?offset=$root_begins" >"$there/names" 2>/dev/null
+    grep sshd_config "$there/names" && not grep ssh_host "$there/names"
+}
+check "nor are there host keys" no_host_keys
 
 # Free ports, all found before one is taken.
 read -r broker_port door_port ssh_port <<<"$(python3 -c '
@@ -131,6 +135,7 @@ check_within 300 "a broken configuration is refused, in a report on the card" re
 check "it names the line and what would be right" report_says 'gateway.toml:13: rule "HighTemperature": [[rule]] has no key `abov`; did you mean `above`?'
 check "and what to do" report_says 'What to do next'
 check_within 120 "the gateway starts without it" grep -q 'Started.*tidegate.service' "$there/console"
+check_within 180 "the installer's key opens the board all the same" on_board true
 power_off
 
 # --- Mended ---
@@ -181,7 +186,7 @@ check "the machine is the same" same "$(on_board cat /etc/machine-id)" "$machine
 edited() { on_board 'tail -n 1 /etc/tidegate/gateway.toml | grep -q edited'; }
 check "unchanged files are not installed again" edited
 check "the report is the old one" same "$(report)" "$said"
-# A later version of the package.
+# A later version of the package, with another conffile: nobody is there to be asked about it.
 hil/later-package.sh "$package" "$there/next.deb"
 upgrade() { on_board 'cat >/tmp/next.deb && dpkg --install /tmp/next.deb' <"$there/next.deb"; }
 check "an upgrade installs" upgrade

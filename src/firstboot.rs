@@ -1,15 +1,20 @@
 //! First boot: what an installer put on the card's boot partition becomes the gateway's configuration.
 //!
 //! `gateway.toml` there, and the files of a folder `tidegate` beside it (certificates, keys, passwords), are checked as
-//! they would stand in the configuration's directory. All of them are installed or none, each replaced whole,
-//! `gateway.toml` last; a report beside them says which, and why. What was installed is remembered by its checksum and
-//! not looked at again, so that what is changed on the gateway later stays. What was refused is looked at again at the
-//! next boot: another version of the program may take it.
+//! they would stand in the configuration's directory. Nothing there is replaced before all of them are written; then
+//! each is replaced whole, `gateway.toml` last. A report beside them says what became of them, and why. What was installed
+//! is remembered by its checksum and not looked at again, so that what is changed on the gateway later stays. What was
+//! refused is looked at again at the next boot: another version of the program may take it.
 //!
-//! A power cut leaves it done or to be done again: the report comes after the last file, the checksum after the report.
+//! A power cut leaves it done or to be done again: what was installed before is forgotten first, the report comes after
+//! the last file, the checksum after the report. One in between the replacements leaves new files beside the old
+//! `gateway.toml` until the next boot.
+//!
+//! The ssh keys in the folder are not the gateway's: the image takes them by itself, whatever becomes of the rest.
 //! On the boot partition nothing is changed but the report, and nothing is deleted: it may be the installer's only copy.
 
 use std::{
+    ffi::OsString,
     fs::{self, File},
     io::{self, ErrorKind, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
@@ -49,6 +54,8 @@ pub enum Verdict {
     Refused,
     /// The card did not take it, or not all of it: to be done again.
     Failed,
+    /// There was no `gateway.toml`, only the folder; nothing was changed.
+    Missing,
 }
 
 /// What is to be said of it.
@@ -62,9 +69,11 @@ pub struct Told {
     pub complaints: Vec<String>,
 }
 
-/// Why nothing was installed.
+/// Why it was not installed.
 #[derive(Debug)]
 enum Obstacle {
+    /// There is no configuration, but somebody has begun to bring one.
+    Missing(String),
     /// The installer's to mend: one or more lines.
     Wrong(String),
     /// Not the installer's.
@@ -75,28 +84,46 @@ impl FirstBoot {
     /// Takes what lies there; none: nothing does, or it was taken before. `now` is for the report.
     #[must_use]
     pub fn take(&self, now: Moment) -> Option<Told> {
-        let brought = match Brought::read(&self.boot) {
-            Ok(None) => return None,
-            Ok(Some(brought)) => brought,
-            Err(obstacle) => return Some(self.tell(now, Err(obstacle))),
-        };
-        let checksum = brought.checksum();
-        if fs::read_to_string(self.taken()).is_ok_and(|taken| taken.trim() == checksum) {
-            return None;
+        let taken = fs::read_to_string(self.taken()).ok();
+        let brought = Brought::read(&self.boot).transpose()?;
+        let mut complaints = Vec::new();
+        if let Some(taken) = taken {
+            let known = match &brought {
+                Ok(brought) => taken.trim() == brought.checksum(),
+                // Who has taken the files away does as the report says.
+                Err(obstacle) => matches!(obstacle, Obstacle::Missing(_)),
+            };
+            if known {
+                return None;
+            }
+            // Before anything is replaced, and for what is refused, too: if the earlier files come back they are news.
+            if let Err(error) = self.forget() {
+                complaints.push(format!(
+                    "could not delete {}: {error}; files that were installed before these are not installed again",
+                    self.taken().display()
+                ));
+            }
         }
-        let done = self.check(&brought).and_then(|config| {
+        let done = brought.and_then(|brought| {
+            let config = self.check(&brought)?;
             self.install(&brought)?;
-            Ok(Installed::of(&config, &brought, &self.configuration))
+            let checksum = brought.checksum();
+            Ok((Installed::of(&config, &brought, &self.configuration), checksum))
         });
+        let (done, checksum) = match done {
+            Ok((installed, checksum)) => (Ok(installed), Some(checksum)),
+            Err(obstacle) => (Err(obstacle), None),
+        };
         let mut told = self.tell(now, done);
-        if told.verdict == Verdict::Installed
+        if let Some(checksum) = checksum
             && let Err(error) = self.remember(&checksum)
         {
-            told.complaints.push(format!(
+            complaints.push(format!(
                 "could not write {}: {error}; the same files will be installed again at the next boot",
                 self.taken().display()
             ));
         }
+        told.complaints.extend(complaints);
         Some(told)
     }
 
@@ -128,35 +155,40 @@ impl FirstBoot {
         let directory = self.directory();
         let failed = |path: &Path, error: &io::Error| {
             let shown = path.display();
-            Obstacle::Failed(match error.kind() {
-                ErrorKind::NotFound => format!("could not write {shown}: {error}; is the package installed?"),
-                ErrorKind::StorageFull => {
-                    format!("could not write {shown}: the card is full; make room on it")
-                }
-                _ => format!("could not write {shown}: {error}; does the card still work?"),
-            })
+            let remedy = match error.kind() {
+                ErrorKind::NotFound => "is the package installed?",
+                ErrorKind::StorageFull => "the card is full; make room on it",
+                ErrorKind::IsADirectory => "give the file in the folder another name",
+                _ => "does the card still work?",
+            };
+            Obstacle::Failed(format!("could not write {shown}: {error}; {remedy}"))
         };
         // The package gives the directory to root and the gateway's group; what comes into it is theirs, too.
         let group = fs::metadata(directory)
             .map_err(|error| failed(directory, &error))?
             .gid();
         let files = brought.files.iter().map(|file| (&*file.name, &file.bytes));
+        let mut written = Vec::new();
         for (name, bytes) in files.chain([(MAIN, &brought.main)]) {
             let path = if name == MAIN {
                 self.configuration.clone()
             } else {
                 directory.join(name)
             };
-            replace(&path, bytes, Some(group)).map_err(|error| failed(&path, &error))?;
+            let new = Written::beside(&path, bytes, Some(group)).map_err(|error| failed(&path, &error))?;
+            written.push((new, path));
         }
-        Ok(())
+        for (new, path) in written {
+            new.replace(&path).map_err(|error| failed(&path, &error))?;
+        }
+        flush(directory).map_err(|error| failed(directory, &error))
     }
 
     fn tell(&self, now: Moment, done: Result<Installed, Obstacle>) -> Told {
         let (verdict, report) = report::write(now, done);
         let path = self.boot.join(REPORT);
         let mut complaints = Vec::new();
-        if let Err(error) = replace(&path, report.replace('\n', "\r\n").as_bytes(), None) {
+        if let Err(error) = write(&path, report.replace('\n', "\r\n").as_bytes()) {
             complaints.push(format!(
                 "could not write {}: {error}; what became of the files there stands only in the system's journal",
                 path.display()
@@ -171,7 +203,12 @@ impl FirstBoot {
 
     fn remember(&self, checksum: &str) -> io::Result<()> {
         fs::create_dir_all(&self.state)?;
-        replace(&self.taken(), format!("{checksum}\n").as_bytes(), None)
+        write(&self.taken(), format!("{checksum}\n").as_bytes())
+    }
+
+    fn forget(&self) -> io::Result<()> {
+        fs::remove_file(self.taken())?;
+        flush(&self.state)
     }
 
     /// Holds the checksum of what was installed last.
@@ -184,29 +221,60 @@ impl FirstBoot {
     }
 }
 
-/// Replaces a file whole: after a power cut it is the old one or the new one. For root and `group` alone, if there is
-/// one; a FAT partition knows no owners.
-fn replace(path: &Path, bytes: &[u8], group: Option<u32>) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let new = directory.join(name);
-    // What a power cut has left. Whoever owns the directory may have put a link there, too: it is not followed.
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        _ => {}
+/// A file that is on the disk under another name, and goes if it does not replace the one it is for.
+struct Written(PathBuf);
+
+impl Written {
+    /// For root and `group` alone, if there is one; a FAT partition knows no owners.
+    fn beside(path: &Path, bytes: &[u8], group: Option<u32>) -> io::Result<Self> {
+        if path.is_dir() {
+            return Err(ErrorKind::IsADirectory.into());
+        }
+        // No file of the folder has such a name: those that begin with a dot are left there.
+        let mut name = OsString::from(".");
+        name.push(path.file_name().unwrap_or_default());
+        name.push(".new");
+        let new = path.with_file_name(name);
+        // What a power cut has left. Whoever owns the directory may have put a link there, too: it is not followed.
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&new)?;
+        let written = Self(new);
+        file.write_all(bytes)?;
+        if group.is_some() {
+            fchown(&file, None, group)?;
+            file.set_permissions(fs::Permissions::from_mode(0o640))?;
+        }
+        file.sync_all()?;
+        Ok(written)
     }
-    let mut file = File::options()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&new)?;
-    file.write_all(bytes)?;
-    if group.is_some() {
-        fchown(&file, None, group)?;
-        file.set_permissions(fs::Permissions::from_mode(0o640))?;
+
+    /// After a power cut `path` is the old file or the new one.
+    fn replace(self, path: &Path) -> io::Result<()> {
+        fs::rename(&self.0, path)
     }
-    file.sync_all()?;
-    fs::rename(&new, path)?;
+}
+
+impl Drop for Written {
+    fn drop(&mut self) {
+        // Gone already where it has replaced the other; else the next boot tries again.
+        drop(fs::remove_file(&self.0));
+    }
+}
+
+/// Replaces a file, durably.
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    Written::beside(path, bytes, None)?.replace(path)?;
+    flush(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// Makes durable which names a directory has.
+fn flush(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }

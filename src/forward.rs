@@ -448,6 +448,9 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
             letter: None,
         };
         let end = self.drive(&mut flow, link, stop).await;
+        if matches!(end, End::Lost(_)) {
+            self.finish_aside_without_a_link(&mut flow).await;
+        }
         self.tell();
         if let (Some(letter), End::Lost(reason)) = (flow.letter, &end) {
             self.letter_lost(&letter, reason);
@@ -461,8 +464,13 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
         let mut tick = interval(PULSE_EVERY);
         loop {
             self.tell();
+            let awaited = flow.window.awaits();
             if let Err(error) = self.feed(flow, link, &mut durable).await {
                 return End::Log(error);
+            }
+            if !awaited {
+                // Only now does it go out: a slow read is not the sink's silence.
+                flow.ack_due = Instant::now() + self.pace.ack_timeout;
             }
             self.tell();
             if flow.window.is_empty() && !flow.more {
@@ -545,6 +553,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
                     flow.goes_on = true;
                     break;
                 }
+                self.tell();
                 // Seen before the read: what becomes durable during it is told again.
                 durable.borrow_and_update();
                 flow.ahead = self.log.read_after(flow.read_to, AHEAD).await?.into();
@@ -557,7 +566,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
             if self.is_for_us(&entry) {
                 flow.chain.pass();
                 flow.read_to = flow.chain.cursor(entry.position);
-                self.hand_over(flow, link, &entry, previous);
+                self.hand_over(link, &entry, previous);
                 flow.window.sent(flow.read_to, previous);
             } else {
                 flow.read_to = flow.chain.cursor(entry.position);
@@ -580,10 +589,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
         flow.paced.is_none()
     }
 
-    fn hand_over(&mut self, flow: &mut Flow, link: &mut S::Link, entry: &Entry, previous: Sequence) {
-        if !flow.window.awaits() {
-            flow.ack_due = Instant::now() + self.pace.ack_timeout;
-        }
+    fn hand_over(&mut self, link: &mut S::Link, entry: &Entry, previous: Sequence) {
         link.send(entry, previous);
         self.bucket.take(self.began.elapsed());
         let again = entry.position <= self.furthest;

@@ -228,6 +228,62 @@ fn a_wrong_configuration_changes_nothing_and_the_report_has_the_line_and_the_rem
 }
 
 #[test]
+fn what_was_installed_before_is_taken_again_when_what_came_between_was_refused() {
+    let card = Card::new();
+    card.put("gateway.toml", CONFIG);
+    card.boots_well();
+    card.put("gateway.toml", CONFIG.replace("metric =", "metrik ="));
+    card.boots_to(78);
+    assert!(card.report().contains("REFUSED"));
+    card.put("gateway.toml", CONFIG);
+    card.boots_well();
+    assert!(card.report().contains("INSTALLED"));
+}
+
+#[test]
+fn nothing_is_replaced_before_all_files_are_written() {
+    let card = Card::new();
+    card.put("gateway.toml", card.with_uplink());
+    card.put("tidegate/ca.pem", certificate());
+    card.put("tidegate/cloud.password", "old");
+    card.boots_well();
+    let before = card.names("etc");
+
+    card.put("tidegate/ca.pem", certificate());
+    card.put("tidegate/cloud.password", "new");
+    card.put("tidegate/secrets", "there is a directory of this name");
+    let ca = fs::read(card.path("etc/ca.pem")).unwrap();
+    fs::create_dir(card.path("etc/secrets")).unwrap();
+    card.boots_to(1);
+    let report = card.report();
+    assert!(report.contains("first boot: FAILED\n"), "{report}");
+    assert!(
+        report.contains("give the file in the folder another name"),
+        "{report}"
+    );
+    let unchanged =
+        |name: &str, bytes: &[u8]| assert_eq!(fs::read(card.path("etc").join(name)).unwrap(), bytes);
+    unchanged("ca.pem", &ca);
+    unchanged("cloud.password", b"old");
+    fs::remove_dir(card.path("etc/secrets")).unwrap();
+    assert_eq!(card.names("etc"), before, "nothing is left of the try");
+
+    // The last of them cannot be written.
+    fs::remove_file(card.path("boot/tidegate/secrets")).unwrap();
+    fs::create_dir(card.path("etc/.gateway.toml.new")).unwrap();
+    card.boots_to(1);
+    unchanged("ca.pem", &ca);
+    unchanged("cloud.password", b"old");
+    fs::remove_dir(card.path("etc/.gateway.toml.new")).unwrap();
+    assert_eq!(card.names("etc"), before, "nothing is left of the try");
+
+    // What was there before the tries counts as changed: it may have been replaced in part.
+    card.put("tidegate/ca.pem", &ca);
+    card.put("tidegate/cloud.password", "old");
+    assert!(card.boots_well().contains("INSTALLED"));
+}
+
+#[test]
 fn what_was_installed_is_left_alone_until_the_files_change() {
     let card = Card::new();
     card.put("gateway.toml", card.with_uplink());
@@ -257,12 +313,77 @@ fn what_was_installed_is_left_alone_until_the_files_change() {
 }
 
 #[test]
-fn a_boot_partition_without_a_configuration_is_passed_over() {
+fn a_boot_partition_that_nobody_put_anything_on_is_passed_over() {
+    let card = Card::new();
+    fs::remove_dir(card.path("boot/tidegate")).unwrap();
+    card.put("config.txt", "the board's own");
+    assert_eq!(card.boots_well(), "");
+    assert_eq!(card.names("boot"), ["config.txt"]);
+    assert_eq!(card.installed(), BEFORE);
+}
+
+#[test]
+fn a_folder_without_a_configuration_is_told_until_there_was_one() {
     let card = Card::new();
     card.put("tidegate/ca.pem", certificate());
+    card.boots_well();
+    let report = card.report();
+    assert!(report.contains("first boot: NOTHING FOUND\n"), "{report}");
+    assert!(report.contains("put it beside that folder"), "{report}");
+    assert_eq!(card.installed(), BEFORE);
+    assert_eq!(card.names("etc"), ["gateway.toml"]);
+
+    // Deleted when it was installed, as the report says; of the folder something stayed.
+    card.put("gateway.toml", CONFIG);
+    card.boots_well();
+    fs::remove_file(card.path("boot/gateway.toml")).unwrap();
+    fs::remove_file(card.path("boot/tidegate-report.txt")).unwrap();
     assert_eq!(card.boots_well(), "");
     assert_eq!(card.names("boot"), ["tidegate"]);
-    assert_eq!(card.installed(), BEFORE);
+}
+
+#[test]
+fn ssh_keys_are_the_images_to_take_and_not_the_gateways() {
+    let card = Card::new();
+    card.put("gateway.toml", CONFIG);
+    card.put("tidegate/authorized_keys", "ssh-ed25519 AAAA first");
+    card.boots_well();
+    assert_eq!(card.names("etc"), ["gateway.toml"]);
+    assert!(!card.report().contains("authorized_keys"));
+    card.put("tidegate/authorized_keys", "ssh-ed25519 AAAA second");
+    assert_eq!(card.boots_well(), "", "another key is no other configuration");
+}
+
+#[test]
+fn the_image_takes_ssh_keys_as_an_installer_saves_them_and_once() {
+    let card = Card::new();
+    let keys = card.path("root/.ssh/authorized_keys");
+    let take = || {
+        let script = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/packaging/image/root/usr/local/sbin/take-keys"
+        );
+        let ran = Command::new("sh")
+            .arg(script)
+            .arg(card.path("boot/tidegate/authorized_keys"))
+            .arg(&keys)
+            .output()
+            .expect("there is a shell");
+        assert!(ran.status.success(), "{}", text(&ran.stderr));
+        fs::read_to_string(&keys).expect("keys")
+    };
+    card.put(
+        "tidegate/authorized_keys",
+        "\u{feff}ssh-ed25519 AAAA one\r\nssh-ed25519 BBBB two\r\n",
+    );
+    assert_eq!(take(), "ssh-ed25519 AAAA one\nssh-ed25519 BBBB two\n");
+    let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(card.path("root/.ssh")), mode(keys.clone())), (0o700, 0o600));
+
+    fs::write(&keys, "changed on the board").unwrap();
+    assert_eq!(take(), "changed on the board");
+    card.put("tidegate/authorized_keys", "ssh-ed25519 CCCC three\n");
+    assert_eq!(take(), "ssh-ed25519 CCCC three\n");
 }
 
 #[test]
@@ -304,9 +425,22 @@ fn slips_of_an_installer_are_told_with_their_remedy() {
     };
     let hidden = told(&|card| card.put("gateway.toml.txt", CONFIG));
     assert!(
-        hidden.contains("gateway.toml.txt: it must be called gateway.toml"),
+        hidden.contains("gateway.toml.txt: it must be called gateway.toml")
+            && hidden.contains("Windows hides"),
         "{hidden}"
     );
+    let other = told(&|card| {
+        card.put("Gateway.toml", CONFIG);
+        card.put("gateway (1).toml", CONFIG);
+        card.put("tidegate/gateway.toml", CONFIG);
+    });
+    for wrong in [
+        "\nGateway.toml: it must be called gateway.toml; rename it",
+        "\ngateway (1).toml: it must be called gateway.toml; rename it",
+        "\ntidegate/gateway.toml: it must lie beside the folder tidegate, not in it; move it there\n",
+    ] {
+        assert!(other.contains(wrong), "{other}");
+    }
     let inside = told(&|card| {
         card.put("gateway.toml", CONFIG);
         card.put("tidegate/gateway.toml", CONFIG);
@@ -353,9 +487,9 @@ fn killed_in_between_it_is_done_at_the_next_boot() {
             .stderr(Stdio::null())
             .spawn()
             .expect("the program runs");
-        // The first file or the last: the kill comes when it is there, if the program is not quicker.
+        // The first file written or the last replaced: the kill comes when it is there, if the program is not quicker.
         let (sign, text) = if round % 2 == 0 {
-            ("etc/file-10", of_round(round))
+            ("etc/.file-10.new", of_round(round))
         } else {
             ("etc/gateway.toml", new.clone())
         };
@@ -373,7 +507,12 @@ fn killed_in_between_it_is_done_at_the_next_boot() {
             after != new || files.iter().all(is_new),
             "the last came too soon in round {round}"
         );
-        between += u32::from(was_killed && after == before && is_new(&files[0]));
+        let left = card.names("etc").contains(&".file-10.new".to_owned());
+        assert!(
+            !left || !files.iter().any(is_new),
+            "replaced too soon in round {round}"
+        );
+        between += u32::from(was_killed && left);
         behind += u32::from(was_killed && after == new);
         card.boots_well();
         assert!(card.installed() == new, "it was not done again in round {round}");
@@ -395,7 +534,7 @@ fn killed_in_between_it_is_done_at_the_next_boot() {
 fn what_could_not_be_remembered_is_done_again() {
     let card = Card::new();
     card.put("gateway.toml", CONFIG);
-    fs::create_dir_all(card.path("state/firstboot.new")).unwrap();
+    fs::create_dir_all(card.path("state/.firstboot.new")).unwrap();
     let ran = card.boots();
     assert!(ran.status.success());
     assert!(
@@ -403,7 +542,7 @@ fn what_could_not_be_remembered_is_done_again() {
         "{}",
         text(&ran.stderr)
     );
-    fs::remove_dir(card.path("state/firstboot.new")).unwrap();
+    fs::remove_dir(card.path("state/.firstboot.new")).unwrap();
     assert!(card.boots_well().contains("INSTALLED"));
     assert_eq!(card.boots_well(), "");
 }

@@ -74,9 +74,9 @@ boot=$root/boot/firmware
 mkdir "$root"
 tar -C "$root" -xf $images/rootfs-arm64.tar
 cp -RT --no-preserve=ownership packaging/image/root "$root"
-chmod 755 "$root"/usr/local/sbin/grow-root
+chmod 755 "$root"/usr/local/sbin/*
 ln -sfn /run/systemd/resolve/stub-resolv.conf "$root/etc/resolv.conf"
-in_root "$root" systemctl --quiet enable systemd-networkd grow-root ssh
+in_root "$root" systemctl --quiet enable systemd-networkd grow-root take-keys ssh
 # It waits for a network; no unit of ours does.
 in_root "$root" systemctl --quiet disable systemd-networkd-wait-online
 install_package "$root"

@@ -37,7 +37,7 @@ pub(super) fn firstboot(boot: Option<PathBuf>, configuration: PathBuf) -> Result
         noted(&format!("tidegate: {complaint}"));
     }
     match verdict {
-        Verdict::Installed => printed(write!(std::io::stdout().lock(), "{report}")),
+        Verdict::Installed | Verdict::Missing => printed(write!(std::io::stdout().lock(), "{report}")),
         Verdict::Refused => Err(Failure::Configuration(report)),
         Verdict::Failed => Err(Failure::Failed(report)),
     }

@@ -15,6 +15,8 @@ use crate::config::hex;
 const MOST_BYTES: usize = 1 << 20;
 /// More than the uplinks of a gateway name.
 const MOST_FILES: usize = 64;
+/// In the folder, but the image's and not the gateway's: who may log in does not hang on a right configuration.
+const SSH_KEYS: &str = "authorized_keys";
 
 /// The files.
 #[derive(Debug)]
@@ -33,22 +35,19 @@ pub(super) struct Other {
 }
 
 impl Brought {
-    /// None: there is no `gateway.toml`, so nothing was brought.
+    /// None: nothing was brought, neither a file of about that name nor a folder.
     pub fn read(boot: &Path) -> Result<Option<Self>, Obstacle> {
+        let folder = boot.join(FOLDER);
         let Some(main) = bytes(&boot.join(MAIN), MAIN)? else {
-            // Windows does not show the last ending.
-            let hidden = format!("{MAIN}.txt");
-            return if boot.join(&hidden).exists() {
-                Err(Obstacle::Wrong(format!(
-                    "{hidden}: it must be called {MAIN}; rename it. Windows hides the ending .txt until you switch on \
-                     View > Show > File name extensions in the Explorer\n"
-                )))
-            } else {
-                Ok(None)
+            return match misnamed(boot)? {
+                Some(wrong) => Err(Obstacle::Wrong(wrong)),
+                None if folder.is_dir() => Err(Obstacle::Missing(format!(
+                    "{MAIN}: it is not there, only the folder {FOLDER}; put it beside that folder\n"
+                ))),
+                None => Ok(None),
             };
         };
         let mut files = Vec::new();
-        let folder = boot.join(FOLDER);
         for name in names(&folder)? {
             let shown = format!("{FOLDER}/{name}");
             if name == MAIN {
@@ -81,7 +80,42 @@ impl Brought {
     }
 }
 
-/// The files of the folder, sorted, but for those that macOS and Windows leave on every card.
+/// Says of all files that were probably to be the configuration what they must be called.
+fn misnamed(boot: &Path) -> Result<Option<String>, Obstacle> {
+    let entries = match boot.read_dir() {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        entries => entries.and_then(Iterator::collect::<io::Result<Vec<_>>>),
+    };
+    let mut names: Vec<String> = entries
+        .map_err(|error| unreadable("the boot partition", &error))?
+        .iter()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| name.to_lowercase().starts_with("gateway"))
+        .collect();
+    names.sort();
+    let mut wrong: Vec<String> = names
+        .iter()
+        .map(|name| {
+            let rename =
+                format!("{name}: it must be called {MAIN}; rename it, or delete it if it is something else");
+            if name.to_lowercase().ends_with(".txt") {
+                rename
+                    + ". Windows hides the ending .txt until you switch on View > Show > File name extensions in the \
+                       Explorer"
+            } else {
+                rename
+            }
+        })
+        .collect();
+    if boot.join(FOLDER).join(MAIN).exists() {
+        wrong.push(format!(
+            "{FOLDER}/{MAIN}: it must lie beside the folder {FOLDER}, not in it; move it there"
+        ));
+    }
+    Ok((!wrong.is_empty()).then(|| wrong.join("\n") + "\n"))
+}
+
+/// The files of the folder, sorted, but for the ssh keys and what macOS and Windows leave on every card.
 fn names(folder: &Path) -> Result<Vec<String>, Obstacle> {
     let entries = match folder.read_dir() {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -94,7 +128,8 @@ fn names(folder: &Path) -> Result<Vec<String>, Obstacle> {
             let name = name.to_string_lossy();
             Obstacle::Wrong(format!("{FOLDER}/{name}: give it a name in plain letters\n"))
         })?;
-        let left = name.starts_with('.') || ["desktop.ini", "thumbs.db"].contains(&&*name.to_lowercase());
+        let left =
+            name.starts_with('.') || [SSH_KEYS, "desktop.ini", "thumbs.db"].contains(&&*name.to_lowercase());
         if !left {
             names.push(name);
         }

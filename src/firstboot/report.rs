@@ -59,6 +59,7 @@ impl Installed {
 pub(super) fn write(now: Moment, done: Result<Installed, Obstacle>) -> (Verdict, String) {
     let verdict = match &done {
         Ok(_) => Verdict::Installed,
+        Err(Obstacle::Missing(_)) => Verdict::Missing,
         Err(Obstacle::Wrong(_)) => Verdict::Refused,
         Err(Obstacle::Failed(_)) => Verdict::Failed,
     };
@@ -76,6 +77,7 @@ impl fmt::Display for Report {
         let version = env!("CARGO_PKG_VERSION");
         let result = match &self.done {
             Ok(_) => "INSTALLED",
+            Err(Obstacle::Missing(_)) => "NOTHING FOUND",
             Err(Obstacle::Wrong(_)) => "REFUSED",
             Err(Obstacle::Failed(_)) => "FAILED",
         };
@@ -87,7 +89,7 @@ impl fmt::Display for Report {
         writeln!(out, "\n")?;
         match &self.done {
             Ok(installed) => installed.fmt(out),
-            Err(Obstacle::Wrong(wrong)) => write!(
+            Err(Obstacle::Missing(wrong) | Obstacle::Wrong(wrong)) => write!(
                 out,
                 "Nothing was changed: the gateway runs with the configuration that it had before.\n\
                  \n\

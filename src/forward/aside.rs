@@ -5,9 +5,11 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
-use super::{Cursor, Flow, Forwarder, Judged, Link, Log, ONE, Refused, Sink, backoff::Backoff, journal};
+use super::{
+    Cursor, Flow, Forwarder, Judged, Link, Log, ONE, Refused, Sink, backoff::Backoff, journal, pulsing,
+};
 use crate::{
     event::{Entry, Position, Sequence},
     journal::DeadLetter,
@@ -33,7 +35,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
     ) -> Result<(), journal::Error> {
         match self.entry_at(position).await? {
             Some(entry) => {
-                self.hand_over(flow, link, &entry, previous);
+                self.hand_over(link, &entry, previous);
                 flow.window.resent(position);
             }
             // Discarded meanwhile, for want of room: `EventsDiscarded` tells, nothing is left to send.
@@ -55,6 +57,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
         position: Position,
         reason: &str,
     ) -> Result<(), journal::Error> {
+        self.tell();
         self.status.send_modify(|status| status.refused += 1);
         if self.letter_answered(flow, position, Some(reason)) {
             return Ok(());
@@ -182,6 +185,17 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
         });
         if self.passed(flow, position) {
             self.backoff.reset();
+        }
+    }
+
+    /// The connection ended, for the refused event perhaps: that it is set aside needs none.
+    pub(super) async fn finish_aside_without_a_link(&mut self, flow: &mut Flow) {
+        let Some((_, commit, _)) = flow.aside else { return };
+        let mut durable = self.log.durable();
+        let on_the_disk = timeout(ON_ITS_WAY, durable.wait_for(|durable| *durable >= commit));
+        if let Ok(Ok(durable)) = pulsing(&self.status.clone(), on_the_disk).await {
+            let durable = *durable;
+            self.finish_aside(flow, durable);
         }
     }
 

@@ -1,11 +1,6 @@
 //! A stream to a host: name look-up, TCP and TLS, the same for every sink.
 
-use std::{
-    future::Future,
-    io,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::{future::Future, io, net::SocketAddr, sync::Arc};
 
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
@@ -24,7 +19,7 @@ pub(super) enum Dialled {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// Connects to the first of the host's addresses that can be. `Err` says why not; whoever waits holds the deadline, by
+/// Connects to the first of the host's addresses (an IPv6 one is bare) that can be. `Err` says why not; whoever waits holds the deadline, by
 /// which the addresses share the time.
 pub(super) async fn dial(
     host: &str,
@@ -42,11 +37,8 @@ pub(super) async fn dial(
     let Some(tls) = tls else {
         return Ok(Dialled::Plain(stream));
     };
-    let name = match host.parse::<IpAddr>() {
-        Ok(ip) => ServerName::from(ip),
-        Err(_) => ServerName::try_from(host.to_owned())
-            .map_err(|_| format!("{host} is no name that a certificate can have"))?,
-    };
+    let name = ServerName::try_from(host.to_owned());
+    let name = name.map_err(|_| format!("{host} is no name that a certificate can have"))?;
     let agreed = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await;
     let stream = agreed.map_err(|error| format!("could not agree on TLS: {error}"))?;
     Ok(Dialled::Tls(Box::new(stream)))

@@ -63,8 +63,8 @@ impl Window {
 
     /// Whether the next entry has to wait.
     ///
-    /// Counts from the oldest hole, not from the newest confirmation: with packet ids that cycle
-    /// through `1..=limit`, two entries in flight can then never share one.
+    /// Counts from the oldest hole, not from the newest confirmation: with packet ids that go round, two entries in
+    /// flight can then never share one.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.sent.len() >= self.limit

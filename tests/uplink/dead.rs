@@ -62,6 +62,30 @@ async fn what_is_refused_for_good_waits_as_a_dead_letter_across_a_restart_until_
 }
 
 #[tokio::test]
+async fn an_event_for_which_the_broker_ends_every_connection_is_set_aside_and_the_others_go_on() {
+    let manners = Manners {
+        reply: |sequence, _| {
+            if sequence == 5 {
+                Reply::Disconnect(0x95)
+            } else {
+                Reply::Ack(0)
+            }
+        },
+        ..Manners::good()
+    };
+    let server = Server::start(manners, seed()).await;
+    let log = Log::new();
+    log.append(10).await;
+    let mut settings = settings(server.port, Version::V5);
+    settings.terms.max_attempts = 3;
+    let mut uplink = Running::start(settings, &log);
+    let status = uplink.delivers(10).await;
+    assert_eq!((status.refused, status.set_aside), (3, 1));
+    assert_eq!(log.journal.dead_letters().len(), 1);
+    assert_eq!(server.kept(), [1, 2, 3, 4, 6, 7, 8, 9, 10]);
+}
+
+#[tokio::test]
 async fn what_was_set_aside_and_comes_after_all_by_a_replay_is_no_dead_letter_any_more() {
     let manners = Manners {
         reply: |sequence, _| Reply::Ack(if sequence == 5 { 0x99 } else { 0 }),

@@ -42,8 +42,7 @@ pub(super) async fn mqtt(sink: &mqtt::Settings) -> Vec<Finding> {
         Ok(Err(why)) => {
             return steps.failed(
                 why,
-                "are username and password-file right? does the broker know this user, or only the gateway's own client id? \
-                 its log says why",
+                "does the broker know this user, or only the gateway's own client id? its log says more",
             );
         }
         Err(_) => {

@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use rumqttc::tokio_rustls::TlsAcceptor;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -14,6 +13,7 @@ use tokio::{
     task::JoinSet,
     time::timeout,
 };
+use tokio_rustls::TlsAcceptor;
 
 use super::Version;
 

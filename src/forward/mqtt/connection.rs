@@ -10,7 +10,7 @@ use std::{
     io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -39,10 +39,16 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(15);
 /// Seconds; short enough that a dead path is seen before a person is.
 const KEEP_ALIVE: u16 = 30;
 
+/// A broker that was asked whether it is alive has this long, or until the next time it is asked.
+const PONG_WITHIN: Duration = Duration::from_secs(10);
+
+/// Packets in a row that answer nothing: whoever sends more would keep us from everything else.
+const UNASKED: u32 = 1000;
+
 /// Read in one go: many answers.
 const READ: usize = 2048;
 
-/// What a buffer keeps when it is empty; one large event shall not be paid for ever after.
+/// What a buffer keeps when it is empty: one large packet shall not be paid for ever after.
 const KEPT: usize = 64 * 1024;
 
 /// All that a connection needs.
@@ -54,7 +60,6 @@ pub(super) struct Plan {
     pub client_id: String,
     pub login: Option<(String, String)>,
     pub tls: Option<Arc<ClientConfig>>,
-    pub inflight: u16,
     pub will: Option<(String, Vec<u8>)>,
 }
 
@@ -83,7 +88,10 @@ pub(super) struct Connection {
     pkid: u16,
     /// When it is time to ask whether the broker is alive.
     keep_alive: Interval,
-    awaits_pong: bool,
+    /// When it was asked, if it has not answered.
+    asked: Option<Instant>,
+    /// Packets since the last that answered something.
+    unasked: u32,
 }
 
 impl Connection {
@@ -104,13 +112,18 @@ impl Connection {
             Dialled::Plain(stream) => Box::new(stream),
             Dialled::Tls(stream) => stream,
         };
+        Self::greet(plan, stream).await
+    }
+
+    async fn greet(plan: &Plan, stream: Box<dyn Stream>) -> Result<(Self, Welcome), String> {
         let mut pipe = Pipe::new(stream);
         wire::connect(plan, KEEP_ALIVE, &mut pipe.out);
         let welcome = loop {
             match wire::heard(&mut pipe.input, plan.version)? {
                 Some(Heard::Welcome(welcome)) => break welcome,
                 Some(Heard::Refused(why)) => return Err(why),
-                Some(heard) => return Err(format!("the broker greets with {heard:?}")),
+                Some(Heard::Disconnect(reason, text)) => return Err(disconnected(reason, &text)),
+                Some(_) => return Err("the broker does not begin with CONNACK".to_owned()),
                 None => pipe.moves().await?,
             }
         };
@@ -124,7 +137,8 @@ impl Connection {
             pipe,
             pkid: 0,
             keep_alive,
-            awaits_pong: false,
+            asked: None,
+            unasked: 0,
         };
         Ok((connection, welcome))
     }
@@ -148,16 +162,23 @@ impl Connection {
     pub fn said(&mut self) -> Option<Signal> {
         loop {
             match wire::heard(&mut self.pipe.input, self.version) {
-                Ok(Some(Heard::Answered { pkid, reason })) => return Some(Signal::Answered { pkid, reason }),
-                Ok(Some(Heard::Pong)) => self.awaits_pong = false,
+                Ok(Some(Heard::Answered { pkid, reason })) => {
+                    self.unasked = 0;
+                    return Some(Signal::Answered { pkid, reason });
+                }
                 Ok(Some(Heard::Disconnect(reason @ (0x95 | 0x99), _))) => {
                     return Some(Signal::Poisoned(reason));
                 }
                 Ok(Some(Heard::Disconnect(reason, text))) => {
-                    let why = format!("the broker disconnected us: {} {text}", wire::reason(reason));
-                    return Some(Signal::Lost(why.trim_end().to_owned()));
+                    return Some(Signal::Lost(disconnected(reason, &text)));
                 }
-                Ok(Some(Heard::Welcome(_) | Heard::Refused(_) | Heard::Other)) => {}
+                Ok(Some(Heard::Pong)) if self.asked.take().is_some() => self.unasked = 0,
+                Ok(Some(_)) if self.unasked < UNASKED => self.unasked += 1,
+                Ok(Some(_)) => {
+                    return Some(Signal::Lost(
+                        "the broker sends only what nobody asked for".to_owned(),
+                    ));
+                }
                 Ok(None) => return None,
                 Err(why) => return Some(Signal::Lost(why)),
             }
@@ -178,7 +199,7 @@ impl Connection {
                     }
                 }
                 _ = self.keep_alive.tick() => {
-                    if std::mem::replace(&mut self.awaits_pong, true) {
+                    if self.asked.get_or_insert_with(Instant::now).elapsed() >= PONG_WITHIN {
                         return Signal::Lost("the broker no longer answers pings".to_owned());
                     }
                     self.pipe.out.extend_from_slice(&wire::PINGREQ);
@@ -194,6 +215,11 @@ impl Connection {
         stream.write_all_buf(out).await?;
         stream.shutdown().await
     }
+}
+
+fn disconnected(reason: u8, text: &str) -> String {
+    let why = format!("the broker disconnected us: {} {text}", wire::reason(reason));
+    why.trim_end().to_owned()
 }
 
 /// TCP, with or without TLS.
@@ -241,16 +267,21 @@ impl Pipe {
         if self.broken.is_none() {
             self.broken = self.poll_write(cx).err();
         }
+        if self.input.is_empty() && self.input.try_reclaim(KEPT + 1) {
+            self.input = BytesMut::new();
+        }
         let mut chunk = [0; READ];
         let mut read = ReadBuf::new(&mut chunk);
-        let end = match Pin::new(&mut self.stream).poll_read(cx, &mut read) {
-            Poll::Ready(Ok(())) if !read.filled().is_empty() => {
+        // Nothing can be read: a stream that could not be written to will say that it ended.
+        let end = match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read)) {
+            Ok(()) if !read.filled().is_empty() => {
                 self.input.extend_from_slice(read.filled());
                 return Poll::Ready(Ok(()));
             }
-            Poll::Ready(Err(error)) => Some(error),
-            Poll::Pending if self.broken.is_none() => return Poll::Pending,
-            Poll::Ready(Ok(())) | Poll::Pending => None,
+            Ok(()) => None,
+            // TLS that was not closed as TLS is.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => None,
+            Err(error) => Some(error),
         };
         let reason = end.or_else(|| self.broken.take());
         let closed = || "the broker closed the connection".to_owned();
@@ -271,10 +302,13 @@ impl Pipe {
         }
         if !self.is_flushed && Pin::new(&mut self.stream).poll_flush(cx)?.is_ready() {
             self.is_flushed = true;
-            if self.out.capacity() > KEPT {
+            if self.out.try_reclaim(KEPT + 1) {
                 self.out = BytesMut::new();
             }
         }
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

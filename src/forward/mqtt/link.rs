@@ -98,7 +98,6 @@ impl Broker {
             client_id: settings.client_id.clone(),
             login: self.login()?,
             tls: self.tls.clone(),
-            inflight: settings.inflight.max(1),
             will: presence.map(|presence| (presence.topic.clone(), presence.offline.clone())),
         })
     }
@@ -122,7 +121,7 @@ impl Broker {
 impl Sink for Broker {
     type Link = MqttLink;
 
-    /// Connects and says online; events may follow. rumqttc bounds the connecting, `ack-timeout` the birth.
+    /// Connects and says online; events may follow. the connecting has its own bound, `ack-timeout` is the birth's.
     async fn connect(&mut self) -> Result<MqttLink, String> {
         let presence = self.presence();
         let plan = self.plan(presence.as_ref())?;
@@ -135,7 +134,7 @@ impl Sink for Broker {
             topic: self.settings.topic.clone(),
             form: self.settings.form,
             presence: presence.clone(),
-            limit: plan.inflight.min(welcome.receive_max.max(1)),
+            limit: self.settings.inflight.min(welcome.receive_max).max(1),
             max_packet: usize::try_from(welcome.max_packet.min(MAX_PACKET)).unwrap_or(usize::MAX),
             unanswered: VecDeque::new(),
             odd_topic: None,
@@ -269,7 +268,7 @@ impl Link for MqttLink {
         let message = cloudevents::message(entry, previous, self.form);
         let size = topic.len() + size(&message) + OVERHEAD;
         if size > self.max_packet || topic.len() > usize::from(u16::MAX) {
-            // Handed to the client it would end the connection, again and again.
+            // Sent, it would end the connection, again and again.
             let reason = format!(
                 "its packet of {size} bytes is over the limit of {}",
                 self.max_packet
@@ -310,7 +309,7 @@ impl Link for MqttLink {
         if let Some(presence) = self.presence.take() {
             // Not acknowledged or refused: after the clean DISCONNECT nobody could say it, so we cut instead.
             let farewell = timeout(LEAVE_WITHIN, self.announce(&presence.topic, presence.offline)).await;
-            if !matches!(farewell, Ok(Ok(_))) {
+            if !matches!(farewell, Ok(Ok(0x00..0x80))) {
                 return;
             }
         }

@@ -341,7 +341,7 @@ async fn a_missing_password_file_is_why_a_connection_failed_and_is_read_again() 
 
 #[tokio::test]
 async fn events_go_over_tls_to_a_broker_with_its_own_ca_that_wants_our_certificate() {
-    use rumqttc::tokio_rustls::{
+    use tokio_rustls::{
         TlsAcceptor,
         rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier},
     };

@@ -18,7 +18,7 @@ use crate::event::cloudevents::Message;
 
 /// The whole of a packet that says nothing but what it is.
 pub(super) const PINGREQ: [u8; 2] = [0xC0, 0];
-/// And of the last one, with which the will goes.
+/// And of the last one, after which the broker forgets the will.
 pub(super) const DISCONNECT: [u8; 2] = [0xE0, 0];
 
 /// What every packet of ours is: of few bytes, with an id that is not 0.
@@ -152,19 +152,37 @@ pub(super) fn heard(input: &mut BytesMut, version: Version) -> Result<Option<Hea
     let kind = packet.first().copied().unwrap_or_default() >> 4;
     let length = packet.iter().skip(1).take_while(|byte| **byte >= 0x80).count() + 2;
     let body = packet.get(length..).unwrap_or_default();
+    let is_v5 = version == Version::V5;
     Ok(Some(match (kind, body) {
-        (2, [_, 0, ..]) if version == Version::V5 => match v5::Packet::read(&mut packet, None) {
+        (2, [_, 0]) if is_v5 => {
+            return Err(r#"the broker answers as one of version 3.1.1: set version = "3.1.1""#.to_owned());
+        }
+        (2, [_, 0, ..]) if is_v5 => match v5::Packet::read(&mut packet, None) {
             Ok(v5::Packet::ConnAck(connack)) => welcome(connack.properties.as_ref())?,
             _ => return Err("the broker sends a CONNACK that is none".to_owned()),
         },
         (2, [_, 0, ..]) => welcome(None)?,
-        (2, [_, code, ..]) => Heard::Refused(refusal(*code, version)),
+        (2, [_, code, ..]) => {
+            let refused = refusal(*code, version);
+            let text = match v5::Packet::read(&mut packet, None) {
+                Ok(v5::Packet::ConnAck(connack)) if is_v5 => {
+                    connack.properties.and_then(|all| all.reason_string)
+                }
+                _ => None,
+            };
+            let said = text.map_or_else(String::new, |text| format!(" ({text})"));
+            Heard::Refused(format!("the broker refuses the connection{said}: {refused}"))
+        }
         (4, [high, low, rest @ ..]) => Heard::Answered {
             pkid: u16::from_be_bytes([*high, *low]),
-            reason: rest.first().copied().unwrap_or_default(),
+            reason: if is_v5 {
+                rest.first().copied().unwrap_or_default()
+            } else {
+                0
+            },
         },
         (13, _) => Heard::Pong,
-        (14, body) => {
+        (14, body) if is_v5 => {
             let reason = body.first().copied().unwrap_or_default();
             let text = match v5::Packet::read(&mut packet, None) {
                 Ok(v5::Packet::Disconnect(disconnect)) => {
@@ -181,13 +199,19 @@ pub(super) fn heard(input: &mut BytesMut, version: Version) -> Result<Option<Hea
 
 fn welcome(properties: Option<&v5::ConnAckProperties>) -> Result<Heard, String> {
     if properties.and_then(|said| said.max_qos) == Some(0) {
-        return Err("the broker takes QoS 0 only, which confirms nothing: allow QoS 1 there".to_owned());
+        let why = "the broker takes QoS 0 only, which confirms nothing: allow QoS 1 there";
+        return Ok(Heard::Refused(why.to_owned()));
+    }
+    let receive_max = properties.and_then(|said| said.receive_max).unwrap_or(u16::MAX);
+    let max_packet = properties
+        .and_then(|said| said.max_packet_size)
+        .unwrap_or(u32::MAX);
+    if receive_max == 0 || max_packet == 0 {
+        return Err("the broker says that it takes nothing: a maximum of 0 in CONNACK".to_owned());
     }
     Ok(Heard::Welcome(Welcome {
-        receive_max: properties.and_then(|said| said.receive_max).unwrap_or(u16::MAX),
-        max_packet: properties
-            .and_then(|said| said.max_packet_size)
-            .unwrap_or(u32::MAX),
+        receive_max,
+        max_packet,
         keep_alive: properties.and_then(|said| said.server_keep_alive),
     }))
 }
@@ -200,14 +224,21 @@ pub(super) fn reason(code: u8) -> String {
         0x81 => "malformed packet",
         0x82 => "protocol error",
         0x83 => "implementation specific error",
+        0x84 => "it does not speak MQTT 5",
+        0x85 => "client identifier not valid",
+        0x86 => "bad user name or password",
         0x87 => "not authorised",
+        0x88 => "server unavailable",
         0x89 => "server busy",
+        0x8A => "banned",
         0x8B => "server shutting down",
+        0x8C => "bad authentication method",
         0x8D => "keep alive timeout",
         0x8E => "session taken over: another client has this client-id",
         0x90 => "topic name invalid",
         0x91 => "packet identifier in use",
         0x93 => "receive maximum exceeded",
+        0x94 => "topic alias invalid",
         0x95 => "packet too large",
         0x96 => "message rate too high",
         0x97 => "quota exceeded",
@@ -226,40 +257,34 @@ pub(super) fn reason(code: u8) -> String {
 
 /// Why a broker does not take us (MQTT 3.1.1, section 3.2.2.3; MQTT 5, section 3.2.2.2), and what to do about it.
 fn refusal(code: u8, version: Version) -> String {
-    let (name, remedy) = match (code, version) {
-        (0x01, _) | (0x84, Version::V5) => match version {
-            Version::V5 => ("it does not speak MQTT 5", r#"set version = "3.1.1""#),
-            Version::V311 => ("it does not speak MQTT 3.1.1", r#"set version = "5""#),
-        },
-        (0x02, Version::V311) | (0x85, _) => ("client identifier not valid", "set another client-id"),
-        (0x03, Version::V311) | (0x88, _) => ("server unavailable", ""),
-        (0x04, Version::V311) | (0x86, _) => {
-            ("bad user name or password", "look at username and password-file")
-        }
-        (0x05, Version::V311) | (0x87, _) => (
-            "not authorised",
-            "let the broker take this client-id and username",
-        ),
-        (0x8A, _) => ("banned", "ask whoever runs the broker"),
-        (0x8C, _) => ("bad authentication method", ""),
-        (0x90, _) => ("topic name of the will invalid", "set another status-topic"),
-        (0x95, _) => ("CONNECT is too large for it", ""),
-        (0x97, _) => ("quota exceeded", ""),
-        (0x9A, _) => (
-            "it keeps no retained messages",
-            r#"set status-topic = "off", whose will is retained"#,
-        ),
-        (0x9B, _) => (
-            "it takes QoS 0 only",
-            r#"set status-topic = "off", and allow QoS 1 there"#,
-        ),
-        (0x9C | 0x9D, _) => ("another server is to be used", "set another url"),
-        (0x9F, _) => ("connections come too fast for it", ""),
-        (0x89, _) => ("server busy", ""),
-        _ => ("no reason that the standard knows", ""),
+    // What 3.1.1 says in numbers of its own; a broker of 3.1.1 answers CONNECT of version 5 with them, too.
+    let (known, old) = match code {
+        0x01 => (0x84, "unacceptable protocol version"),
+        0x02 => (0x85, "identifier rejected"),
+        0x03 => (0x88, "server unavailable"),
+        0x04 => (0x86, "bad user name or password"),
+        0x05 => (0x87, "not authorised"),
+        _ => (code, ""),
     };
-    let colon = if remedy.is_empty() { "" } else { ": " };
-    format!("the broker refuses the connection: {name} (0x{code:02x}){colon}{remedy}")
+    let name = if old.is_empty() {
+        reason(code)
+    } else {
+        format!("{old} (0x{code:02x})")
+    };
+    let remedy = match (known, version) {
+        (0x84, Version::V5) => r#": set version = "3.1.1""#,
+        (0x84, Version::V311) => r#": set version = "5""#,
+        (0x85, _) => ": set another client-id",
+        (0x86, _) => ": look at username and password-file",
+        (0x87, _) => ": let the broker take this client-id and username",
+        (0x8A, _) => ": ask whoever runs the broker",
+        (0x90, _) => ": set another status-topic",
+        (0x9A, _) => r#": set status-topic = "off", whose will is retained"#,
+        (0x9B, _) => ": allow QoS 1 there",
+        (0x9C | 0x9D, _) => ": set another url",
+        _ => "",
+    };
+    name + remedy
 }
 
 #[cfg(test)]
@@ -318,19 +343,38 @@ mod tests {
             (
                 Version::V5,
                 &[0x20, 2, 0, 1],
-                r#"it does not speak MQTT 5 (0x01): set version = "3.1.1""#,
+                r#"unacceptable protocol version (0x01): set version = "3.1.1""#,
             ),
             (
                 Version::V5,
                 &[0x20, 3, 0, 0x9F, 0],
-                "connections come too fast for it (0x9f)",
+                "connection rate exceeded (0x9f)",
             ),
         ] {
             let refused = Heard::Refused(format!("the broker refuses the connection: {wanted}"));
             assert_eq!(all(version, connack), Ok(vec![refused]));
         }
-        let at_most_once = all(Version::V5, &[0x20, 5, 0, 0, 2, 0x24, 0]).unwrap_err();
-        assert!(at_most_once.contains("allow QoS 1"), "{at_most_once}");
+        let explained = [0x20, 8, 0, 0x97, 5, 0x1F, 0, 2, b'n', b'o'];
+        let refused =
+            Heard::Refused("the broker refuses the connection (no): quota exceeded (0x97)".to_owned());
+        assert_eq!(all(Version::V5, &explained), Ok(vec![refused]));
+        let at_most_once = all(Version::V5, &[0x20, 5, 0, 0, 2, 0x24, 0]).unwrap();
+        assert!(
+            matches!(&at_most_once[..], [Heard::Refused(why)] if why.contains("allow QoS 1")),
+            "{at_most_once:?}"
+        );
+        let old = all(Version::V5, &[0x20, 2, 0, 0]).unwrap_err();
+        assert!(old.contains(r#"set version = "3.1.1""#), "{old}");
+        let nothing = all(Version::V5, &[0x20, 8, 0, 0, 5, 0x27, 0, 0, 0, 0]).unwrap_err();
+        assert!(nothing.contains("maximum of 0"), "{nothing}");
+    }
+
+    #[test]
+    fn in_version_3_1_1_an_answer_is_an_answer_whatever_stands_behind_it() {
+        let pkid = 5;
+        let answered = Ok(vec![Heard::Answered { pkid, reason: 0 }]);
+        assert_eq!(all(Version::V311, &[0x40, 3, 0, 5, 0x95]), answered);
+        assert_eq!(all(Version::V311, &[0xE0, 1, 0x95]), Ok(vec![Heard::Other]));
     }
 
     #[test]
