@@ -25,8 +25,10 @@ is_older() {
 
 newest_package() { ls -t target/debian/tidegate_*_arm64.deb 2>/dev/null | head -n 1 || true; }
 package=$(newest_package)
-if is_older "${package:-none}" src kernel-clock Cargo.toml Cargo.lock config systemd packaging/{build,deb,toolchain}.sh \
-    packaging/debian packaging/firstboot packaging/*.d packaging/*.rules; then
+# Everything in it but its documents, which change often and do nothing on a board.
+if is_older "${package:-none}" src kernel-clock Cargo.toml Cargo.lock rust-toolchain.toml config systemd \
+    packaging/{build,deb,toolchain}.sh packaging/{debian,firstboot,completions,requirements.txt,split-symbols} \
+    packaging/tidegate.catalog packaging/*.d packaging/*.rules; then
     packaging/build.sh aarch64-unknown-linux-gnu
     packaging/deb.sh aarch64-unknown-linux-gnu
     package=$(newest_package)

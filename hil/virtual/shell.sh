@@ -5,7 +5,7 @@
 
 exec 3<>/dev/virtio-ports/tidegate.shell || exit 1
 while read -r length command <&3; do
-    output=$(head -c "$length" <&3 | sh -c "$(echo "$command" | base64 -d)" 2>&1 3>&-)
+    output=$(head -c "$length" <&3 | sh -c "$(printf '%s\n' "$command" | base64 -d)" 2>&1 3>&-)
     code=$?
-    echo "$code $(echo "$output" | base64 -w 0)" >&3
+    echo "$code $(printf '%s\n' "$output" | base64 -w 0)" >&3
 done

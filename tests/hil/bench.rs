@@ -74,8 +74,10 @@ impl Bench {
 impl Board for Bench {
     fn begin(&mut self, configuration: &str) {
         self.power_on(HardwareClock::Right);
-        let new = "systemctl stop tidegate && rm -rf /var/lib/tidegate/* && cat >/etc/tidegate/gateway.toml && \
-                   systemctl reset-failed tidegate && systemctl start tidegate";
+        // What the first boot has taken stays taken: else it would put its configuration back at the first power cut.
+        let new = "systemctl stop tidegate && \
+                   find /var/lib/tidegate -mindepth 1 -maxdepth 1 ! -name firstboot -exec rm -rf {} + && \
+                   cat >/etc/tidegate/gateway.toml && sync && systemctl reset-failed tidegate && systemctl start tidegate";
         let output = self.run(new, configuration.as_bytes());
         assert_eq!(output.code, 0, "is the package installed? {}", output.text);
     }
