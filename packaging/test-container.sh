@@ -13,6 +13,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . .ci/prepare.sh
+. packaging/checks.sh
 
 architecture=${1-amd64}
 case $architecture in
@@ -73,15 +74,6 @@ fi
 systemd-nspawn --quiet --directory="$root" --machine="tidegate-$$" --boot --register=no --keep-unit \
     --console=read-only --private-network >"$there/console" 2>&1 </dev/null &
 nspawn=$!
-# within SECONDS COMMAND...: waits until it succeeds.
-within() {
-    local end=$((SECONDS + $1))
-    shift
-    until "$@" >"$there/last" 2>&1; do
-        [ $SECONDS -lt $end ] || return 1
-        sleep 0.2
-    done
-}
 find_leader() {
     leader=$(pgrep --parent "$nspawn" | head -n 1)
     [ -n "$leader" ]
@@ -95,20 +87,9 @@ box() {
 }
 sh_box() { box sh -c "$1"; }
 
-# check NAME COMMAND..., check_within SECONDS NAME COMMAND...: a promise.
-check() { check_within 0 "$@"; }
-check_within() {
-    local seconds=$1 name=$2
-    shift 2
-    if within "$seconds" "$@"; then
-        say "ok      $name"
-        return
-    fi
-    say "FAILED  $name: $*"
-    cat "$there/last"
+explain() {
     box systemctl status --no-pager --full tidegate || true
-    box journalctl --no-pager -n 25 -u tidegate || true
-    exit 1
+    box journalctl --no-pager -n 25 -u tidegate
 }
 
 booted() { [[ $(box systemctl is-system-running) =~ running|degraded ]]; }
@@ -116,12 +97,11 @@ within 90 booted || die "the container did not boot: $(cat "$there/console")"
 
 install() { box apt-get install -qq -y --no-install-recommends -o Dpkg::Options::=--force-confold --allow-downgrades "$@"; }
 active() { [ "$(box systemctl is-active tidegate)" = active ]; }
-inactive() { ! active; }
+inactive() { not active; }
 main_pid() { box systemctl show -P MainPID tidegate; }
 restarts() { box systemctl show -P NRestarts tidegate; }
 # A container that cannot be asked proves nothing.
 not() { box true && ! "$@"; }
-same() { [ "$1" = "$2" ] || { echo "$1, not $2" && return 1; }; }
 owner() { box stat -c '%U:%G %a' "$1"; }
 is_owned() { same "$(owner "$1")" "$2"; }
 # alarms NAME: how many of them the cloud has got.

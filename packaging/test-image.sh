@@ -9,6 +9,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . .ci/prepare.sh
+. packaging/checks.sh
 . packaging/image/tools.sh
 
 package=${1-$(ls -t target/debian/tidegate_*_arm64.deb 2>/dev/null | head -n 1)}
@@ -41,33 +42,12 @@ finish() {
 }
 trap finish EXIT
 
-# within SECONDS COMMAND...: waits until it succeeds.
-within() {
-    local end=$((SECONDS + $1))
-    shift
-    until "$@" >"$there/last" 2>&1; do
-        [ $SECONDS -lt $end ] || return 1
-        sleep 0.5
-    done
-}
-# check NAME COMMAND..., check_within SECONDS NAME COMMAND...: a promise.
-check() { check_within 0 "$@"; }
-check_within() {
-    local seconds=$1 name=$2
-    shift 2
-    if within "$seconds" "$@"; then
-        say "ok      $name"
-        return
-    fi
-    say "FAILED  $name: $*"
-    cat "$there/last"
+explain() {
     say "--- the board's console:"
     tail -n 25 "$there/console"
     say "--- the report:"
-    report || true
-    exit 1
+    report
 }
-same() { [ "$1" = "$2" ] || { echo "$1, not $2" && return 1; }; }
 not() { ! "$@"; }
 
 # The card: twice as large as the image at least. Its boot partition begins at 4 MiB.
