@@ -57,6 +57,8 @@ mod snapshot;
 #[doc(hidden)]
 pub mod storage;
 mod thread;
+#[cfg(test)]
+mod trial;
 mod writer;
 
 pub use dead::{DeadLetter, Full, Refused, Untold};

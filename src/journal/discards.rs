@@ -271,50 +271,14 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        event::{Draft, Origin, gateway},
-        journal::{
-            Handle, Limit, Owner, Settings, SinkPlan, Stepped, WhenFull, storage::simulated::Simulated,
-        },
-        time::{Clock, EngineTime},
-    };
+    use crate::journal::{Handle, Limit, Stepped, storage::simulated::Simulated, trial};
 
     /// A machine's journal on a disk, with nine events more in it than before.
     fn opened(disk: &Simulated, machine: &str, sink: &SinkName) -> (Journal, Stepped) {
-        let settings = Settings {
-            dir: "/journal".into(),
-            max_bytes: 8 * 1024 * 1024,
-            max_age: None,
-            when_full: WhenFull::DropOldest,
-            state_delay: std::time::Duration::ZERO,
-        };
-        let owner = Owner {
-            origin: std::sync::Arc::new(Origin {
-                gateway: "gw".into(),
-                source: "urn:gw".into(),
-                labels: std::collections::BTreeMap::new(),
-                version: "1".into(),
-            }),
-            machine_id: machine.to_owned(),
-            board_serial: "b".to_owned(),
-            sinks: vec![SinkPlan {
-                name: sink.clone(),
-                required: true,
-                from_oldest: false,
-            }],
-        };
-        let (journal, _, mut steps) =
-            Journal::open_stepped(disk.mount(), &settings, owner, Clock::system()).unwrap();
+        let (journal, mut steps) = trial::open(disk.mount(), machine, Some(sink));
         steps.turn().unwrap();
-        for _ in 0..9 {
-            let alive = gateway::GatewayAlive {
-                epoch: String::new(),
-                last_sequence: 0,
-                active_episodes: 0,
-                backlog: 0,
-            };
-            let draft: Draft = gateway::draft(&alive, "gw", EngineTime(0));
-            journal.record(draft);
+        for number in 0..9 {
+            journal.record(trial::event(number));
         }
         steps.turn().unwrap();
         (journal, steps)

@@ -1,13 +1,9 @@
-use crate::{
-    event::{Origin, gateway},
-    journal::{
-        Cursor, Journal, Owner, Settings, WhenFull,
-        storage::{Storage, simulated::Simulated},
-    },
-    time::{Clock, EngineTime},
-};
-
 use super::*;
+use crate::journal::{
+    Cursor,
+    storage::{Storage, simulated::Simulated},
+    trial,
+};
 
 const ALL: Limit = Limit {
     entries: usize::MAX,
@@ -16,37 +12,10 @@ const ALL: Limit = Limit {
 
 #[test]
 fn an_event_of_a_later_version_is_passed_over_and_that_is_said() {
-    let settings = Settings {
-        dir: "/journal".into(),
-        max_bytes: 8 * 1024 * 1024,
-        max_age: None,
-        when_full: WhenFull::DropOldest,
-        state_delay: std::time::Duration::ZERO,
-    };
-    let owner = Owner {
-        origin: Arc::new(Origin {
-            gateway: "gw".into(),
-            source: "urn:gw".into(),
-            labels: [].into(),
-            version: "1".into(),
-        }),
-        machine_id: "m".to_owned(),
-        board_serial: "b".to_owned(),
-        sinks: Vec::new(),
-    };
-    let disk = Simulated::default();
-    let storage: Arc<dyn Storage> = disk.mount();
-    let clock = Clock::system();
-    let (journal, _, mut steps) =
-        Journal::open_stepped(Arc::clone(&storage), &settings, owner, clock).unwrap();
+    let storage: Arc<dyn Storage> = Simulated::default().mount();
+    let (journal, mut steps) = trial::open(storage, "m", None);
     for number in 0..3 {
-        let alive = gateway::GatewayAlive {
-            epoch: String::new(),
-            last_sequence: number,
-            active_episodes: 0,
-            backlog: 0,
-        };
-        journal.record(gateway::draft(&alive, "gw", EngineTime(0)));
+        journal.record(trial::event(number));
         steps.turn().unwrap();
     }
     let catalog = &journal.0.catalog;
