@@ -27,6 +27,8 @@ pub(super) struct Manners {
     pub reset_after: Option<usize>,
     /// The reason for the `n`th publish ever (from 1) of a sequence.
     pub reason: fn(sequence: u64, n: usize) -> u8,
+    /// The reason for the farewell.
+    pub farewell: u8,
     pub receive_max: Option<u16>,
     pub max_packet: Option<u32>,
     pub tls: Option<TlsAcceptor>,
@@ -39,6 +41,7 @@ impl Manners {
             hold: 1,
             reset_after: None,
             reason: |_, _| 0,
+            farewell: 0,
             receive_max: None,
             max_packet: None,
             tls: None,
@@ -62,6 +65,8 @@ pub(super) enum Got {
         content_type: String,
     },
     Disconnect,
+    /// The connection ended without one: the will is published.
+    Cut,
 }
 
 #[derive(Default)]
@@ -206,7 +211,10 @@ impl Session {
                 stream.write_all(&self.acknowledge()).await?;
             }
             match timeout(Duration::from_millis(20), stream.read_buf(&mut buffer)).await {
-                Ok(Ok(0)) => return Ok(()),
+                Ok(Ok(0)) => {
+                    self.note(Got::Cut);
+                    return Ok(());
+                }
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => return Err(error),
                 Err(_) => stream.write_all(&self.acknowledge()).await?,
@@ -299,13 +307,15 @@ impl Session {
             content_type,
         };
         let number = sequence(&got);
+        let is_farewell = matches!(&got, Got::Publish { payload, .. } if payload.contains("\"offline\""));
         assert!(
             self.owed.iter().all(|(owed, _)| *owed != pkid),
             "packet id {pkid} is in use"
         );
         self.note(got);
         self.publishes += 1;
-        let reason = number.map_or(0, |number| {
+        let of_presence = if is_farewell { self.manners.farewell } else { 0 };
+        let reason = number.map_or(of_presence, |number| {
             let seen = self
                 .record
                 .lock()

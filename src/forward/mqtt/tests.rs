@@ -146,6 +146,23 @@ async fn birth_events_in_order_farewell_and_disconnect_over_version_3_1_1() {
     a_whole_life(Version::V311).await;
 }
 
+#[tokio::test]
+async fn a_farewell_that_is_refused_is_left_to_the_will() {
+    let broker = Broker::start(Manners {
+        farewell: 0x87,
+        ..Manners::good(Version::V5)
+    })
+    .await;
+    let log = MemoryLog::with_events(1);
+    let uplink = run(settings(broker.port, Version::V5), &log);
+    log.acknowledges(1).await;
+    uplink.stops().await;
+    // A DISCONNECT would have the broker forget the will, and say "online" for ever.
+    let is_over = |got: &[Got]| matches!(got.last(), Some(Got::Cut | Got::Disconnect));
+    broker.gets(is_over).await;
+    assert_eq!(broker.got().last(), Some(&Got::Cut));
+}
+
 /// Resets at all places, answers late and in reverse: at least once, first sends in order, few duplicates.
 async fn nothing_is_lost(version: Version, hold: usize, reset_after: usize) {
     let manners = Manners {
