@@ -92,16 +92,19 @@ fn a_board_is_ready_after_power_on_and_what_its_adapter_reads_becomes_an_event_u
             .lines()
             .map(|line| line.parse().expect("microseconds"))
             .collect();
-        let memory = rig.done("grep VmRSS /proc/$(systemctl show tidegate --value -p MainPID)/status");
+        let memory =
+            rig.done("awk '/VmRSS/ { print $2 }' /proc/$(systemctl show tidegate --value -p MainPID)/status");
+        let memory: u64 = memory.parse().expect("KiB");
         let (from, to) = (
             moments.iter().min().expect("two"),
             moments.iter().max().expect("two"),
         );
         eprintln!(
-            "ready {} ms after its start, {} s after the kernel's; {memory}",
+            "ready {} ms after its start, {} s after the kernel's; {memory} KiB of memory",
             (to - from) / 1_000,
             to / 1_000_000
         );
+        assert!(memory <= 10_000, "{memory} KiB of memory at rest");
 
         let raised = boiler_alarm(rig, 31.5).await;
         assert_eq!(raised["type"], "io.tidegate.rule.HighTemperature");
