@@ -62,6 +62,7 @@ const PURE: &[&str] = &[
     "forward::filter",
     "forward::bucket",
     "forward::backoff",
+    "forward::mqtt::wire",
 ];
 
 /// What a pure module may not name. `tokio` stands for every crate whose name begins so.
