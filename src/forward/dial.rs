@@ -19,8 +19,8 @@ pub(super) enum Dialled {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// Connects to the first of the host's addresses (an IPv6 one is bare) that can be. `Err` says why not; whoever waits holds the deadline, by
-/// which the addresses share the time.
+/// Connects to the first of the host's addresses that can be; a host that is an IPv6 address is bare. `Err` says why not.
+/// Whoever waits holds the deadline, by which the addresses share the time.
 pub(super) async fn dial(
     host: &str,
     port: u16,

@@ -15,7 +15,7 @@ use super::{
     super::{
         cloud::Cloud,
         device::{Device, Version},
-        parts::{Cable, Gateway, Mosquitto, Site},
+        parts::{Cable, Gateway, Mosquitto, Site, until},
         text,
     },
     Receiver, both,
@@ -125,15 +125,11 @@ impl Day {
 
     /// Waits until nothing is missing.
     async fn completes(&self) {
-        let complete = async {
-            for receiver in &self.receivers {
-                while !receiver.report().await.1 {
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            }
-        };
-        _ = tokio::time::timeout(super::PATIENCE, complete).await.is_ok();
-        self.assert_complete().await;
+        for receiver in &self.receivers {
+            let is_complete = async || receiver.report().await.1.then_some(());
+            let why_not = || format!("{:?} misses something: {}", receiver.language, receiver.said());
+            until(super::PATIENCE, is_complete, why_not).await;
+        }
     }
 
     async fn assert_complete(&self) {
