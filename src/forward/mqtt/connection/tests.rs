@@ -124,6 +124,22 @@ async fn room_for_a_large_event_is_given_back() {
 }
 
 #[tokio::test]
+async fn room_for_a_large_packet_that_nobody_asked_for_is_given_back() {
+    let (mut connection, mut theirs) = up(&CONNACK, 4096).await;
+    connection.publish("events", message(1), false);
+    // A publish at QoS 0 to the topic "a", of 3 + 1,000,000 bytes.
+    let mut large = vec![0x30, 0xC3, 0x84, 0x3D, 0, 1, b'a'];
+    large.resize(5 + 1_000_000 + 2, 0);
+    large.extend_from_slice(&[0x40, 2, 0, 1]);
+    let (signal, sent) = tokio::join!(connection.next(), theirs.write_all(&large));
+    sent.unwrap();
+    assert_eq!(signal, Signal::Answered { pkid: 1, reason: 0 });
+    let quiet = timeout(Duration::from_millis(10), connection.next()).await;
+    assert!(quiet.is_err(), "{quiet:?}");
+    assert!(!connection.pipe.input.try_reclaim(KEPT + 1));
+}
+
+#[tokio::test]
 async fn a_disconnect_instead_of_connack_is_told() {
     let (ours, mut theirs) = duplex(64);
     theirs.write_all(&[0xE0, 1, 0x8B]).await.unwrap();
