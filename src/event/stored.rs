@@ -437,20 +437,20 @@ impl StoredRule {
 /// How long before it was stored, in microseconds; less than none if later. Round and round, so that every time has one.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(transparent)]
-struct Ago(i64);
+pub(crate) struct Ago(i64);
 
 impl Ago {
-    fn of(time: EngineTime, recorded: &Moment) -> Self {
+    pub(crate) fn of(time: EngineTime, recorded: &Moment) -> Self {
         Self(recorded.boot.0.wrapping_sub(time.0))
     }
 
-    fn at(self, recorded: &Moment) -> EngineTime {
+    pub(crate) fn at(self, recorded: &Moment) -> EngineTime {
         EngineTime(recorded.boot.0.wrapping_sub(self.0))
     }
 }
 
 /// One of an enumeration, as its number.
-struct Number<T>(T);
+pub(crate) struct Number<T>(pub(crate) T);
 
 macro_rules! numbered {
     ($($type:ident { $($variant:ident = $number:literal),+ $(,)? })+) => {

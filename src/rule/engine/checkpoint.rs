@@ -89,7 +89,7 @@ impl Engine {
         for index in 0..self.slots.len() {
             if self.must_keep(index) {
                 self.touch(index);
-                out.state.push(self.saved_slot(index));
+                self.put_slot(index, true, out);
                 out.may_end();
             }
         }

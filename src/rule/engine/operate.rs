@@ -212,6 +212,7 @@ impl Engine {
         anew.hushes.inherit(&mut self.hushes);
         let written = self.slots.iter().map(|slot| slot.committed).max();
         anew.rests_on = self.rests_on.max(written.unwrap_or_default());
+        anew.take_bases(self.kept_bases());
         anew.take(kept, out);
         *self = anew;
         self.settle(out);
