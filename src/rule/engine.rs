@@ -106,6 +106,8 @@ pub struct Engine {
     retry_at: EngineTime,
     unsaved: VecDeque<checkpoint::Unsaved>,
     bases: Bases,
+    /// Something of this boot was saved by a wall clock that was right.
+    vouched: bool,
     counts: Counts,
     /// All that was kept was taken in.
     settled: bool,

@@ -7,7 +7,7 @@ use tidegate::{
     reading::{DeviceId, Metric, Reading, Value},
     rule::{
         Condition, Rule, Test,
-        engine::{Refused, Skipped},
+        engine::{MuteTarget, Refused, Skipped},
         state::Outcome,
     },
     time::{BootId, ClockQuality, Moment, Timestamp},
@@ -111,6 +111,93 @@ fn an_idle_gateway_writes_nothing_but_what_time_matters_to_is_said_how_far_it_ca
     assert!(first.is_some());
     story.wait(180.0).checkpointed();
     assert_ne!(moments(&story), first);
+}
+
+/// At which of these times, a checkpoint each, the moment is saved.
+fn moments(story: &mut Story, at: impl IntoIterator<Item = u32>) -> Vec<u32> {
+    at.into_iter()
+        .filter(|at| {
+            story.saved.remove(&b"engine/moment"[..]);
+            story.wait(f64::from(*at)).checkpointed();
+            story.saved.contains_key(&b"engine/moment"[..])
+        })
+        .collect()
+}
+
+#[test]
+fn an_open_alarm_writes_nothing_while_it_waits_for_nothing_but_a_reading() {
+    let mut plain = Story::of([above_30()]);
+    plain.read(0.0, 31.0);
+    assert_eq!(
+        moments(&mut plain, [60, 240, 299, 301, 600, 86_400]),
+        [60, 240, 299],
+        "for as long as its raise counts against max-raises"
+    );
+    plain.read(90_000.0, 20.0);
+    assert_eq!(moments(&mut plain, [90_060, 90_700]), [0_u32; 0]);
+
+    let waits = [
+        Rule {
+            remind_every: Some(lasting(3600)),
+            ..above_30()
+        },
+        Rule {
+            clear_hold: lasting(90_000),
+            ..above_30()
+        },
+        Rule {
+            hold: lasting(100_000),
+            ..above_30()
+        },
+        rule(Condition::All(vec![part("temperature", above(30.0, 28.0))])),
+    ];
+    for rule in waits {
+        let is_cleared = !rule.clear_hold.is_zero();
+        let mut story = Story::of([rule]);
+        story.read(0.0, 31.0);
+        if is_cleared {
+            story.read(1.0, 20.0);
+        }
+        assert_eq!(
+            moments(&mut story, [60, 600, 7_000]),
+            [60, 600, 7_000],
+            "{:?}",
+            story.setup.rules
+        );
+    }
+    let mut muted = Story::of([above_30()]);
+    let device = MuteTarget::Device(DeviceId::new("t-1").unwrap());
+    muted.done(|engine, out| engine.mute(device, lasting(5_000), "", out));
+    assert_eq!(moments(&mut muted, [60, 4_000, 6_000]), [60, 4_000]);
+}
+
+#[test]
+fn an_open_alarm_is_told_apart_from_its_boot_once_the_clock_is_right() {
+    let right = Story::of([]).moment;
+    let synchronised = || {
+        let mut story = Story::of([above_30()]);
+        story.started(Moment {
+            quality: ClockQuality::Unknown,
+            wall: Timestamp(right.wall.0 - 3_600_000_000),
+            ..right
+        });
+        story.read(0.0, 31.0);
+        assert_eq!(moments(&mut story, [400, 460]), [0_u32; 0]);
+        story.moment = right;
+        story.done(|engine, _| engine.set_moment(right));
+        story
+    };
+    assert_eq!(moments(&mut synchronised(), [520, 580, 640]), [520], "once");
+    let mut story = synchronised();
+    // Off for an hour, in another boot.
+    story.wait(520.0).checkpointed().started(Moment {
+        boot_id: BootId(1),
+        boot: seconds(10.0),
+        wall: Timestamp(right.wall_of(seconds(1_000.0)).0 + 3_600_000_000),
+        ..right
+    });
+    story.read(11.0, 20.0);
+    assert_eq!(story.last().1.episode.duration_ms, (1_000 + 3_600 + 1) * 1_000);
 }
 
 #[test]
@@ -307,7 +394,9 @@ fn an_alarm_outlives_the_refusal_of_the_one_before_it_that_rests_on_the_same() {
     assert!(accepted.len() == 1 && !accepted.iter().any(|part| refused.concerns(part)));
     let mut back = Outcome::default();
     story.engine.take_back(&refused, &mut back);
-    accepted.into_iter().for_each(|part| story.commit(part));
+    for part in accepted {
+        story.commit(part);
+    }
     story.killed(2.0);
     assert_eq!((story.engine.counts().unreadable, story.engine.active()), (0, 1));
     // What was refused alone is offered again.

@@ -40,7 +40,7 @@ fn rules() -> Vec<Rule> {
         ),
         named("Held", high_temperature()),
         named("Silent", rule(silent)),
-        named("Damp", rule(Condition::All(both.into()))),
+        named("Damp", rule(Condition::All(both))),
     ]
 }
 
@@ -49,8 +49,8 @@ fn upgraded(rules: Vec<Rule>, is_reboot: bool) -> Story {
     let mut story = Story::of(rules);
     for line in SAVED.lines() {
         let (key, value) = line.split_once(' ').unwrap();
-        let byte = |at: usize| u8::from_str_radix(&value[at..at + 2], 16).unwrap();
-        let value = (0..value.len()).step_by(2).map(byte).collect();
+        let byte = |digits: &[u8]| u8::from_str_radix(std::str::from_utf8(digits).unwrap(), 16).unwrap();
+        let value = value.as_bytes().chunks(2).map(byte).collect();
         story.saved.insert(key.as_bytes().to_vec(), value);
     }
     let before = story.moment;

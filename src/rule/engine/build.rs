@@ -58,6 +58,7 @@ impl Engine {
             retry_at: NEVER,
             unsaved: std::collections::VecDeque::new(),
             bases: Bases::default(),
+            vouched: false,
             counts: super::Counts::default(),
             settled: false,
         };

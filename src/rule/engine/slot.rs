@@ -312,6 +312,16 @@ impl Slot {
             && over(self.paid)
             && quiet.is_none_or(|quiet| !quiet.on && over(quiet.until))
     }
+
+    /// Whether it waits for a time, also where that is no deadline: a hold that periods stand against, a raise that is
+    /// to be paid for. An open alarm that waits for nothing but a reading does not; its reminder is a deadline.
+    pub(super) fn waits(&self, now: EngineTime) -> bool {
+        let is_timed = match self.latch {
+            Latch::Normal | Latch::Active(..) => self.paid > now,
+            Latch::Pending(_) | Latch::Clearing(..) => true,
+        };
+        is_timed || (self.wide.is_some() && !self.is_plain(now))
+    }
 }
 
 impl Engine {
@@ -344,6 +354,7 @@ impl Engine {
     /// Adds all of a slot to what is committed; whether it `begins` to be there with it.
     pub(super) fn put_slot(&mut self, index: u32, begins: bool, out: &mut Outcome) {
         let saved = self.keep_slot(index);
+        self.vouched |= saved.at.quality == ClockQuality::Synchronised;
         let slot = &self.slots[index];
         let (plan, device) = (slot.plan, slot.device);
         let is_of_plan = Arc::ptr_eq(&saved.basis, &self.plans[plan].basis);
