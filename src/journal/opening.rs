@@ -575,7 +575,7 @@ impl Writer {
             }
             // That nothing more can be read may be damage that was found just now.
             owed |= catalog.has_damage();
-            if !owed {
+            if !owed && !self.tells_absent(&catalog) {
                 self.shared.forget_archive(catalog.epoch);
                 let gone = self.root.join(GONE);
                 self.storage.rename(&dir, &gone).map_err(at("rename", &dir))?;
