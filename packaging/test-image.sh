@@ -116,6 +116,10 @@ check "it names the line and what would be right" report_says 'gateway.toml:13: 
 check "and what to do" report_says 'What to do next'
 check_within 120 "the gateway starts without it" grep -q 'Started.*tidegate.service' "$there/console"
 check_within 180 "the installer's key opens the board all the same" on_board true
+host_key() { ssh-keyscan -t ed25519 -p "$ssh_port" 127.0.0.1 2>>"$there/keyscan.log" | cut -d ' ' -f 3; }
+host_key=$(host_key)
+check "it shows a host key" test -n "$host_key"
+# Without a sync: what must outlive it is on the card already.
 power_off
 
 # --- Mended ---
@@ -126,6 +130,7 @@ check_within 300 "the mended one is installed" report_says "first boot: INSTALLE
 id=$(report | sed -n 's/^Gateway id: \(tg-[0-9a-f]*\).*/\1/p')
 check "the gateway has an id, of this machine's number" test -n "$id"
 check_within 180 "the installer's key opens the board" on_board true
+check "and it is known by its host key of before the power was cut" same "$(host_key)" "$host_key"
 check_within 120 "everything on it has started" on_board 'systemctl is-system-running --wait'
 reads() { mosquitto_pub -p "$door_port" -q 1 -i sensor -t sensors/boiler -m "{\"t\": $1}"; }
 check_within 60 "a sensor's reading is taken" reads 35
@@ -139,6 +144,7 @@ check "nobody comes in without a key" not ssh -o BatchMode=no -o NumberOfPasswor
 check "the files are the gateway's to read and nobody else's" on_board \
     '[ "$(stat -c "%U:%G %a" /etc/tidegate/gateway.toml /etc/tidegate/cloud.password | sort -u)" = "root:tidegate 640" ]'
 check "the card is read without writing to it" on_board 'findmnt -no OPTIONS / | grep -q noatime && findmnt -no OPTIONS /boot/firmware | grep -q noatime'
+check "and what ext4 notes for itself is written every ten minutes" on_board 'findmnt -no OPTIONS / | grep lazytime | grep -qw commit=600'
 check "the log is in memory" on_board 'ls /run/log/journal/*/*.journal && ! ls /var/log/journal/*/*.journal 2>/dev/null'
 
 # Idle, after some seconds of it; under emulation, on a machine that does other things, too.

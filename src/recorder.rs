@@ -3,7 +3,7 @@
 //! It keeps what was evaluated, in a directory of its own beside the journal, within a bound of bytes: the oldest goes.
 //! It is never in the way: the engine hands over and goes on; when the recorder does not keep up, readings are dropped
 //! and counted. Nothing is flushed to the disk: a power cut costs what the system had not yet written, half a minute or
-//! so, and a kill what waited here, [`EVERY`]. When the disk fails it pauses, says so once, and tries again.
+//! so, with a long `commit=` of the mount as long as that, and a kill what waited here, [`EVERY`]. When the disk fails it pauses, says so once, and tries again.
 //!
 //! Not here: no guarantee rests on what is recorded, and no rule looks at it.
 

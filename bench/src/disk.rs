@@ -8,6 +8,9 @@ use std::{
 
 use crate::option;
 
+/// As a filesystem is mounted of which nothing is said.
+pub const AS_USUAL: &str = "defaults";
+
 /// What the device has done, once all that is on its way has arrived.
 pub struct Counters {
     /// Written.
@@ -45,13 +48,13 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// In the temporary folder, or where `--on` says.
+    /// In the temporary folder, or where `--on` says; mounted with these options.
     ///
     /// # Panics
     ///
     /// If the machine has no loop device for us: it needs root.
     #[must_use]
-    pub fn make(size: u64) -> Self {
+    pub fn make(size: u64, options: &str) -> Self {
         let on: String = option("--on", std::env::temp_dir().display().to_string());
         let folder = tempfile::tempdir_in(on).expect("a folder");
         let image = folder.path().join("image");
@@ -75,7 +78,10 @@ impl Disk {
         let device = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         let disk = Self { folder, device };
         fs::create_dir(disk.path()).expect("a mount point");
-        run(Command::new("mount").arg(&disk.device).arg(disk.path()));
+        run(Command::new("mount")
+            .args(["-o", options])
+            .arg(&disk.device)
+            .arg(disk.path()));
         disk
     }
 

@@ -13,7 +13,7 @@ use std::{
 };
 
 use tidegate_bench::{
-    disk::{Counters, Disk},
+    disk::{AS_USUAL, Counters, Disk},
     machine, median, option, process,
     store::{self, EVENT, NAMES, Store, Tidegate},
 };
@@ -180,7 +180,7 @@ fn compare() {
     for round in 0..rounds {
         for turn in 0..NAMES.len() {
             let index = (turn + round) % NAMES.len();
-            let disk = Disk::make(2 << 30);
+            let disk = Disk::make(2 << 30, AS_USUAL);
             let dir = store::folder(&disk.path(), NAMES[index]);
             fs::create_dir(&dir).expect("a folder");
             let seconds = work(NAMES[index], "drain", &dir, &[])[0];
@@ -207,7 +207,7 @@ fn written(rounds: usize) {
         for name in NAMES {
             let found: Vec<Vec<f64>> = (0..rounds)
                 .map(|_| {
-                    let disk = Disk::make(1 << 30);
+                    let disk = Disk::make(1 << 30, AS_USUAL);
                     let more = [
                         "--group".to_owned(),
                         group.to_string(),
@@ -240,7 +240,7 @@ fn race(turns: usize) {
         "\n| store | commits of | durable commits/s | Tidegate is (middle half of {turns} turns) |\n|---|---|---|---|"
     );
     for (group, commits) in [(1_usize, 200_u32), (10, 100), (100, 50)] {
-        let disks: Vec<Disk> = NAMES.iter().map(|_| Disk::make(1 << 29)).collect();
+        let disks: Vec<Disk> = NAMES.iter().map(|_| Disk::make(1 << 29, AS_USUAL)).collect();
         let mut queues: Vec<Queue> = NAMES
             .iter()
             .zip(&disks)
@@ -288,7 +288,7 @@ fn times(ours: &[f64], theirs: &[f64]) -> String {
 }
 
 fn opening(rounds: usize) {
-    let disk = Disk::make(3 << 30);
+    let disk = Disk::make(3 << 30, AS_USUAL);
     let dir = disk.path().join("tidegate");
     let begun = Instant::now();
     work("tidegate", "backlog", &dir, &[]);

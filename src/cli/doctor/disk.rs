@@ -132,11 +132,22 @@ fn judge(at: &Path, mount: Option<&Mount>, facts: &Facts) -> Vec<Finding> {
         });
         findings.push(Finding::ok(CHECK, format!("{place}: {free} free{grows}")));
     }
-    let is_card = mount.is_some_and(|mount| mount.source.contains("mmcblk"));
-    let keeps_reads = mount.is_some_and(|mount| !mount.options.split(',').any(|option| option == "noatime"));
-    if is_card && keeps_reads && !facts.is_read_only {
-        let said = "mounted without noatime: reading writes to the card, too (docs/operating.md)";
-        findings.push(Finding::note(CHECK, said));
+    let card = mount.filter(|mount| mount.source.contains("mmcblk") && !facts.is_read_only);
+    if let Some(mount) = card {
+        let has = |option: &str| mount.options.split(',').any(|set| set.starts_with(option));
+        let lacks_commit = mount.kind == "ext4" && !has("commit=");
+        let lacks = [(!has("noatime"), "noatime"), (lacks_commit, "commit=600")];
+        let lacks: Vec<&str> = lacks
+            .into_iter()
+            .filter_map(|(is, option)| is.then_some(option))
+            .collect();
+        if !lacks.is_empty() {
+            let said = format!(
+                "mounted without {}: the card is written more than events need (docs/operating.md, \"Sparing the card\")",
+                lacks.join(" and ")
+            );
+            findings.push(Finding::note(CHECK, said));
+        }
     }
     findings
 }
@@ -178,14 +189,15 @@ fn read(line: &str) -> Option<Mount> {
     let (major, minor) = before.nth(2)?.split_once(':')?;
     let device = (major.parse().ok()?, minor.parse().ok()?);
     let point = before.nth(1)?.to_owned();
-    let options = before.next()?.to_owned();
+    let options = before.next()?;
     let mut after = after.split(' ');
     Some(Mount {
         device,
         point,
-        options,
         kind: after.next()?.to_owned(),
         source: after.next()?.to_owned(),
+        // Of this mount and of the filesystem, wherever it is mounted.
+        options: format!("{options},{}", after.next()?),
     })
 }
 
@@ -225,7 +237,7 @@ mod tests {
 
     #[test]
     fn each_thing_that_a_disk_can_have_is_found_and_a_good_one_is_good() {
-        let card = mount("ext4", "/dev/mmcblk0p2", "rw,noatime");
+        let card = mount("ext4", "/dev/mmcblk0p2", "rw,noatime,rw,commit=600");
         let found = |mount: &Mount, facts: Facts| -> Vec<(Severity, String)> {
             let findings = judge(Path::new("/var/lib/tidegate"), Some(mount), &facts);
             let pair = |finding: Finding| (finding.severity, finding.found);
@@ -279,12 +291,17 @@ mod tests {
         }
         let memory = found(&mount("tmpfs", "tmpfs", "rw"), GOOD);
         assert_eq!(memory.first().expect("one").0, Severity::Warning, "{memory:?}");
-        let reading = found(&mount("ext4", "/dev/mmcblk0p2", "rw,relatime"), GOOD);
-        assert!(
-            reading
-                .iter()
-                .any(|(severity, said)| *severity == Severity::Note && said.contains("noatime"))
-        );
+        for (kind, options, lacks) in [
+            ("ext4", "rw,relatime,rw", "without noatime and commit=600:"),
+            ("ext4", "rw,relatime,rw,commit=600", "without noatime:"),
+            ("ext4", "rw,noatime,rw", "without commit=600:"),
+            ("f2fs", "rw,relatime,rw", "without noatime:"),
+        ] {
+            let found = found(&mount(kind, "/dev/mmcblk0p2", options), GOOD);
+            let notes =
+                |(severity, said): &(Severity, String)| *severity == Severity::Note && said.contains(lacks);
+            assert!(found.iter().any(notes), "{found:?}");
+        }
         let disk = found(
             &mount("ext4", "/dev/sda1", "rw,relatime"),
             Facts { files: None, ..GOOD },
@@ -297,7 +314,7 @@ mod tests {
         let line = "36 35 179:2 /root /mnt rw,noatime shared:1 - ext4 /dev/mmcblk0p2 rw,errors=continue";
         let expected = Mount {
             point: "/mnt".to_owned(),
-            ..mount("ext4", "/dev/mmcblk0p2", "rw,noatime")
+            ..mount("ext4", "/dev/mmcblk0p2", "rw,noatime,rw,errors=continue")
         };
         assert_eq!(read(line), Some(expected));
         assert_eq!(read("no mount"), None);
