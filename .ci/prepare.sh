@@ -40,15 +40,18 @@ need() {
 
 install_missing() {
     if [ "${#missing[@]}" -gt 0 ]; then install_packages "${missing[@]}"; fi
+    missing=()
 }
 
-# The toolchain: rust-toolchain.toml names the version, rustup fetches it when cargo is first called.
+# The toolchain: rust-toolchain.toml names the version, rustup fetches it when cargo is first called. rustc links with the
+# C compiler. The script is the one of https://sh.rustup.rs, from where it fetches everything else.
 prepare_rust() {
+    printf 'int main(void) { return 0; }' | cc -x c -o /dev/null - 2>/dev/null || install_packages gcc libc6-dev
     [ -d "$HOME/.cargo/bin" ] && PATH="$HOME/.cargo/bin:$PATH"
     command -v cargo >/dev/null && return
     command -v curl >/dev/null || install_packages curl ca-certificates
     say "installing the Rust toolchain with rustup"
-    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs |
+    curl --proto '=https' --tlsv1.2 -sSf https://static.rust-lang.org/rustup/rustup-init.sh |
         sh -s -- -y --quiet --profile minimal --default-toolchain none --no-modify-path >/dev/null
     PATH="$HOME/.cargo/bin:$PATH"
 }

@@ -271,10 +271,13 @@ impl Drop for Written {
 /// Replaces a file, durably.
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     Written::beside(path, bytes, None)?.replace(path)?;
+    // On FAT a file's length and place stand with its name. Under the new name they are none until the file itself is
+    // flushed once more: flushing the directory leaves an empty file.
+    flush(path)?;
     flush(path.parent().unwrap_or(Path::new(".")))
 }
 
-/// Makes durable which names a directory has.
-fn flush(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
+/// Makes a file durable, or which names a directory has.
+fn flush(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
 }

@@ -497,16 +497,21 @@ impl Journal {
         self.0.shared.acknowledge(self.0.catalog.epoch, sink, through);
     }
 
-    /// Moves a sink's cursor back to `position`, or to the oldest event that is kept, and starts its chain anew. Nobody
+    /// Moves a sink's cursor back to `position`, or to the oldest event that is kept, and starts its chain anew. Where
+    /// the sink has yet to come to that one, it stays where it is: it is still to be told what it lost. Nobody
     /// may forward to this sink meanwhile. `true`: it is on the disk.
     pub async fn replay(&self, sink: &SinkName, position: Position) -> bool {
         let shared = &self.0.shared;
+        let before = self.cursor(sink);
         let archived = shared
             .archives()
             .into_iter()
             .map(|old| old.catalog.oldest_after());
         let oldest = archived.chain([self.0.catalog.oldest_after()]).min();
         let mut cursor = Cursor::start(position.max(oldest.unwrap_or_default()));
+        if position <= before.position && before.position < cursor.position {
+            return true;
+        }
         let one = Limit { entries: 1, bytes: 1 };
         let next = self.read_after(cursor, one).await.unwrap_or_default();
         if cursor.position > Position(0)

@@ -1,7 +1,7 @@
 //! A whole board, from its hardware clock to the cloud: it boots, reads an adapter, is unplugged, cut off, robbed of its
-//! power under load, woken in 1970, upgraded. The scenarios know only what every board can do (`hil/board.rs`); which one
-//! it is, `TIDEGATE_HIL` says: `virtual`, or the path of a bench's `bench.toml`. Without a board they are ignored, and say so
-//! when they are run all the same. See hil/README.md.
+//! power in its first boot and under load, short of memory, woken in 1970, upgraded. The scenarios know only what every
+//! board can do (`hil/board.rs`); which one it is, `TIDEGATE_HIL` says: `virtual`, or the path of a bench's `bench.toml`.
+//! Without a board they are ignored, and say so when they are run all the same. See hil/README.md.
 
 #![expect(clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use board::HardwareClock;
 use load::{Load, temperature};
-use rig::{Rig, on_the_board};
+use rig::{Rig, on_a_new_board, on_the_board};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -65,6 +65,25 @@ fn raised(rig: &Rig, device: &str) -> Vec<Value> {
     let mut all = rig.cloud.distinct();
     all.retain(|event| is_alarm(event, device, "raised"));
     all
+}
+
+/// Each alarm of each device was acknowledged, and raised in the cloud once, in order.
+fn assert_raised_once(rig: &Rig, acknowledged: &[(String, usize)]) {
+    for (name, count) in acknowledged {
+        let events = raised(rig, name);
+        let values: Vec<f64> = events
+            .iter()
+            .filter_map(|event| event["data"]["value"].as_f64())
+            .collect();
+        let expected: Vec<f64> = (1..=*count).map(temperature).collect();
+        let lost: Vec<_> = expected.iter().filter(|value| !values.contains(value)).collect();
+        assert!(
+            lost.is_empty(),
+            "{name}: acknowledged and lost: {lost:?} of {count}"
+        );
+        assert_eq!(values.len(), *count, "{name}: some were raised twice");
+        assert!(values == expected, "{name}: not in order: {values:?}");
+    }
 }
 
 /// Raises the boiler's alarm over the adapter's line and clears it again. What was raised.
@@ -184,21 +203,7 @@ fn power_cuts_under_load_lose_nothing_that_was_acknowledged_and_raise_no_alarm_t
         }
         let acknowledged = load.stop().await;
         rig.everything_delivered().await;
-        for (name, count) in &acknowledged {
-            let events = raised(rig, name);
-            let values: Vec<f64> = events
-                .iter()
-                .filter_map(|event| event["data"]["value"].as_f64())
-                .collect();
-            let expected: Vec<f64> = (1..=*count).map(temperature).collect();
-            let lost: Vec<_> = expected.iter().filter(|value| !values.contains(value)).collect();
-            assert!(
-                lost.is_empty(),
-                "{name}: acknowledged and lost: {lost:?} of {count}"
-            );
-            assert_eq!(values.len(), *count, "{name}: some were raised twice");
-            assert!(values == expected, "{name}: not in order: {values:?}");
-        }
+        assert_raised_once(rig, &acknowledged);
         let alarms: usize = acknowledged.iter().map(|(_, count)| count).sum();
         eprintln!(
             "{} cuts, {alarms} alarms acknowledged, 0 lost, 0 raised twice",
@@ -246,7 +251,10 @@ fn a_clock_that_starts_in_1970_is_told_as_unknown_and_times_are_right_once_it_is
             tidegate::time::Clock::system().moment().wall.0 / 1_000_000
         );
         rig.done(&set);
-        rig.stands("the clock is believed", |status| status.clock == "synchronised");
+        // The gateway looks once a second; what it sent before it had seen that would still be of unknown time.
+        let seen = "journalctl --boot --unit tidegate --output cat --grep 'the wall clock is synchronised'";
+        let seen = rig::until(|| (rig.board.run(seen, &[]).code == 0).then_some(()));
+        assert!(seen.is_some(), "the clock is not believed");
         rig.board.mend_uplink();
         let cleared = rig
             .cloud
@@ -267,16 +275,15 @@ fn a_clock_that_starts_in_1970_is_told_as_unknown_and_times_are_right_once_it_is
 
 #[test]
 #[ignore = "needs a board (TIDEGATE_HIL): hil/README.md"]
-fn an_upgrade_of_the_package_keeps_what_is_still_to_be_delivered() {
+fn an_upgrade_of_the_package_keeps_what_fills_the_journal() {
     on_the_board(async |rig| {
         rig.board.cut_uplink();
         rig.stands("the uplink is lost", |status| !status.sinks[0].connected);
-        let devices = ["waiting-1", "waiting-2"].map(|name| (name.to_owned(), rig.device(name)));
-        let mut load = Load::start(devices.into());
-        load.more(500).await;
-        let acknowledged = load.stop().await;
-        let backlog = rig.status().sinks[0].backlog;
-        assert!(backlog >= 1_000, "{backlog} events wait");
+        let names: Vec<_> = (1..=16).map(|number| format!("waiting-{number}")).collect();
+        let devices = names.iter().map(|name| (name.clone(), rig.device(name)));
+        let mut load = Load::start(devices.collect());
+        let full = rig.stands("the journal is full", |status| status.journal.parked);
+        let backlog = full.sinks[0].backlog;
 
         let version = "dpkg-query --show --showformat '${Version}' tidegate";
         let earlier = rig.done(version);
@@ -287,17 +294,14 @@ fn an_upgrade_of_the_package_keeps_what_is_still_to_be_delivered() {
         let later = rig.done(version);
         assert_ne!(earlier, later);
         let status = rig.stands("it runs", |status| status.sinks.len() == 1);
-        assert!(status.sinks[0].backlog >= backlog, "{status:?}");
+        assert!(status.sinks[0].backlog >= backlog, "{full:?} {status:?}");
 
+        // Those that were refused have not given up.
         rig.board.mend_uplink();
+        load.more(20).await;
+        let acknowledged = load.stop().await;
         rig.everything_delivered().await;
-        for (name, count) in acknowledged {
-            assert_eq!(
-                raised(rig, &name).len(),
-                count,
-                "{name}: each acknowledged alarm, once"
-            );
-        }
+        assert_raised_once(rig, &acknowledged);
         let all = rig.cloud.distinct();
         let last = all
             .iter()
@@ -307,6 +311,72 @@ fn an_upgrade_of_the_package_keeps_what_is_still_to_be_delivered() {
             false,
             "an upgrade stops it cleanly"
         );
-        eprintln!("{earlier} to {later} with {backlog} events to deliver: all arrived");
+        eprintln!(
+            "{earlier} to {later} with {backlog} events, {} of {} bytes, to deliver: all arrived",
+            full.journal.undelivered_bytes, full.journal.max_bytes
+        );
+    });
+}
+
+#[test]
+#[ignore = "needs a board (TIDEGATE_HIL): hil/README.md"]
+fn a_gateway_that_takes_more_memory_than_its_unit_allows_is_restarted_and_loses_nothing() {
+    on_the_board(async |rig| {
+        let devices = ["hungry-1", "hungry-2"].map(|name| (name.to_owned(), rig.device(name)));
+        let mut load = Load::start(devices.into());
+        load.more(20).await;
+        let restarts = "systemctl show tidegate --value -p NRestarts";
+        let before = rig.done(restarts);
+        // So much it has already.
+        rig.done("systemctl set-property --runtime tidegate MemoryMax=1M");
+        let killed = "journalctl --boot --unit tidegate --output cat --grep \"result 'oom-kill'\"";
+        let killed = rig::until(|| (rig.board.run(killed, &[]).code == 0).then_some(()));
+        assert!(killed.is_some(), "it lives on with less than it needs");
+        rig.done("rm -r /run/systemd/system.control/tidegate.service.d && systemctl daemon-reload");
+        rig.is_ready().await;
+        assert_ne!(rig.done(restarts), before, "nobody restarted it");
+
+        load.more(20).await;
+        let acknowledged = load.stop().await;
+        rig.everything_delivered().await;
+        assert_raised_once(rig, &acknowledged);
+    });
+}
+
+#[test]
+#[ignore = "needs a board (TIDEGATE_HIL): hil/README.md"]
+fn power_cuts_during_the_first_boot_leave_what_a_later_one_makes_whole() {
+    let mut random = fastrand::Rng::with_seed(rig::seed());
+    // Each a little later than the one before.
+    let parts = u32::try_from(cuts()).expect("few");
+    let cuts: Vec<_> = (0..parts)
+        .map(|part| (f64::from(part) + random.f64()) / f64::from(parts))
+        .collect();
+    on_a_new_board(&cuts, async |rig| {
+        // One cut more as soon as it is ready: what the first boot wrote has to be there already.
+        rig.power_cycle(HardwareClock::Right).await;
+        rig.stands("nothing needs a person", |status| status.healthy);
+        assert_eq!(rig.done("systemctl is-system-running --wait"), "running");
+        rig.done("! dmesg | grep -E 'EXT4-fs error|FAT-fs.*error'");
+        // The root has grown: what is behind it on its disk is rounding.
+        let behind = rig.done(
+            "part=$(basename $(findmnt -no SOURCE /)); cd -P /sys/class/block/$part; \
+             echo $(($(cat ../size) - $(cat start) - $(cat size)))",
+        );
+        let behind: u64 = behind.parse().expect("sectors");
+        assert!(behind < 2_048, "{behind} sectors");
+        rig.done("test $(($(df --output=size -B512 / | tail -n 1) * 10 / 9)) -ge $(cat /sys/class/block/$(basename $(findmnt -no SOURCE /))/size)");
+        // What lay on the boot partition is installed, and the installer is told.
+        let boot = "boot=/boot/firmware; [ -d $boot ] || boot=/boot;";
+        rig.done(&format!(
+            "{boot} cmp $boot/gateway.toml /etc/tidegate/gateway.toml"
+        ));
+        assert_eq!(
+            rig.done("stat -c '%U:%G %a' /etc/tidegate/gateway.toml"),
+            "root:tidegate 640"
+        );
+        let report = rig.done(&format!("{boot} cat $boot/tidegate-report.txt"));
+        assert!(report.contains("first boot: INSTALLED"), "the report: {report:?}");
+        boiler_alarm(rig, 33.5).await;
     });
 }

@@ -10,7 +10,6 @@ prepare_foreign() {
     need qemu-aarch64-static qemu-user-static
     need /usr/lib/systemd/systemd-binfmt systemd
     install_missing
-    missing=()
     [ -e $known/register ] || mount -t binfmt_misc binfmt_misc $known
     [ -e $known/qemu-aarch64 ] || /usr/lib/systemd/systemd-binfmt
     # F: the kernel keeps the interpreter open, so that a chroot finds it.

@@ -17,7 +17,8 @@ use crate::event::{Entry, Epoch, Position, Sequence, SinkName};
 use super::{
     CURSOR_EVENTS, Cursor, Journal, Shared,
     frame::{self, Kind, Note},
-    writer::Writer,
+    read::Catalog,
+    writer::{Commit, Writer},
 };
 
 /// From and to, both in it.
@@ -236,6 +237,37 @@ impl Writer {
         told.collect()
     }
 
+    /// Tells the sinks that keep a place and are not configured what they lose with an old epoch: once it is gone nobody
+    /// knows what that was. `true`: that has yet to come to the disk.
+    pub fn tells_absent(&mut self, old: &Catalog) -> bool {
+        let mut absent = self.written.clone();
+        for plan in self.shared.plans().iter() {
+            absent.remove(&plan.name);
+        }
+        let mut frames = Vec::new();
+        for (sink, cursor) in absent.iter().filter(|(_, at)| at.position < old.last()) {
+            let stands = cursor.position > old.oldest_after();
+            let from = if stands { cursor.unexplained_from() } else { 1 };
+            let Shared { gaps, dead, .. } = &*self.shared;
+            let untold = gaps.without(sink, old.epoch, (from, old.last_sequence()));
+            let untold = untold.into_iter().filter(|(from, to)| from <= to);
+            let ranges: Vec<Range> = untold
+                .flat_map(|range| dead.without(sink, old.epoch, range))
+                .collect();
+            if !ranges.is_empty() {
+                let note = Note::of(vec![sink.clone()], "gap");
+                frames.extend(self.tell(old.epoch, &Note { ranges, ..note }));
+            }
+        }
+        if !frames.is_empty() {
+            self.tell_first(Commit {
+                frames,
+                ..Commit::new(Position(0), &[], Vec::new())
+            });
+        }
+        !self.pending.is_empty()
+    }
+
     /// A note and its event.
     pub fn tell(&self, epoch: Epoch, note: &Note) -> [(Kind, Vec<u8>); 2] {
         for sink in &note.sinks {
@@ -270,7 +302,10 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::event::Data;
     use crate::journal::{Handle, Limit, Stepped, storage::simulated::Simulated, trial};
 
     /// A machine's journal on a disk, with nine events more in it than before.
@@ -352,6 +387,35 @@ mod tests {
         assert_eq!(moves(), 2);
         journal.acknowledge(&sink, Cursor::behind(&there[3]));
         assert_eq!(moves(), 2 + CURSOR_EVENTS);
+    }
+
+    #[test]
+    fn a_sink_that_is_not_configured_is_told_what_it_loses_with_an_old_epoch() {
+        let sink: SinkName = "cloud".parse().unwrap();
+        let disk = Simulated::default();
+        let (journal, mut steps) = opened(&disk, "m", &sink);
+        let there = journal.read_after_blocking(Cursor::default(), NINE).unwrap();
+        journal.acknowledge(&sink, Cursor::behind(&there[2]));
+        // The cursor rides on it.
+        journal.record(trial::event(9));
+        steps.turn().unwrap();
+        drop((journal, steps));
+        let old = Path::new("/journal").join(format!("epoch-{}", there[0].epoch));
+        let is_kept = || disk.mount().list(&old).is_ok_and(|names| !names.is_empty());
+
+        let (journal, mut steps) = trial::open(disk.mount(), "another", None);
+        assert!(is_kept());
+        for _ in 0..4 {
+            steps.turn().unwrap();
+        }
+        assert!(!is_kept(), "nobody reads it");
+        let told = journal.read_after_blocking(Cursor::default(), NINE).unwrap();
+        let Data::Gateway(told) = &told[0].event.draft.data else {
+            panic!("{told:?}");
+        };
+        assert_eq!(told["sinks"], serde_json::json!(["cloud"]));
+        assert_eq!(told["epoch"], there[0].epoch.to_string());
+        assert_eq!(told["ranges"], serde_json::json!([[4, 10]]));
     }
 
     #[test]

@@ -147,11 +147,17 @@ fn names(storage: &dyn Storage, dir: &Path) -> Result<Vec<String>, Error> {
     storage.list(dir).map_err(at("list", dir))
 }
 
-/// Removes what an earlier opening left half done.
+/// Removes what an earlier opening left half done. What whoever was killed did to names may only be seen, and not be on
+/// the disk: now it is, before anything is built on it.
 fn clear(storage: &dyn Storage, root: &Path) -> Result<(), Error> {
     for half in ["current.new", GONE].map(|name| root.join(name)) {
         if storage.is_dir(&half) {
             storage.remove_dir(&half).map_err(at("remove", &half))?;
+        }
+    }
+    for dir in [root, &root.join("current")] {
+        if storage.is_dir(dir) {
+            storage.sync_dir(dir).map_err(at("flush", dir))?;
         }
     }
     Ok(())
@@ -554,8 +560,8 @@ impl Writer {
         self.measure_aside();
     }
 
-    /// An old epoch's directory goes when nobody is owed anything of it any more: events, or that its filter left out
-    /// the last of them before what was lost with the epoch's end.
+    /// An old epoch's directory goes when nobody is owed anything of it any more: events, that its filter left out
+    /// the last of them before what was lost with the epoch's end, or, where a sink is not configured, what it loses.
     pub fn drop_archives(&mut self) -> Result<(), Error> {
         let archives = self.shared.archives();
         for Archive { dir, catalog } in archives {
@@ -569,7 +575,7 @@ impl Writer {
             }
             // That nothing more can be read may be damage that was found just now.
             owed |= catalog.has_damage();
-            if !owed {
+            if !owed && !self.tells_absent(&catalog) {
                 self.shared.forget_archive(catalog.epoch);
                 let gone = self.root.join(GONE);
                 self.storage.rename(&dir, &gone).map_err(at("rename", &dir))?;

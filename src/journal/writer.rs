@@ -624,7 +624,7 @@ impl Writer {
     }
 
     /// What the journal itself has to tell stands before what waits.
-    fn tell_first(&mut self, commit: Commit) {
+    pub fn tell_first(&mut self, commit: Commit) {
         let own = |commit: &&Commit| commit.ticket == Position(0);
         let at = self.pending.iter().take_while(own).count();
         self.pending.insert(at, commit);

@@ -6,6 +6,8 @@ use std::{
     io::Write,
     path::Path,
     process::{Command, Stdio},
+    thread,
+    time::Duration,
 };
 
 use serde::Deserialize;
@@ -72,19 +74,25 @@ impl Bench {
 }
 
 impl Board for Bench {
-    fn begin(&mut self, configuration: &str) {
+    fn renew(&mut self, configuration: &str) {
         self.power_on(HardwareClock::Right);
-        // What the first boot has taken stays taken: else it would put its configuration back at the first power cut.
-        let new = "systemctl stop tidegate && \
-                   find /var/lib/tidegate -mindepth 1 -maxdepth 1 ! -name firstboot -exec rm -rf {} + && \
-                   cat >/etc/tidegate/gateway.toml && sync && systemctl reset-failed tidegate && systemctl start tidegate";
+        let new = "set -e; systemctl stop tidegate; find /var/lib/tidegate -mindepth 1 -delete; \
+                   boot=/boot/firmware; [ -d $boot ] || boot=/boot; \
+                   rm -rf $boot/tidegate $boot/tidegate-report.txt; cat >$boot/gateway.toml; sync";
         let output = self.run(new, configuration.as_bytes());
         assert_eq!(output.code, 0, "is the package installed? {}", output.text);
+        self.cut_power();
     }
 
     fn power_on(&mut self, _: HardwareClock) {
         Self::switch(&self.on);
         rig::until(|| self.try_to_run("true", &[])).expect("the board boots in time");
+    }
+
+    fn flicker(&mut self, time: Duration) -> String {
+        Self::switch(&self.on);
+        thread::sleep(time);
+        self.cut_power()
     }
 
     fn cut_power(&mut self) -> String {
@@ -164,10 +172,11 @@ fn a_bench_is_switched_and_asked_by_the_commands_of_its_file() {
     bench.plug_in();
     bench.say(b"{}\n");
     bench.cut_power();
+    bench.flicker(Duration::ZERO);
     let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).expect("written");
     assert_eq!(
         read("acts"),
-        "on\ncut-uplink\nmend-uplink\nunplug\nplug-in\noff\n"
+        "on\ncut-uplink\nmend-uplink\nunplug\nplug-in\noff\non\noff\n"
     );
     assert_eq!(read("line"), "{}\n");
 }

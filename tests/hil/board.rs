@@ -1,6 +1,6 @@
 //! What the scenarios need of a board, whether it lies on a bench or is emulated.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use super::{bench::Bench, emulated::Emulated};
 
@@ -24,11 +24,15 @@ pub(crate) struct Output {
 
 /// The acts. They block: a test does one of them at a time.
 pub(crate) trait Board: Send {
-    /// Powers it on with this configuration, and with nothing from before: no journal, no state.
-    fn begin(&mut self, configuration: &str);
+    /// Makes it new, without power: the configuration lies on its boot partition, as an installer leaves it there, and
+    /// nothing is there from before: no journal, no state.
+    fn renew(&mut self, configuration: &str);
 
     /// Gives it power; returns when commands can be run.
     fn power_on(&mut self, clock: HardwareClock);
+
+    /// Gives it power and takes it away again after so long, however far it has come. What the cut said.
+    fn flicker(&mut self, time: Duration) -> String;
 
     /// Takes the power away, whatever it is doing. What it said of that.
     fn cut_power(&mut self) -> String;

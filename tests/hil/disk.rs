@@ -136,6 +136,10 @@ impl Log {
     /// In the order in which they were done. What was still on its way when the power went, and was never said to be done,
     /// may be among them, or a hole, or behind the end.
     fn entries(&mut self) -> Vec<Entry> {
+        if self.len == 0 {
+            // The power went before the board had written anything.
+            return Vec::new();
+        }
         let magic = self.numbers(0).map(|[magic, ..]| magic);
         assert_eq!(magic, Some(MAGIC), "it is no log of writes");
         let mut at = SECTOR;

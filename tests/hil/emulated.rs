@@ -7,6 +7,8 @@ use std::{
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::Command,
+    thread,
+    time::Duration,
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -78,6 +80,29 @@ impl Emulated {
         let stream = stream.expect("qemu starts");
         stream.set_read_timeout(Some(PATIENCE)).expect("a duration");
         stream
+    }
+
+    /// Gives it power, and waits for nothing that it does with it.
+    fn switch_on(&mut self, clock: HardwareClock) {
+        assert!(self.powered.is_none(), "it has power");
+        for name in ["line", "shell", "monitor"] {
+            // What a killed qemu left.
+            drop(fs::remove_file(self.file(name)));
+        }
+        let mut arguments = machine(self.folder.path(), self.door, clock);
+        arguments.extend([
+            "-blockdev".to_owned(),
+            format!("node-name=disk,{}", self.disk.node()),
+        ]);
+        let power = Leash::put_on("qemu-system-aarch64", &arguments, &self.file("qemu"));
+        let (shell, monitor) = (self.socket("shell"), self.socket("monitor"));
+        let line = self.socket("line");
+        self.powered = Some(Powered {
+            _power: power,
+            shell: BufReader::new(shell),
+            monitor: BufReader::new(monitor),
+            line,
+        });
     }
 
     /// Asks qemu's monitor (QMP); what it refuses is a mistake here.
@@ -160,7 +185,7 @@ const ADAPTER: &str = "usb-serial,id=adapter,chardev=line,always-plugged=on,seri
 const PORT: &str = "/dev/tidegate/ftdi-BENCH1";
 
 impl Board for Emulated {
-    fn begin(&mut self, configuration: &str) {
+    fn renew(&mut self, configuration: &str) {
         self.powered = None;
         let disk = self.file("disk.raw");
         let mut copy = Command::new("cp");
@@ -185,32 +210,19 @@ impl Board for Emulated {
                 .expect("mtools is installed (hil/virtual/prepare.sh)")
                 .success()
         );
-        self.power_on(HardwareClock::Right);
     }
 
     fn power_on(&mut self, clock: HardwareClock) {
-        assert!(self.powered.is_none(), "it has power");
-        for name in ["line", "shell", "monitor"] {
-            // What a killed qemu left.
-            drop(fs::remove_file(self.file(name)));
-        }
-        let mut arguments = machine(self.folder.path(), self.door, clock);
-        arguments.extend([
-            "-blockdev".to_owned(),
-            format!("node-name=disk,{}", self.disk.node()),
-        ]);
-        let power = Leash::put_on("qemu-system-aarch64", &arguments, &self.file("qemu"));
-        let (shell, monitor) = (self.socket("shell"), self.socket("monitor"));
-        let line = self.socket("line");
-        self.powered = Some(Powered {
-            _power: power,
-            shell: BufReader::new(shell),
-            monitor: BufReader::new(monitor),
-            line,
-        });
+        self.switch_on(clock);
         self.ask("qmp_capabilities", &json!({}));
         // Nobody reads this before the board has booted.
         self.run("true", &[]);
+    }
+
+    fn flicker(&mut self, time: Duration) -> String {
+        self.switch_on(HardwareClock::Right);
+        thread::sleep(time);
+        self.cut_power()
     }
 
     fn cut_power(&mut self) -> String {

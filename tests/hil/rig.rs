@@ -69,7 +69,7 @@ pub(crate) fn on_the_board(scenario: impl AsyncFnOnce(&mut Rig)) {
     RUNTIME.block_on(async {
         let mut rig = match kept.take() {
             Some(rig) => rig,
-            None => Rig::begin().await,
+            None => Rig::begin(&[]).await,
         };
         scenario(&mut rig).await;
         rig.assert_whole().await;
@@ -77,10 +77,30 @@ pub(crate) fn on_the_board(scenario: impl AsyncFnOnce(&mut Rig)) {
     });
 }
 
+/// The same on a new board that loses its power at these parts of the time that one needs to be ready, before it is left
+/// to boot.
+pub(crate) fn on_a_new_board(cuts: &[f64], scenario: impl AsyncFnOnce(&mut Rig)) {
+    {
+        let mut kept = RIG.lock().unwrap_or_else(PoisonError::into_inner);
+        RUNTIME.block_on(async {
+            let earlier = match kept.take() {
+                Some(rig) => rig,
+                None => Rig::begin(&[]).await,
+            };
+            let cuts: Vec<_> = cuts.iter().map(|part| earlier.took.mul_f64(*part)).collect();
+            drop(earlier);
+            *kept = Some(Rig::begin(&cuts).await);
+        });
+    }
+    on_the_board(scenario);
+}
+
 pub(crate) struct Rig {
     pub(crate) board: Box<dyn Board>,
     pub(crate) cloud: Cloud,
     pub(crate) wiring: Wiring,
+    /// From power on to READY, as it began.
+    took: Duration,
     _broker: Leash,
     _folder: Folder,
 }
@@ -99,7 +119,8 @@ const DIAGNOSIS: &str =
     "tidegate status; journalctl --no-pager -b -n 60 -o short-monotonic; ip -brief address";
 
 impl Rig {
-    async fn begin() -> Self {
+    /// A new board, whose power goes after each of these times before it is left to boot.
+    async fn begin(cuts: &[Duration]) -> Self {
         let mut board = board::named();
         let wiring = board.wiring();
         let folder = Folder::new();
@@ -112,17 +133,23 @@ impl Rig {
         until(|| TcpStream::connect(("127.0.0.1", *port)).ok())
             .expect("mosquitto is installed (./test does it)");
         let cloud = Cloud::subscribe(*port).await;
+        board.renew(&configuration(&wiring));
+        for time in cuts {
+            eprintln!("power for {} ms: {}", time.as_millis(), board.flicker(*time));
+        }
         let begun = Instant::now();
-        board.begin(&configuration(&wiring));
+        board.power_on(HardwareClock::Right);
         let mut rig = Self {
             board,
             cloud,
             wiring,
+            took: Duration::ZERO,
             _broker: broker,
             _folder: folder,
         };
         rig.is_ready().await;
-        eprintln!("begun and ready {} s after power on", begun.elapsed().as_secs());
+        rig.took = begun.elapsed();
+        eprintln!("begun and ready {} s after power on", rig.took.as_secs());
         rig
     }
 
@@ -232,6 +259,10 @@ id = "bench"
 [mqtt]
 listen = ["0.0.0.0:1883"]
 allow-anonymous = true
+
+[journal]
+max-bytes = "8MiB"
+when-full = "refuse"
 
 [[mqtt.readings]]
 topic = "thermostats/{{device}}/state"

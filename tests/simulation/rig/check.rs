@@ -24,7 +24,11 @@ pub fn found(world: &mut Inside, before: Option<Epoch>, epoch: Epoch, first: u64
     {
         world.accuse("a crash made a new epoch".to_owned());
     }
-    let there: BTreeSet<u64> = there.iter().map(|entry| entry.sequence.0).collect();
+    let there: BTreeSet<u64> = there
+        .iter()
+        .filter(|entry| entry.epoch == epoch)
+        .map(|entry| entry.sequence.0)
+        .collect();
     let mut known = world.of_epoch(epoch).map(|(sequence, _)| sequence);
     if let Some(gone) = known.find(|sequence| *sequence >= first && !there.contains(sequence)) {
         drop(known);
@@ -33,43 +37,39 @@ pub fn found(world: &mut Inside, before: Option<Epoch>, epoch: Epoch, first: u64
 }
 
 /// Whether every reading is acknowledged, and every sink has all, or was told that it does not come.
-pub fn is_done(world: &Inside, epoch: Option<Epoch>) -> bool {
-    if world.owing.iter().any(|owing| *owing > 0) {
-        return false;
-    }
-    let Some(epoch) = epoch else { return true };
-    missing(world, epoch).is_none()
+pub fn is_done(world: &Inside) -> bool {
+    world.owing.iter().all(|owing| *owing == 0) && missing(world).is_none()
 }
 
 /// The first event that a sink neither got nor was told of, or whose receiver does not know that it has all.
-fn missing(world: &Inside, epoch: Epoch) -> Option<String> {
+fn missing(world: &Inside) -> Option<String> {
     for (sink, endpoint) in world.endpoints.iter().enumerate() {
         let name = sink_name(sink);
         let mut due = BTreeSet::new();
-        let mut last = 0;
-        for (sequence, event) in world.of_epoch(epoch) {
+        let mut last = (0, 0);
+        for (id, event) in &world.known {
             // Numbers that nobody ever saw are missing, too.
-            due.extend(last + 1..sequence);
-            last = sequence;
+            let from = if id.0 == last.0 { last.1 + 1 } else { 1 };
+            due.extend((from..id.1).map(|sequence| (id.0, sequence)));
+            last = *id;
             if endpoint.filter.passes(&name, &event.draft) {
-                due.insert(sequence);
+                due.insert(*id);
             }
         }
-        due.retain(|sequence| !endpoint.received.contains_key(&(epoch.0, *sequence)));
-        let named = world.of_epoch(epoch).flat_map(|(_, event)| told(event, &name));
-        for (_, from, to) in named.filter(|(of, ..)| *of == epoch.0) {
-            due.retain(|sequence| !(from..=to).contains(sequence));
+        due.retain(|id| !endpoint.received.contains_key(id));
+        for (epoch, from, to) in world.known.values().flat_map(|event| told(event, &name)) {
+            due.retain(|id| id.0 != epoch || !(from..=to).contains(&id.1));
         }
         if let Some(lost) = due.first() {
-            let was_there = world.known.contains_key(&(epoch.0, *lost));
+            let was_there = world.known.contains_key(lost);
             let what = if was_there { "G2" } else { "G4: a gap" };
             return Some(format!(
-                "{what}: sink {sink} never got {lost} of {last} and was not told"
+                "{what}: sink {sink} never got {lost:?} of {last:?} and was not told"
             ));
         }
         if let Some(number) = endpoint.receiver.awaits() {
             return Some(format!(
-                "G4: the receiver of sink {sink} still waits for {number} of {last}"
+                "G4: the receiver of sink {sink} still waits for {number} of {last:?}"
             ));
         }
     }
@@ -88,7 +88,7 @@ pub fn all(
     if let Some(device) = world.owing.iter().position(|owing| *owing > 0) {
         world.accuse(format!("no progress: device {device} still waits"));
     }
-    if let Some(what) = missing(world, epoch) {
+    if let Some(what) = missing(world) {
         world.accuse(what);
     }
     let now = world.now();

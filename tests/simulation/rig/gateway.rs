@@ -9,7 +9,7 @@ use tidegate::{
         announce::Announcer,
         evaluate::{self, House, evaluate},
     },
-    event::{Labels, Origin, Severity, SinkName},
+    event::{Labels, Origin, Position, Severity, SinkName},
     forward::{self, Forwarder, Pace, Terms},
     journal::{Journal, Owner, Recovered, Settings, Stepped, storage::simulated::Simulated},
     reading::Metric,
@@ -92,12 +92,16 @@ fn terms(plan: &Plan, sink: usize) -> Terms {
     }
 }
 
+fn configured(plan: &Plan) -> impl Iterator<Item = usize> {
+    (0..plan.sinks.len()).filter(|sink| !plan.absent.contains(sink))
+}
+
 fn owner(plan: &Plan) -> Owner {
-    let sinks = (0..plan.sinks.len()).map(|sink| terms(plan, sink).plan());
+    let sinks = configured(plan).map(|sink| terms(plan, sink).plan());
     Owner {
         origin: origin(),
         machine_id: "m".to_owned(),
-        board_serial: "b".to_owned(),
+        board_serial: plan.board.to_string(),
         sinks: sinks.collect(),
     }
 }
@@ -149,6 +153,7 @@ impl Life {
     pub fn begin(
         (journal, recovered, stepped): (Journal, Recovered, Stepped),
         plan: &Plan,
+        replay: Option<usize>,
         clock: &Clock,
         world: &World,
         executor: &mut Executor,
@@ -187,19 +192,22 @@ impl Life {
         })];
         let forward_stop = CancellationToken::new();
         let mut forwarded = Vec::new();
-        for (sink, nature) in plan.sinks.iter().enumerate() {
+        for sink in configured(plan) {
             let network = Network {
                 world: Quiet(world.clone()),
                 sink,
-                nature: nature.clone(),
+                nature: plan.sinks[sink].clone(),
                 random: random.fork(),
             };
             let (status, _) = watch::channel(forward::Status::default());
-            let forwarder = Forwarder::new(terms(plan, sink), Log(journal.clone()), network, PACE, status);
+            let (terms, log) = (terms(plan, sink), Log(journal.clone()));
             let (stop, done) = (forward_stop.clone(), CancellationToken::new());
             forwarded.push(done.clone());
             tasks.push(executor.spawn(async move {
-                forwarder.run(stop).await;
+                if replay == Some(sink) {
+                    log.0.replay(&terms.name, Position::default()).await;
+                }
+                Forwarder::new(terms, log, network, PACE, status).run(stop).await;
                 done.cancel();
             }));
         }

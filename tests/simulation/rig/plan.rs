@@ -27,6 +27,10 @@ pub struct Plan {
     /// The rules, by name.
     pub laws: [(&'static str, Law); 2],
     pub days: Vec<Day>,
+    /// Which board the card is in.
+    pub board: u8,
+    /// The sinks that are not configured, in this life.
+    pub absent: Vec<usize>,
 }
 
 /// A while, and how it ends.
@@ -39,6 +43,20 @@ pub struct Day {
     pub down: Duration,
     /// The openings that come to nothing: after so many changes of the disk the power goes again.
     pub cut_starts: Vec<u64>,
+    /// Before the next start somebody does that.
+    pub hands: Hands,
+}
+
+/// What people do to a gateway that is not running.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hands {
+    Nothing,
+    /// The card goes into another board: a new epoch.
+    Swap,
+    /// A sink's table goes, until the next start.
+    Remove(usize),
+    /// A sink gets all that is kept once more, as soon as the gateway runs.
+    Replay(usize),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -100,6 +118,8 @@ impl Plan {
             sinks: (0..random.usize(1..=3)).map(|_| Self::nature(random)).collect(),
             laws: [("hot", law(0, 0)), ("long", law(hold, clear_hold))],
             days: (0..days).map(|_| Day::draw(random)).collect(),
+            board: 0,
+            absent: Vec::new(),
         }
     }
 
@@ -170,6 +190,18 @@ impl Day {
             end,
             down: up_to(random, &[0, 1_000, 20_000]),
             cut_starts: (0..cut_starts).map(|_| random.u64(..30)).collect(),
+            hands: Hands::draw(random),
+        }
+    }
+}
+
+impl Hands {
+    fn draw(random: &mut fastrand::Rng) -> Self {
+        match random.u8(..12) {
+            0 => Self::Swap,
+            1 => Self::Remove(random.usize(..3)),
+            2 => Self::Replay(random.usize(..3)),
+            _ => Self::Nothing,
         }
     }
 }

@@ -14,7 +14,7 @@ use super::{
     device::Device,
     executor::{Executor, TaskId},
     gateway::Life,
-    plan::{Day, End, Plan},
+    plan::{Day, End, Hands, Plan},
     reference::{Micros, Reference},
     sink::Endpoint,
     world::World,
@@ -63,6 +63,15 @@ pub fn tell(seed: u64) -> Told {
     })
 }
 
+/// A gateway that knows nothing yet.
+fn references(plan: &Plan) -> Vec<Vec<Reference>> {
+    let references = plan.laws.iter().map(|(_, law)| {
+        let devices = plan.devices.iter().map(|_| Reference::new(*law));
+        devices.collect()
+    });
+    references.collect()
+}
+
 struct Story {
     plan: Plan,
     random: fastrand::Rng,
@@ -87,6 +96,10 @@ struct Story {
     parked_at_stop: bool,
     /// By rule, by device.
     references: Vec<Vec<Reference>>,
+    /// The card is in another board since the last gateway ran.
+    swapped: bool,
+    /// This sink gets all once more.
+    replay: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,10 +119,6 @@ impl Story {
         world.say(&format!("{plan:?}"));
         let hands = time::Simulated::new(BootId(1));
         hands.follow_tokio();
-        let references = plan.laws.iter().map(|(_, law)| {
-            let devices = plan.devices.iter().map(|_| Reference::new(*law));
-            devices.collect()
-        });
         Self {
             executor: Executor::new(random.fork()),
             world,
@@ -125,7 +134,9 @@ impl Story {
             observed: Cursor::default(),
             ended: None,
             parked_at_stop: false,
-            references: references.collect(),
+            references: references(&plan),
+            swapped: false,
+            replay: None,
             plan,
             random,
         }
@@ -210,6 +221,7 @@ impl Story {
         self.die(false);
         // Never in no time: stamps of one millisecond differ by microseconds, and run ahead of the simulated clock.
         self.pass(day.down + TICK, |_| false).await;
+        self.put(day.hands);
         for changes in &day.cut_starts {
             self.disk.stop_after(*changes);
             self.world.say("a start that is cut short");
@@ -224,6 +236,20 @@ impl Story {
             }
         }
         self.start();
+    }
+
+    fn put(&mut self, hands: Hands) {
+        self.world.say(&format!("hands: {hands:?}"));
+        self.plan.absent.clear();
+        match hands {
+            Hands::Nothing => {}
+            Hands::Swap => {
+                self.plan.board += 1;
+                self.swapped = true;
+            }
+            Hands::Remove(sink) => self.plan.absent.push(sink),
+            Hands::Replay(sink) => self.replay = Some(sink),
+        }
     }
 
     /// The machine has no power for a moment.
@@ -267,8 +293,13 @@ impl Story {
         let (journal, epoch, first) = (journal.clone(), recovered.epoch, recovered.first.0);
         self.observed = Cursor::default();
         let there = self.observe(&journal);
-        check::found(&mut self.world.look(), self.epoch, epoch, first, &there);
-        self.epoch = Some(epoch);
+        let before = if self.swapped { None } else { self.epoch };
+        check::found(&mut self.world.look(), before, epoch, first, &there);
+        if self.epoch.is_some_and(|before| before != epoch) {
+            // Of alarms that were open nobody knows any more.
+            self.references = references(&self.plan);
+        }
+        (self.epoch, self.swapped) = (Some(epoch), false);
         let up = self.world.look().now();
         self.ups.push(up);
         self.lives += 1;
@@ -277,6 +308,7 @@ impl Story {
         self.life = Some(Life::begin(
             opened,
             &self.plan,
+            self.replay.take(),
             &self.clock,
             &self.world,
             &mut self.executor,
@@ -330,12 +362,13 @@ impl Story {
     async fn calm_down(&mut self) {
         self.world.say("calm");
         self.world.look().calm = true;
-        if self.life.is_none() || self.ended.is_some() {
+        if self.life.is_none() || self.ended.is_some() || !self.plan.absent.is_empty() {
             self.die(false);
             self.pass(TICK, |_| false).await;
+            self.put(Hands::Nothing);
             self.start();
         }
-        let all_there = |story: &Self| check::is_done(&story.world.look(), story.epoch);
+        let all_there = |story: &Self| check::is_done(&story.world.look());
         self.pass(LAST_DEADLINE, |story| story.ended.is_some()).await;
         // Somebody has put the receivers right, and has them sent again what they refused.
         if let Some(life) = &self.life {
@@ -434,17 +467,22 @@ impl Story {
     /// Reads what has become durable.
     fn observe(&mut self, journal: &Journal) -> Vec<Entry> {
         let mut world = self.world.look();
-        let entries = match journal.read_after_blocking(self.observed, ALL) {
-            Ok(entries) => entries,
-            Err(error) => {
-                world.accuse(format!("it cannot be read: {error}"));
-                return Vec::new();
+        let mut all = Vec::new();
+        loop {
+            // Never of two epochs at once.
+            let entries = match journal.read_after_blocking(self.observed, ALL) {
+                Ok(entries) => entries,
+                Err(error) => {
+                    world.accuse(format!("it cannot be read: {error}"));
+                    return all;
+                }
+            };
+            let Some(last) = entries.last() else { return all };
+            self.observed = Cursor::behind(last);
+            for entry in &entries {
+                world.learn(entry);
             }
-        };
-        for entry in &entries {
-            world.learn(entry);
-            self.observed = Cursor::behind(entry);
+            all.extend(entries);
         }
-        entries
     }
 }
