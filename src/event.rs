@@ -17,6 +17,8 @@ pub mod gateway;
 pub mod schema;
 mod stored;
 
+pub use stored::Reader;
+
 /// Labels of a device, a rule or the gateway.
 pub type Labels = BTreeMap<String, String>;
 

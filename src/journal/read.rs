@@ -13,12 +13,12 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::event::{Data, Entry, Epoch, Event, Position, SinkName};
+use crate::event::{Data, Entry, Epoch, Event, Position, Reader, SinkName};
 
 use super::{
     Error, Limit,
     discards::Range,
-    frame::{self, Header, Kind},
+    frame::{Header, Kind},
     recovery::{Damage, at, before},
     segment::{FRAMES, Segment, Step},
 };
@@ -207,6 +207,7 @@ impl Catalog {
             limit,
             bytes: 0,
             entries: Vec::new(),
+            reader: Reader::default(),
         };
         let mut place = self.place(after);
         while let Some((segment, offset)) = place {
@@ -382,7 +383,7 @@ fn told(payload: &[u8], sink: &SinkName) -> Vec<(Epoch, Range)> {
     if !begin.windows(NAME.len()).any(|bytes| bytes == NAME) {
         return Vec::new();
     }
-    let Some(event) = frame::decode::<Event>(payload) else {
+    let Some(event) = Event::decode(payload) else {
         return Vec::new();
     };
     let Data::Gateway(data) = event.draft.data else {
@@ -414,6 +415,7 @@ struct Reading {
     limit: Limit,
     bytes: usize,
     entries: Vec<Entry>,
+    reader: Reader,
 }
 
 impl Reading {
@@ -427,7 +429,7 @@ impl Reading {
 
     /// `false`: it cannot be read.
     fn take(&mut self, epoch: Epoch, header: &Header, payload: &[u8]) -> bool {
-        let Some(event) = frame::decode::<Event>(payload) else {
+        let Some(event) = self.reader.event(payload) else {
             return false;
         };
         self.bytes += header.whole();
