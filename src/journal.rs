@@ -198,6 +198,8 @@ impl Cursor {
     }
 }
 
+type Entries = Result<Vec<Entry>, Error>;
+
 /// How much to read at once.
 #[derive(Clone, Copy, Debug)]
 pub struct Limit {
@@ -435,15 +437,18 @@ impl Journal {
 
     /// Events after `cursor`, in order, never past `durable`; empty if there is none. An old epoch's
     /// undelivered events come first, under their own epoch, and never together with a newer epoch's. Their times
-    /// are as right as they are known to be by now.
+    /// are as right as they are known to be by now. The reading begins at once, whether anybody waits for it or not.
     ///
     /// # Errors
     ///
     /// [`Error::Io`] if the disk cannot be read. What is damaged is no error: it is passed over and told.
-    pub async fn read_after(&self, cursor: Cursor, limit: Limit) -> Result<Vec<Entry>, Error> {
+    pub fn read_after(&self, cursor: Cursor, limit: Limit) -> impl Future<Output = Entries> + use<> {
         let journal = self.clone();
-        let read = tokio::task::spawn_blocking(move || journal.read_after_blocking(cursor, limit)).await;
-        read.unwrap_or_else(|error| Err(Error::Stopped(error.to_string())))
+        let read = tokio::task::spawn_blocking(move || journal.read_after_blocking(cursor, limit));
+        async {
+            read.await
+                .unwrap_or_else(|error| Err(Error::Stopped(error.to_string())))
+        }
     }
 
     /// The same, for a thread that may block.
