@@ -18,6 +18,7 @@ pub mod schema;
 mod stored;
 
 pub use stored::Reader;
+pub(crate) use stored::{Ago, Number};
 
 /// Labels of a device, a rule or the gateway.
 pub type Labels = BTreeMap<String, String>;

@@ -198,8 +198,6 @@ impl Cursor {
     }
 }
 
-type Entries = Result<Vec<Entry>, Error>;
-
 /// How much to read at once.
 #[derive(Clone, Copy, Debug)]
 pub struct Limit {
@@ -435,51 +433,6 @@ impl Journal {
         self.0.health.clone()
     }
 
-    /// Events after `cursor`, in order, never past `durable`; empty if there is none. An old epoch's
-    /// undelivered events come first, under their own epoch, and never together with a newer epoch's. Their times
-    /// are as right as they are known to be by now. The reading begins at once, whether anybody waits for it or not.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`] if the disk cannot be read. What is damaged is no error: it is passed over and told.
-    pub fn read_after(&self, cursor: Cursor, limit: Limit) -> impl Future<Output = Entries> + use<> {
-        let journal = self.clone();
-        let read = tokio::task::spawn_blocking(move || journal.read_after_blocking(cursor, limit));
-        async {
-            read.await
-                .unwrap_or_else(|error| Err(Error::Stopped(error.to_string())))
-        }
-    }
-
-    /// The same, for a thread that may block.
-    ///
-    /// # Errors
-    ///
-    /// As [`Journal::read_after`].
-    pub fn read_after_blocking(&self, cursor: Cursor, limit: Limit) -> Result<Vec<Entry>, Error> {
-        let mut entries = self.read_stored(cursor, limit)?;
-        for entry in &mut entries {
-            self.0.shared.boots.correct(entry);
-        }
-        Ok(entries)
-    }
-
-    fn read_stored(&self, cursor: Cursor, limit: Limit) -> Result<Vec<Entry>, Error> {
-        for archive in self.0.shared.archives() {
-            match archive.catalog.read(&archive.dir, cursor.position, limit) {
-                Ok(entries) if entries.is_empty() => {}
-                // Its directory went while it was read: everything in it is delivered.
-                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-                answer => return answer,
-            }
-        }
-        let entries = self.0.catalog.read(&self.0.dir, cursor.position, limit);
-        if self.0.catalog.has_damage() {
-            self.0.shared.wake();
-        }
-        entries
-    }
-
     /// Where a sink begins. `sequence` is 0 where a chain starts: a new sink, a new epoch. One that was never
     /// configured begins at the end.
     pub fn cursor(&self, sink: &SinkName) -> Cursor {
@@ -502,16 +455,21 @@ impl Journal {
         self.0.shared.acknowledge(self.0.catalog.epoch, sink, through);
     }
 
-    /// Moves a sink's cursor back to `position`, or to the oldest event that is kept, and starts its chain anew. Nobody
+    /// Moves a sink's cursor back to `position`, or to the oldest event that is kept, and starts its chain anew. Where
+    /// the sink has yet to come to that one, it stays where it is: it is still to be told what it lost. Nobody
     /// may forward to this sink meanwhile. `true`: it is on the disk.
     pub async fn replay(&self, sink: &SinkName, position: Position) -> bool {
         let shared = &self.0.shared;
+        let before = self.cursor(sink);
         let archived = shared
             .archives()
             .into_iter()
             .map(|old| old.catalog.oldest_after());
         let oldest = archived.chain([self.0.catalog.oldest_after()]).min();
         let mut cursor = Cursor::start(position.max(oldest.unwrap_or_default()));
+        if position <= before.position && before.position < cursor.position {
+            return true;
+        }
         let one = Limit { entries: 1, bytes: 1 };
         let next = self.read_after(cursor, one).await.unwrap_or_default();
         if cursor.position > Position(0)

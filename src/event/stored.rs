@@ -552,26 +552,35 @@ fn condition(cbor: &mut Cbor<'_>) -> Option<ConditionFacts> {
 }
 
 /// How long before it was stored, in microseconds; less than none if later. Round and round, so that every time has one.
-#[derive(Clone, Copy, Serialize)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(transparent)]
-struct Ago(i64);
+pub(crate) struct Ago(i64);
 
 impl Ago {
-    fn of(time: EngineTime, recorded: &Moment) -> Self {
+    pub(crate) fn of(time: EngineTime, recorded: &Moment) -> Self {
         Self(recorded.boot.0.wrapping_sub(time.0))
     }
 
-    fn at(self, recorded: &Moment) -> EngineTime {
+    pub(crate) fn at(self, recorded: &Moment) -> EngineTime {
         EngineTime(recorded.boot.0.wrapping_sub(self.0))
     }
 }
 
 /// One of an enumeration, as its number.
-struct Number<T>(T);
+pub(crate) struct Number<T>(pub(crate) T);
 
 /// What a [`Number`] can be read as.
-trait Numbered: Sized {
+pub(crate) trait Numbered: Sized {
     fn of(number: u64) -> Option<Self>;
+}
+
+impl<'de, T: Numbered> Deserialize<'de> for Number<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = T::of(u64::deserialize(deserializer)?);
+        number
+            .map(Self)
+            .ok_or_else(|| D::Error::custom("a number that stands for nothing"))
+    }
 }
 
 macro_rules! numbered {

@@ -16,6 +16,7 @@ use std::{
 };
 
 use self::{
+    basis::Bases,
     devices::Devices,
     hush::Hushes,
     latch::{NEVER, NO_DEADLINE, Slot},
@@ -32,6 +33,7 @@ use crate::{
 };
 
 mod act;
+mod basis;
 mod build;
 mod checkpoint;
 mod devices;
@@ -45,6 +47,7 @@ mod queue;
 mod refuse;
 mod restore;
 mod saved;
+mod slot;
 mod speak;
 mod table;
 mod watch;
@@ -102,6 +105,9 @@ pub struct Engine {
     refused: BTreeSet<u32>,
     retry_at: EngineTime,
     unsaved: VecDeque<checkpoint::Unsaved>,
+    bases: Bases,
+    /// Something of this boot was saved by a wall clock that was right.
+    vouched: bool,
     counts: Counts,
     /// All that was kept was taken in.
     settled: bool,
@@ -201,9 +207,11 @@ impl Engine {
     /// What the edited or removed rules end, and what fell due meanwhile, goes into `out`.
     pub fn restore(setup: Setup, saved: &[(Vec<u8>, Vec<u8>)], now: Moment, out: &mut Outcome) -> Self {
         let mut engine = Self::new(setup, now);
-        let kept = engine.read(saved, &now, out);
+        let (kept, bases) = engine.read(saved, &now, out);
+        engine.take_bases(bases.bytes());
         engine.take(kept, out);
         engine.settle(out);
+        engine.drop_bases(&bases.rested, out);
         engine
     }
 
@@ -253,6 +261,7 @@ impl Engine {
             slot.committed = slot.committed.max(position);
         }
         self.touched.shrink_to(TOUCHED);
+        self.bases.committed();
     }
 
     /// Episodes that are active.

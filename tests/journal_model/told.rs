@@ -230,6 +230,30 @@ fn a_chain_that_starts_within_an_epoch_is_told_nothing_of_what_stands_before_its
 }
 
 #[test]
+fn a_replay_of_what_a_sink_has_yet_to_come_to_passes_over_nothing_that_it_lost() {
+    let disk = Simulated::default();
+    let open = Open::on(&disk, &settings(), owner(&["cloud", "site"]));
+    fill(&open, 20);
+    let there = open.read_all();
+    open.journal.acknowledge(&sink("site"), cursor_at(&there[4]));
+    open.close();
+    // Nobody is told what goes meanwhile.
+    let open = Open::on(&disk, &settings(), owner(&["cloud"]));
+    fill(&open, 1000);
+    open.close();
+    let open = Open::on(&disk, &settings(), owner(&["cloud", "site"]));
+    let all = open.read_all();
+    assert!(all[0].sequence.0 > 6, "its place is gone");
+    assert!(block_on(open.journal.replay(&sink("site"), Position(0))));
+    let before = open.journal.cursor(&sink("site"));
+    assert_eq!(before, cursor_at(&there[4]));
+    open.journal.came_to(&sink("site"), before, &all[0]);
+    open.journal.acknowledge(&sink("site"), cursor_at(&all[0]));
+    open.commit(&["next"], &[]);
+    assert_eq!(named(&open.read_all(), "site"), [[(6, all[0].sequence.0 - 1)]]);
+}
+
+#[test]
 fn what_was_delivered_between_two_absences_is_not_named_when_the_first_is_told_again() {
     let disk = Simulated::default();
     let open = Open::new(&disk);

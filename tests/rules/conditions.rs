@@ -437,8 +437,16 @@ fn a_duplicate_depends_on_what_it_repeats() {
 fn nothing_to_remember_leaves_nothing_behind() {
     let mut story = Story::of([high_temperature()]);
     story.read(0.0, 31.0);
-    assert_eq!(story.saved.len(), 1);
+    let slots = |story: &Story| story.saved.keys().filter(|key| key.starts_with(b"r/")).count();
+    assert_eq!((slots(&story), story.saved.len()), (1, 2), "and what it rests on");
     story.read(1.0, 20.0);
+    assert_eq!(
+        (slots(&story), story.saved.len()),
+        (0, 1),
+        "others of the rule will"
+    );
+    story.setup.rules.clear();
+    story.killed(2.0);
     assert!(story.saved.is_empty());
 }
 

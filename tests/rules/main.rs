@@ -15,6 +15,7 @@ mod conditions;
 mod contract;
 mod hushes;
 mod memory;
+mod older;
 mod restarts;
 mod silence;
 mod stories;

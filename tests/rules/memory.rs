@@ -4,8 +4,12 @@ use super::story::*;
 
 use tidegate::{
     event::{Epoch, Position},
-    reading::{Metric, Value},
-    rule::{Condition, Rule, Test, engine::Skipped, state::Outcome},
+    reading::{DeviceId, Metric, Reading, Value},
+    rule::{
+        Condition, Rule, Test,
+        engine::{MuteTarget, Refused, Skipped},
+        state::Outcome,
+    },
     time::{BootId, ClockQuality, Moment, Timestamp},
 };
 
@@ -92,6 +96,7 @@ fn a_pending_value_under_the_new_threshold_raises_nothing() {
     };
     story.read(0.0, 31.0).edited(edited).killed(10.0).wait(100.0);
     assert_eq!(story.told(), "");
+    story.killed(101.0);
     assert!(story.saved.is_empty());
 }
 
@@ -106,6 +111,93 @@ fn an_idle_gateway_writes_nothing_but_what_time_matters_to_is_said_how_far_it_ca
     assert!(first.is_some());
     story.wait(180.0).checkpointed();
     assert_ne!(moments(&story), first);
+}
+
+/// At which of these times, a checkpoint each, the moment is saved.
+fn moments(story: &mut Story, at: impl IntoIterator<Item = u32>) -> Vec<u32> {
+    at.into_iter()
+        .filter(|at| {
+            story.saved.remove(&b"engine/moment"[..]);
+            story.wait(f64::from(*at)).checkpointed();
+            story.saved.contains_key(&b"engine/moment"[..])
+        })
+        .collect()
+}
+
+#[test]
+fn an_open_alarm_writes_nothing_while_it_waits_for_nothing_but_a_reading() {
+    let mut plain = Story::of([above_30()]);
+    plain.read(0.0, 31.0);
+    assert_eq!(
+        moments(&mut plain, [60, 240, 299, 301, 600, 86_400]),
+        [60, 240, 299],
+        "for as long as its raise counts against max-raises"
+    );
+    plain.read(90_000.0, 20.0);
+    assert_eq!(moments(&mut plain, [90_060, 90_700]), [0_u32; 0]);
+
+    let waits = [
+        Rule {
+            remind_every: Some(lasting(3600)),
+            ..above_30()
+        },
+        Rule {
+            clear_hold: lasting(90_000),
+            ..above_30()
+        },
+        Rule {
+            hold: lasting(100_000),
+            ..above_30()
+        },
+        rule(Condition::All(vec![part("temperature", above(30.0, 28.0))])),
+    ];
+    for rule in waits {
+        let is_cleared = !rule.clear_hold.is_zero();
+        let mut story = Story::of([rule]);
+        story.read(0.0, 31.0);
+        if is_cleared {
+            story.read(1.0, 20.0);
+        }
+        assert_eq!(
+            moments(&mut story, [60, 600, 7_000]),
+            [60, 600, 7_000],
+            "{:?}",
+            story.setup.rules
+        );
+    }
+    let mut muted = Story::of([above_30()]);
+    let device = MuteTarget::Device(DeviceId::new("t-1").unwrap());
+    muted.done(|engine, out| engine.mute(device, lasting(5_000), "", out));
+    assert_eq!(moments(&mut muted, [60, 4_000, 6_000]), [60, 4_000]);
+}
+
+#[test]
+fn an_open_alarm_is_told_apart_from_its_boot_once_the_clock_is_right() {
+    let right = Story::of([]).moment;
+    let synchronised = || {
+        let mut story = Story::of([above_30()]);
+        story.started(Moment {
+            quality: ClockQuality::Unknown,
+            wall: Timestamp(right.wall.0 - 3_600_000_000),
+            ..right
+        });
+        story.read(0.0, 31.0);
+        assert_eq!(moments(&mut story, [400, 460]), [0_u32; 0]);
+        story.moment = right;
+        story.done(|engine, _| engine.set_moment(right));
+        story
+    };
+    assert_eq!(moments(&mut synchronised(), [520, 580, 640]), [520], "once");
+    let mut story = synchronised();
+    // Off for an hour, in another boot.
+    story.wait(520.0).checkpointed().started(Moment {
+        boot_id: BootId(1),
+        boot: seconds(10.0),
+        wall: Timestamp(right.wall_of(seconds(1_000.0)).0 + 3_600_000_000),
+        ..right
+    });
+    story.read(11.0, 20.0);
+    assert_eq!(story.last().1.episode.duration_ms, (1_000 + 3_600 + 1) * 1_000);
 }
 
 #[test]
@@ -238,6 +330,115 @@ fn a_jump_of_the_wall_clock_neither_fires_nor_starves_a_timer() {
     assert_eq!(story.told(), "");
     story.wait(30.0);
     assert_eq!(story.told(), "raised@30 e1");
+}
+
+#[test]
+fn what_a_rule_says_is_kept_once_however_many_alarms_it_has() {
+    let mut story = Story::of([Rule {
+        runbook: Some("https://example.com/a-long-way-to-what-is-to-be-done".to_owned()),
+        ..above_30()
+    }]);
+    for device in ["t-1", "t-2", "t-3"] {
+        story.tell(device, 1.0, Value::Number(31.25), false).0.unwrap();
+    }
+    let lengths = |prefix: &[u8]| -> Vec<usize> {
+        let of_these = story.saved.iter().filter(|(key, _)| key.starts_with(prefix));
+        of_these.map(|(_, value)| value.len()).collect()
+    };
+    assert_eq!(lengths(b"engine/basis/").len(), 1);
+    let slots = lengths(b"r/");
+    assert!(
+        slots.len() == 3 && slots.iter().all(|bytes| *bytes <= 100),
+        "{slots:?}"
+    );
+    // It is all that a removed rule's alarms have.
+    story.setup.rules.clear();
+    story.killed(2.0);
+    assert_eq!(
+        story
+            .said
+            .iter()
+            .filter(|draft| &*draft.name == "HighTemperatureCleared")
+            .count(),
+        3
+    );
+    assert!(data(&story.said[5]).rule.runbook.is_some());
+    story.killed(3.0);
+    assert_eq!(
+        story.saved.len(),
+        1,
+        "and then nothing rests on it: {:?}",
+        story.saved.keys()
+    );
+}
+
+#[test]
+fn an_alarm_outlives_the_refusal_of_the_one_before_it_that_rests_on_the_same() {
+    let mut story = Story::of([above_30()]);
+    let mut out = Outcome::default();
+    for device in ["t-1", "t-2"] {
+        let reading = Reading {
+            device: DeviceId::new(device).unwrap(),
+            metric: metric("temperature"),
+            value: Value::Number(31.0),
+            unit: None,
+            at: seconds(1.0),
+            stamped: false,
+        };
+        story.engine.observe(&reading, &mut out).unwrap();
+    }
+    let mut parts = out.smallest().filter(|part| !part.state.is_empty());
+    let mut refused = Refused::default();
+    refused.add(&parts.next().unwrap());
+    let accepted: Vec<Outcome> = parts.collect();
+    assert!(accepted.len() == 1 && !accepted.iter().any(|part| refused.concerns(part)));
+    let mut back = Outcome::default();
+    story.engine.take_back(&refused, &mut back);
+    for part in accepted {
+        story.commit(part);
+    }
+    story.killed(2.0);
+    assert_eq!((story.engine.counts().unreadable, story.engine.active()), (0, 1));
+    // What was refused alone is offered again.
+    let mut story = Story::of([above_30()]);
+    let mut out = Outcome::default();
+    let reading = Reading {
+        device: DeviceId::new("t-1").unwrap(),
+        metric: metric("temperature"),
+        value: Value::Number(31.0),
+        unit: None,
+        at: seconds(1.0),
+        stamped: false,
+    };
+    story.engine.observe(&reading, &mut out).unwrap();
+    let mut refused = Refused::default();
+    refused.add(&out);
+    story.engine.take_back(&refused, &mut Outcome::default());
+    story.engine.committed(Position(1));
+    story.read(2.0, 31.0).killed(3.0);
+    assert_eq!((story.engine.counts().unreadable, story.engine.active()), (0, 1));
+}
+
+#[test]
+fn an_alarm_that_is_older_than_an_edit_outlives_any_number_of_starts() {
+    let mut story = Story::of([above_30()]);
+    let edited = Rule {
+        severity: tidegate::event::Severity::Critical,
+        runbook: Some("https://x".to_owned()),
+        ..above_30()
+    };
+    story.read(0.0, 31.0).edited(edited).killed(1.0).killed(2.0);
+    // One of the edited rule, then the first goes on under it.
+    story.tell("t-2", 3.0, Value::Number(31.0), false).0.unwrap();
+    story.restarted(4.0).killed(5.0);
+    assert_eq!((story.engine.counts().unreadable, story.engine.active()), (0, 2));
+    story.read(6.0, 20.0);
+    let (cleared, _) = story.last();
+    assert_eq!(
+        cleared.severity,
+        tidegate::event::Severity::Warning,
+        "as it was raised"
+    );
 }
 
 #[test]

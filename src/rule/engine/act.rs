@@ -329,7 +329,8 @@ impl Engine {
         let (transition, ended) = match effect {
             Effect::None => return,
             Effect::Moved => {
-                self.save(index, out);
+                let begins = matches!(self.slots[index].latch, Latch::Pending(_));
+                self.save_as(index, begins, out);
                 return;
             }
             Effect::Raised => {
@@ -349,7 +350,7 @@ impl Engine {
             }
         };
         out.events.extend(self.draft(index, transition, ended, at));
-        self.save(index, out);
+        self.save_as(index, transition == Transition::Raised, out);
     }
 
     /// When the slot must be looked at again.
@@ -400,6 +401,10 @@ impl Engine {
 
     /// Adds the slot's state to what is committed.
     pub(super) fn save(&mut self, index: u32, out: &mut Outcome) {
+        self.save_as(index, false, out);
+    }
+
+    fn save_as(&mut self, index: u32, begins: bool, out: &mut Outcome) {
         self.touch(index);
         let slot = &self.slots[index];
         let plan = &self.plans[slot.plan];
@@ -407,7 +412,7 @@ impl Engine {
         if slot.is_plain(self.now) {
             out.state.push(forget(&slot_key(&plan.rule.name, device)));
         } else {
-            out.state.push(self.saved_slot(index));
+            self.put_slot(index, begins, out);
         }
     }
 }

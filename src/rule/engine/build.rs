@@ -4,6 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{
     Engine, Setup,
+    basis::Bases,
     checkpoint::Unsaved,
     devices::Devices,
     hush::Hushes,
@@ -56,6 +57,8 @@ impl Engine {
             refused: std::collections::BTreeSet::new(),
             retry_at: NEVER,
             unsaved: std::collections::VecDeque::new(),
+            bases: Bases::default(),
+            vouched: false,
             counts: super::Counts::default(),
             settled: false,
         };
@@ -349,7 +352,9 @@ impl Engine {
         let Some(of) = self.rules.get(rule as usize) else {
             return 0;
         };
-        let plan = self.plans.push(Arc::new(Plan::new(rule, of, &key.1)));
+        let plan = Plan::new(rule, of, &key.1);
+        self.bases.add(&plan);
+        let plan = self.plans.push(Arc::new(plan));
         self.plan_of.insert(key, plan);
         plan
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{
     Engine,
-    latch::NO_DEADLINE,
+    latch::{NO_DEADLINE, Slot},
     look::Input,
     saved::{MOMENT, Question, STOPPED, SavedRun, SavedWatch, encode, forget, run_key, watch_key},
     window::{Chunk, Window},
@@ -15,7 +15,7 @@ use crate::{
         Rule,
         state::{Outcome, StateChange},
     },
-    time::Moment,
+    time::{ClockQuality, Moment},
 };
 
 /// What [`Engine::save_windows`] writes at most in one call, in bytes, about: what is more comes the next time.
@@ -38,6 +38,7 @@ impl Engine {
     pub fn save_windows(&mut self, out: &mut Outcome) {
         let mut budget = CHECKPOINT_BYTES;
         if self.rests_on_time() {
+            self.vouched |= self.moment.quality == ClockQuality::Synchronised;
             out.state.push(StateChange {
                 key: MOMENT.to_vec(),
                 value: Some(encode(&self.saved_at())),
@@ -66,15 +67,18 @@ impl Engine {
         }
     }
 
-    /// Whether what is saved would say something else after a power cut if the time since then were not known. Else
-    /// an idle gateway leaves its disk alone.
+    /// Whether what is saved would decide something else after a power cut if the time since then were not known. Else
+    /// a gateway where nothing happens leaves its disk alone, whatever alarms are open.
     fn rests_on_time(&self) -> bool {
+        // What was saved before anybody vouched for the clock is told apart from this boot's time once somebody does.
+        let is_right = self.moment.quality == ClockQuality::Synchronised && !self.vouched;
+        let needs = |slot: &Slot| slot.waits(self.now) || (is_right && !slot.is_plain(self.now));
         let asks = |rule: &Arc<Rule>| rule.unless.is_some() || rule.metric().is_none();
         !self.unsaved.is_empty()
             || !self.hushes.mutes.is_empty()
             || self.queue.first() != NO_DEADLINE
             || self.rules.iter().any(asks)
-            || self.slots.iter().any(|slot| !slot.is_plain(self.now))
+            || self.slots.iter().any(needs)
     }
 
     /// All that a clean stop saves beyond what was committed: with it a restart changes no event.
@@ -89,7 +93,7 @@ impl Engine {
         for index in 0..self.slots.len() {
             if self.must_keep(index) {
                 self.touch(index);
-                out.state.push(self.saved_slot(index));
+                self.put_slot(index, true, out);
                 out.may_end();
             }
         }

@@ -7,15 +7,16 @@ use std::{
 };
 
 use super::{
-    Engine, MuteTarget,
+    Engine, MuteTarget, basis,
     hush::Muted,
     latch::NEVER,
     restore::nth_input,
     saved::{
-        COUNTER, MOMENT, MUTE_COUNTER, Question, STOPPED, SavedMute, SavedRun, SavedSlot, SavedWatch, decode,
-        encode, forget, move_by, mute_key, parse_mute_key, parse_run_key, parse_slot_key, parse_watch_key,
-        run_key, shift,
+        COUNTER, MOMENT, MUTE_COUNTER, Question, STOPPED, SavedMute, SavedRun, SavedWatch, decode, encode,
+        forget, move_by, mute_key, parse_mute_key, parse_run_key, parse_slot_key, parse_watch_key, run_key,
+        shift,
     },
+    slot::{ReadBases, SavedSlot},
     watch::Keep,
     window::{Chunk, Window},
 };
@@ -95,6 +96,7 @@ struct Read {
     watches: Vec<(DeviceId, Metric, SavedWatch)>,
     slots: Vec<(Arc<str>, DeviceId, SavedSlot)>,
     runs: BTreeMap<(Arc<str>, DeviceId, usize), BTreeMap<u32, SavedRun>>,
+    bases: ReadBases,
 }
 
 impl Boots {
@@ -129,9 +131,17 @@ impl Boots {
 
 impl Engine {
     /// Reads what the journal kept. Mutes and counters go straight into the engine.
-    pub(super) fn read(&mut self, saved: &[(Vec<u8>, Vec<u8>)], now: &Moment, out: &mut Outcome) -> Kept {
+    pub(super) fn read(
+        &mut self,
+        saved: &[(Vec<u8>, Vec<u8>)],
+        now: &Moment,
+        out: &mut Outcome,
+    ) -> (Kept, ReadBases) {
         let mut read = Read::default();
-        for (key, bytes) in saved {
+        let is_basis = |(key, _): &&(Vec<u8>, Vec<u8>)| basis::parse_key(key).is_some();
+        // What slots rest on comes before them.
+        let (bases, others): (Vec<_>, Vec<_>) = saved.iter().partition(is_basis);
+        for (key, bytes) in bases.into_iter().chain(others) {
             if self.read_key(key, bytes, &mut read).is_none() {
                 self.counts.unreadable = self.counts.unreadable.saturating_add(1);
                 out.state.push(forget(key));
@@ -147,7 +157,8 @@ impl Engine {
             self.take_mute(target, mute, &boots, now, out);
             out.may_end();
         }
-        read.kept(&boots, now, out)
+        let bases = std::mem::take(&mut read.bases);
+        (read.kept(&boots, now, out), bases)
     }
 
     fn read_key(&mut self, key: &[u8], bytes: &[u8], read: &mut Read) -> Option<()> {
@@ -173,7 +184,7 @@ impl Engine {
             }
             _ if key.starts_with(b"r/") => {
                 let (rule, device) = parse_slot_key(key)?;
-                let slot: SavedSlot = decode(bytes)?;
+                let slot = SavedSlot::read(bytes, &mut read.bases)?;
                 read.boots.note(slot.at);
                 read.slots.push((rule.into(), device, slot));
             }
@@ -184,8 +195,12 @@ impl Engine {
                 let window = read.runs.entry((rule.into(), device, place)).or_default();
                 window.insert(number, run);
             }
-            // Another's key.
-            _ => {}
+            _ => {
+                if let Some(name) = basis::parse_key(key) {
+                    read.bases.add(name, bytes)?;
+                }
+                // Else another's key.
+            }
         }
         Some(())
     }

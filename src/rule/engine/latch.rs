@@ -7,12 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    look::Wide,
-    plan::Plan,
-    queue::Place,
-    saved::{Encoded, Fingerprint, as_array},
-};
+use super::{basis::Fingerprint, look::Wide, plan::Plan, queue::Place};
 use crate::{
     event::{Position, Reason, Severity},
     rule::Verdict,
@@ -32,17 +27,10 @@ pub(super) const NO_WATCH: u32 = u32::MAX;
 pub(super) struct Run {
     pub since: EngineTime,
     /// No number while there was none.
-    min: f64,
-    max: f64,
+    pub min: f64,
+    pub max: f64,
     pub readings: u64,
 }
-
-as_array!(Run {
-    since,
-    min,
-    max,
-    readings
-});
 
 impl Run {
     fn started(since: EngineTime, look: &Look) -> Self {
@@ -74,7 +62,7 @@ impl Run {
 }
 
 /// What an episode was raised as. It stays so, so that a filter treats its events alike.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Names {
     pub severity: Severity,
     pub type_prefix: Arc<str>,
@@ -93,18 +81,8 @@ pub(super) struct Episode {
     pub said_at: EngineTime,
     pub reminders: u32,
     pub flaps: u32,
-    pub names: Arc<Encoded<Names>>,
+    pub names: Arc<Names>,
 }
-
-as_array!(Episode {
-    number,
-    run,
-    raised_at,
-    said_at,
-    reminders,
-    flaps,
-    names,
-});
 
 /// On what terms an episode goes on. Beside its pointer, where there is room: an episode is smaller by them.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -115,10 +93,8 @@ pub(super) struct Terms {
     pub throttled: bool,
 }
 
-as_array!(Terms { judged_by, throttled });
-
 /// Where in its life a slot is.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) enum Latch {
     #[default]
     Normal,
@@ -321,7 +297,7 @@ impl Slot {
             said_at: at,
             reminders: 0,
             flaps: 0,
-            names: Arc::clone(&now.plan.names),
+            names: Arc::clone(&now.plan.basis.names),
         };
         self.enter(Latch::Active(Box::new(episode), Terms::default()), at);
         Effect::Raised

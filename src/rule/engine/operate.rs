@@ -209,9 +209,11 @@ impl Engine {
         anew.episodes = self.episodes;
         anew.mute_number = self.mute_number;
         anew.counts = self.counts;
+        anew.vouched = self.vouched;
         anew.hushes.inherit(&mut self.hushes);
         let written = self.slots.iter().map(|slot| slot.committed).max();
         anew.rests_on = self.rests_on.max(written.unwrap_or_default());
+        anew.take_bases(self.kept_bases());
         anew.take(kept, out);
         *self = anew;
         self.settle(out);

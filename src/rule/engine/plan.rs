@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
+    basis::{Basis, Decides},
     latch::Names,
-    saved::{Decides, Encoded},
 };
 use crate::{
     event::{Labels, RuleFacts},
@@ -23,9 +23,8 @@ pub(super) struct Plan {
     pub clear_hold: Duration,
     pub remind_every: Option<Duration>,
     pub facts: Arc<RuleFacts>,
-    /// As saved with each slot.
-    pub decides: Encoded<Decides>,
-    pub names: Arc<Encoded<Names>>,
+    /// What its saved slots rest on.
+    pub basis: Arc<Basis>,
 }
 
 impl Plan {
@@ -75,9 +74,12 @@ impl Plan {
             hold,
             clear_hold,
             remind_every: remind_every.filter(|every| !every.is_zero()),
-            decides: Decides::new(&facts),
+            basis: Arc::new(Basis::new(
+                condition.metric().cloned(),
+                Decides::new(&facts),
+                Arc::new(names),
+            )),
             facts,
-            names: Arc::new(Encoded::new(names)),
         }
     }
 

@@ -55,6 +55,7 @@ impl Engine {
     /// The journal has refused what these slots did: what began with it has not begun. It begins with the next reading
     /// or a minute later, if there is room then. What `out` gets need not be accepted.
     pub fn take_back(&mut self, refused: &Refused, out: &mut Outcome) {
+        self.bases.refused();
         for (key, raised) in &refused.0 {
             let Some((rule, device)) = parse_slot_key(key) else {
                 continue;

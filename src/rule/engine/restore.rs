@@ -10,7 +10,8 @@ use super::{
     latch::{Latch, NEVER, NO_WATCH},
     look::{Input, Quiet},
     plan::About,
-    saved::{Question, SavedSlot, forget, run_key, slot_key, watch_key},
+    saved::{Question, forget, run_key, slot_key, watch_key},
+    slot::SavedSlot,
     speak::Report,
     watch::Keep,
 };
@@ -207,7 +208,7 @@ impl Engine {
             self.end(number, &saved, Reason::RuleRemoved, out);
             return None;
         };
-        if let Some(metric) = &saved.metric {
+        if let Some(metric) = &saved.basis.metric {
             let was_sent = saved.watch.as_ref().is_some_and(|state| state.seen != NEVER);
             let watch = self.watch(number, metric, if was_sent { at } else { NEVER });
             if let Some(state) = saved.watch.take() {
@@ -216,7 +217,8 @@ impl Engine {
         }
         let Some(index) = self.find(rule, number).filter(|index| {
             let plan = &self.plans[self.slots[*index].plan];
-            plan.facts.kind == saved.rule.facts.kind && plan.condition.metric() == saved.metric.as_ref()
+            plan.facts.kind == saved.basis.rule.facts.kind
+                && plan.condition.metric() == saved.basis.metric.as_ref()
         }) else {
             self.end(number, &saved, Reason::RuleChanged, out);
             return None;
@@ -224,13 +226,17 @@ impl Engine {
         let slot = &mut self.slots[index];
         let plan = &self.plans[slot.plan];
         // What spoke against it by another question says nothing now, nor after the next restart.
-        let asks_anew = !plan.decides.asks_as(&saved.rule);
+        let asks_anew = !plan.basis.rule.asks_as(&saved.basis.rule);
         slot.latch = saved.latch;
         slot.paid = saved.paid;
         slot.entered = saved.entered;
-        if let Latch::Active(_, terms) | Latch::Clearing(_, terms) = &mut slot.latch {
-            let last = terms.judged_by.unwrap_or(saved.rule.judges);
-            terms.judged_by = (last != plan.decides.judges).then_some(last);
+        if let Latch::Active(episode, terms) | Latch::Clearing(episode, terms) = &mut slot.latch {
+            if episode.names == plan.basis.names {
+                // One for all.
+                episode.names = Arc::clone(&plan.basis.names);
+            }
+            let last = terms.judged_by.unwrap_or(saved.basis.rule.judges);
+            terms.judged_by = (last != plan.basis.rule.judges).then_some(last);
             self.active = self.active.saturating_add(1);
         }
         if let Condition::Silent { after, .. } = &plan.condition {
@@ -278,19 +284,19 @@ impl Engine {
         };
         let about: &Arc<About> = &self.devices[device].about;
         let state = saved.watch.as_ref();
-        let kept = saved.metric.as_ref().and_then(|metric| {
+        let kept = saved.basis.metric.as_ref().and_then(|metric| {
             let watch = self.devices[device].watch(*self.metrics.get(metric)?)?;
             Some(&self.watches[watch])
         });
         let last = kept.and_then(super::watch::Watch::last);
         let report = Report {
             about,
-            metric: saved.metric.as_ref(),
+            metric: saved.basis.metric.as_ref(),
             unit: state
                 .and_then(|state| state.unit.as_ref())
                 .or_else(|| kept?.unit.as_ref()),
             value: state.and_then(|state| state.value.clone()).or(last),
-            facts: &saved.rule.facts,
+            facts: &saved.basis.rule.facts,
             plan: None,
             episode,
             id: EpisodeId {

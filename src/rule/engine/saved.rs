@@ -1,27 +1,14 @@
 //! The state as the journal keeps it: CBOR under a key per slot, watch, mute and run of a window, with the moment it
-//! was saved at, so that its times mean something after a reboot.
-//!
-//! A slot is written at every change, by rules that flap thousands of times an hour: it is an array, its fields have
-//! no names, and what never changes is encoded once.
+//! was saved at, so that its times mean something after a reboot. Slots are `slot.rs`.
 
 use std::sync::Arc;
 
-use serde::{
-    Deserialize, Deserializer, Serialize, Serializer,
-    de::{DeserializeOwned, Error},
-};
-use sha2::{Digest, Sha256};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
 
-use super::{
-    Engine, MuteTarget,
-    latch::{Latch, NEVER, Slot},
-    plan::Plan,
-    window::Extract,
-};
+use super::{Engine, MuteTarget, latch::NEVER, plan::Plan, window::Extract};
 use crate::{
-    event::{Epoch, RuleFacts},
     reading::{DeviceId, Metric, Value},
-    rule::{Condition, Sliding, judged_by, state::StateChange},
+    rule::{Sliding, state::StateChange},
     time::{ClockQuality, EngineTime, Moment},
 };
 
@@ -34,181 +21,6 @@ pub(super) const MUTE_COUNTER: &[u8] = b"engine/mute";
 pub(super) const MOMENT: &[u8] = b"engine/moment";
 /// Holds the moment of a clean stop; gone once the engine runs again.
 pub(super) const STOPPED: &[u8] = b"engine/stopped";
-/// A reading may come with a stamp of its own that is so old, `max-clock-skew` by default: it asks how it was then.
-const OLDEST_STAMP: std::time::Duration = std::time::Duration::from_mins(10);
-/// The form of a saved slot. Another one's cannot be read and is dropped.
-const FORM: u8 = 2;
-/// What of a slot's value the rule's facts take at most, in bytes: the rest is far below 1 KiB, a value at most 4.
-const MAX_FACTS: usize = 3_000;
-
-/// Writes a structure as the array of these fields, and reads it back.
-macro_rules! as_array {
-    ($name:ident { $($field:ident),* $(,)? }) => {
-        impl serde::Serialize for $name {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                ($(&self.$field,)*).serialize(serializer)
-            }
-        }
-
-        impl<'de> serde::Deserialize<'de> for $name {
-            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let ($($field,)*) = serde::Deserialize::deserialize(deserializer)?;
-                Ok(Self { $($field),* })
-            }
-        }
-    };
-}
-pub(super) use as_array;
-
-/// What never changes, with its encoding.
-#[derive(Clone, Debug)]
-pub(super) struct Encoded<T> {
-    value: T,
-    bytes: Arc<[u8]>,
-}
-
-impl<T: Serialize> Encoded<T> {
-    pub(super) fn new(value: T) -> Self {
-        let bytes = encode(&value).into();
-        Self { value, bytes }
-    }
-}
-
-impl<T> std::ops::Deref for Encoded<T> {
-    type Target = T;
-    fn deref(&self) -> &T {
-        &self.value
-    }
-}
-
-impl<T> PartialEq for Encoded<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.bytes == other.bytes
-    }
-}
-
-impl<T> Serialize for Encoded<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(&self.bytes)
-    }
-}
-
-impl<'de, T: DeserializeOwned> Deserialize<'de> for Encoded<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let bytes = Vec::deserialize(deserializer)?;
-        let value = decode(&bytes).ok_or_else(|| D::Error::custom("not what it was encoded from"))?;
-        let bytes = bytes.into();
-        Ok(Self { value, bytes })
-    }
-}
-
-/// The first bytes of a hash: tells whether something was edited.
-pub(super) type Fingerprint = [u8; 4];
-
-/// A rule as it decides: tells an edited rule, and speaks for a removed one.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Decides {
-    /// Without what would not fit: first labels and runbook, which only decorate, then the numbers.
-    pub facts: Arc<RuleFacts>,
-    /// Of what it judges values by.
-    pub judges: Fingerprint,
-    /// Of its `unless`.
-    asks: Fingerprint,
-}
-
-impl Decides {
-    pub(super) fn new(facts: &Arc<RuleFacts>) -> Encoded<Self> {
-        let unless = ["unless", "unless_after_s"].map(|key| facts.params.get(key));
-        let mut decides = Self {
-            facts: Arc::clone(facts),
-            judges: digest(&judged_by(&facts.params)),
-            asks: digest(&unless),
-        };
-        let whole = Encoded::new(decides.clone());
-        if whole.bytes.len() <= MAX_FACTS {
-            return whole;
-        }
-        let facts = Arc::make_mut(&mut decides.facts);
-        facts.labels.clear();
-        facts.runbook = None;
-        let bare = Encoded::new(decides.clone());
-        if bare.bytes.len() <= MAX_FACTS {
-            return bare;
-        }
-        Arc::make_mut(&mut decides.facts).params.clear();
-        Encoded::new(decides)
-    }
-
-    /// Whether its `unless` asks what the other's does.
-    pub(super) fn asks_as(&self, other: &Self) -> bool {
-        self.asks == other.asks
-    }
-}
-
-fn digest(value: &impl Serialize) -> Fingerprint {
-    let whole = Sha256::digest(encode(value));
-    std::array::from_fn(|place| whole.get(place).copied().unwrap_or_default())
-}
-
-/// One slot. Written complete on every change.
-#[derive(Debug)]
-pub(super) struct SavedSlot {
-    pub at: Moment,
-    pub epoch: Epoch,
-    /// None: several.
-    pub metric: Option<Metric>,
-    /// The rule as it last decided.
-    pub rule: Encoded<Decides>,
-    pub latch: Latch,
-    pub paid: EngineTime,
-    pub entered: EngineTime,
-    /// The last reading of its metric.
-    pub watch: Option<WatchState>,
-    /// What `silent-for` counts from; counts only after a clean stop.
-    pub heard: Option<EngineTime>,
-    /// Whether `unless` holds, and until when it counts.
-    pub unless: Option<(bool, EngineTime)>,
-}
-
-impl Serialize for SavedSlot {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let at = (self.at.boot_id, self.at.boot, self.at.wall, self.at.quality);
-        let rule = (self.epoch, &self.metric, &self.rule);
-        let life = (&self.latch, self.paid, self.entered);
-        (FORM, at, rule, life, &self.watch, self.heard, self.unless).serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for SavedSlot {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (form, at, rule, life, watch, heard, unless): (u8, _, _, _, _, _, _) =
-            Deserialize::deserialize(deserializer)?;
-        if form != FORM {
-            return Err(D::Error::custom("another form"));
-        }
-        let (boot_id, boot, wall, quality) = at;
-        let (epoch, metric, rule) = rule;
-        let (latch, paid, entered) = life;
-        Ok(Self {
-            at: Moment {
-                boot_id,
-                boot,
-                wall,
-                quality,
-            },
-            epoch,
-            metric,
-            rule,
-            latch,
-            paid,
-            entered,
-            watch,
-            heard,
-            unless,
-        })
-    }
-}
-
 /// What is known of a metric.
 #[derive(Clone, Debug)]
 pub(super) struct WatchState {
@@ -222,13 +34,24 @@ pub(super) struct WatchState {
     pub stamp: Option<(EngineTime, Value)>,
 }
 
-as_array!(WatchState {
-    seen,
-    value,
-    number,
-    unit,
-    stamp
-});
+impl Serialize for WatchState {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (self.seen, &self.value, self.number, &self.unit, &self.stamp).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for WatchState {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (seen, value, number, unit, stamp) = Deserialize::deserialize(deserializer)?;
+        Ok(Self {
+            seen,
+            value,
+            number,
+            unit,
+            stamp,
+        })
+    }
+}
 
 /// A watch by itself.
 #[derive(Debug, Serialize, Deserialize)]
@@ -310,39 +133,7 @@ pub(super) struct SavedMute {
     pub reason: Arc<str>,
 }
 
-impl Slot {
-    /// Whether nothing has to be remembered.
-    pub(super) fn is_plain(&self, now: EngineTime) -> bool {
-        let quiet = self.wide.as_ref().and_then(|wide| wide.unless.as_ref());
-        let over = |time: EngineTime| time.after(OLDEST_STAMP) <= now;
-        self.latch == Latch::Normal
-            && over(self.paid)
-            && quiet.is_none_or(|quiet| !quiet.on && over(quiet.until))
-    }
-}
-
 impl Engine {
-    /// All that must be known of a slot.
-    pub(super) fn keep_slot(&self, index: u32) -> SavedSlot {
-        let slot = &self.slots[index];
-        let plan = &self.plans[slot.plan];
-        let wide = slot.wide.as_ref();
-        SavedSlot {
-            at: self.saved_at(),
-            epoch: self.epoch,
-            metric: plan.condition.metric().cloned(),
-            rule: plan.decides.clone(),
-            latch: slot.latch.clone(),
-            paid: slot.paid,
-            entered: slot.entered,
-            watch: plan.condition.metric().map(|_| self.keep_watch(slot.watch)),
-            heard: matches!(plan.condition, Condition::Silent { .. }).then_some(slot.heard),
-            unless: wide
-                .and_then(|wide| wide.unless.as_ref())
-                .map(|quiet| (quiet.on, quiet.until)),
-        }
-    }
-
     pub(super) fn keep_watch(&self, watch: u32) -> WatchState {
         let row = &self.watches[watch];
         let value = row.last();
@@ -354,44 +145,6 @@ impl Engine {
             unit: row.unit.clone(),
             stamp: row.stamped(),
         }
-    }
-
-    pub(super) fn saved_slot(&self, index: u32) -> StateChange {
-        let slot = &self.slots[index];
-        let name = &self.plans[slot.plan].rule.name;
-        StateChange {
-            key: slot_key(name, &self.devices[slot.device].about.device),
-            value: Some(encode(&self.keep_slot(index))),
-        }
-    }
-}
-
-impl SavedSlot {
-    /// Moves all times onto the boot clock of `now`; its boot is known up to `end`.
-    pub(super) fn rebased(mut self, end: &Moment, now: &Moment) -> Self {
-        let by = shift(end, now);
-        match &mut self.latch {
-            Latch::Normal => {}
-            Latch::Pending(run) => move_by(&mut run.since, by),
-            Latch::Active(episode, _) | Latch::Clearing(episode, _) => {
-                for time in [
-                    &mut episode.run.since,
-                    &mut episode.raised_at,
-                    &mut episode.said_at,
-                ] {
-                    move_by(time, by);
-                }
-            }
-        }
-        move_by(&mut self.paid, by);
-        move_by(&mut self.entered, by);
-        if let Some((_, until)) = &mut self.unless {
-            move_by(until, by);
-        }
-        if let Some(watch) = &mut self.watch {
-            watch.rebase(end, now);
-        }
-        self
     }
 }
 
