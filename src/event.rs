@@ -17,6 +17,7 @@ pub mod gateway;
 pub mod schema;
 mod stored;
 
+pub use stored::Reader;
 pub(crate) use stored::{Ago, Number};
 
 /// Labels of a device, a rule or the gateway.
@@ -40,7 +41,13 @@ pub struct Sequence(pub u64);
 impl fmt::Display for Sequence {
     /// 20 digits, so that text sorts like numbers.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{:020}", self.0)
+        let mut digits = [b'0'; 20];
+        let mut rest = self.0;
+        for digit in digits.iter_mut().rev() {
+            *digit += u8::try_from(rest % 10).unwrap_or_default();
+            rest /= 10;
+        }
+        formatter.write_str(std::str::from_utf8(&digits).unwrap_or_default())
     }
 }
 
@@ -54,12 +61,14 @@ const CROCKFORD: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 impl fmt::Display for Epoch {
     /// Crockford base32, lower case, 13 characters.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for digit in (0..13_u32).rev() {
-            let index = usize::try_from((self.0 >> (5 * digit)) & 31).unwrap_or(0);
-            let character = CROCKFORD.get(index).copied().unwrap_or(b'0');
-            write!(formatter, "{}", char::from(character))?;
+        let mut digits = [b'0'; 13];
+        let mut rest = self.0;
+        for digit in digits.iter_mut().rev() {
+            let index = usize::try_from(rest & 31).unwrap_or(0);
+            *digit = CROCKFORD.get(index).copied().unwrap_or(b'0');
+            rest >>= 5;
         }
-        Ok(())
+        formatter.write_str(std::str::from_utf8(&digits).unwrap_or_default())
     }
 }
 

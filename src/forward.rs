@@ -9,7 +9,12 @@
 //! ahead of it. Nothing is skipped silently: an event that a sink refuses for good is set aside, on the disk,
 //! before the cursor passes it; if that has no room, this sink stops there (loudly). Nothing here knows a protocol: a [`Sink`] connects, a [`Link`] sends.
 
-use std::{collections::VecDeque, future::Future, pin::pin, time::Duration};
+use std::{
+    collections::VecDeque,
+    future::Future,
+    pin::{Pin, pin},
+    time::Duration,
+};
 
 use tokio::{
     sync::watch,
@@ -44,9 +49,10 @@ use bucket::Bucket;
 use filter::Chain;
 use window::Window;
 
-/// Entries read ahead of what is sent: enough that a slow read does not leave a fast link idle.
+/// Entries read in one go, ahead of what is sent. While a whole batch goes out the next one is read, so that neither the
+/// disk nor a fast link is idle: two batches are all that is in memory.
 const AHEAD: Limit = Limit {
-    entries: 64,
+    entries: 256,
     bytes: 256 * 1024,
 };
 
@@ -65,11 +71,12 @@ const PULSE_EVERY: Duration = Duration::from_millis(500);
 /// What the loop needs of the journal.
 pub trait Log: Send + Sync {
     /// Events after `cursor`, in order, never past [`Log::durable`]; empty if there is none.
+    /// It is begun at once, whether anybody waits for it or not.
     fn read_after(
         &self,
         cursor: Cursor,
         limit: Limit,
-    ) -> impl Future<Output = Result<Vec<Entry>, journal::Error>> + Send;
+    ) -> impl Future<Output = Result<Vec<Entry>, journal::Error>> + Send + 'static;
     /// What the disk has.
     fn durable(&self) -> watch::Receiver<Position>;
     /// Where a sink begins.
@@ -96,8 +103,12 @@ pub trait Log: Send + Sync {
 }
 
 impl Log for Journal {
-    async fn read_after(&self, cursor: Cursor, limit: Limit) -> Result<Vec<Entry>, journal::Error> {
-        Journal::read_after(self, cursor, limit).await
+    fn read_after(
+        &self,
+        cursor: Cursor,
+        limit: Limit,
+    ) -> impl Future<Output = Result<Vec<Entry>, journal::Error>> + Send + 'static {
+        Journal::read_after(self, cursor, limit)
     }
     fn durable(&self) -> watch::Receiver<Position> {
         Journal::durable(self)
@@ -265,10 +276,15 @@ enum End {
     Lost(String),
 }
 
+/// A read of the journal under way.
+type Reading = Pin<Box<dyn Future<Output = Result<Vec<Entry>, journal::Error>> + Send>>;
+
 /// What one connection knows.
 struct Flow {
     window: Window,
     ahead: VecDeque<Entry>,
+    /// What comes behind that, under way.
+    reading: Option<Reading>,
     read_to: Cursor,
     chain: Chain,
     /// The log may have more than was read.
@@ -437,6 +453,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
         let mut flow = Flow {
             window: Window::new(if self.alone { 1 } else { link.limit() }),
             ahead: VecDeque::new(),
+            reading: None,
             read_to: self.cursor,
             chain: Chain::after(self.cursor),
             more: true,
@@ -554,10 +571,7 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
                     break;
                 }
                 self.tell();
-                // Seen before the read: what becomes durable during it is told again.
-                durable.borrow_and_update();
-                flow.ahead = self.log.read_after(flow.read_to, AHEAD).await?.into();
-                flow.more = !flow.ahead.is_empty();
+                self.read_ahead(flow, durable).await?;
             }
             let Some(entry) = flow.ahead.pop_front() else {
                 break;
@@ -581,8 +595,32 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
         Ok(())
     }
 
+    /// Gets the next batch, and begins to read the one behind it if there may be one.
+    async fn read_ahead(
+        &self,
+        flow: &mut Flow,
+        durable: &mut watch::Receiver<Position>,
+    ) -> Result<(), journal::Error> {
+        let reading = flow.reading.take().unwrap_or_else(|| {
+            // Seen before the read: what becomes durable during it is told again.
+            durable.borrow_and_update();
+            Box::pin(self.log.read_after(flow.read_to, AHEAD))
+        });
+        flow.ahead = reading.await?.into();
+        flow.more = !flow.ahead.is_empty();
+        if let Some(last) = flow.ahead.back().filter(|_| flow.ahead.len() >= AHEAD.entries) {
+            durable.borrow_and_update();
+            let behind = Cursor::start(last.position);
+            flow.reading = Some(Box::pin(self.log.read_after(behind, AHEAD)));
+        }
+        Ok(())
+    }
+
     /// Whether the rate lets something go now; if not, it is said when.
     fn may_send(&self, flow: &mut Flow) -> bool {
+        if self.bucket.is_free() {
+            return true;
+        }
         let now = Instant::now();
         let wait = self.bucket.wait(now.duration_since(self.began));
         flow.paced = (!wait.is_zero()).then(|| now + wait);
@@ -591,7 +629,9 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
 
     fn hand_over(&mut self, link: &mut S::Link, entry: &Entry, previous: Sequence) {
         link.send(entry, previous);
-        self.bucket.take(self.began.elapsed());
+        if !self.bucket.is_free() {
+            self.bucket.take(self.began.elapsed());
+        }
         let again = entry.position <= self.furthest;
         self.furthest = self.furthest.max(entry.position);
         self.turn.sent += 1;

@@ -433,48 +433,6 @@ impl Journal {
         self.0.health.clone()
     }
 
-    /// Events after `cursor`, in order, never past `durable`; empty if there is none. An old epoch's
-    /// undelivered events come first, under their own epoch, and never together with a newer epoch's. Their times
-    /// are as right as they are known to be by now.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`] if the disk cannot be read. What is damaged is no error: it is passed over and told.
-    pub async fn read_after(&self, cursor: Cursor, limit: Limit) -> Result<Vec<Entry>, Error> {
-        let journal = self.clone();
-        let read = tokio::task::spawn_blocking(move || journal.read_after_blocking(cursor, limit)).await;
-        read.unwrap_or_else(|error| Err(Error::Stopped(error.to_string())))
-    }
-
-    /// The same, for a thread that may block.
-    ///
-    /// # Errors
-    ///
-    /// As [`Journal::read_after`].
-    pub fn read_after_blocking(&self, cursor: Cursor, limit: Limit) -> Result<Vec<Entry>, Error> {
-        let mut entries = self.read_stored(cursor, limit)?;
-        for entry in &mut entries {
-            self.0.shared.boots.correct(entry);
-        }
-        Ok(entries)
-    }
-
-    fn read_stored(&self, cursor: Cursor, limit: Limit) -> Result<Vec<Entry>, Error> {
-        for archive in self.0.shared.archives() {
-            match archive.catalog.read(&archive.dir, cursor.position, limit) {
-                Ok(entries) if entries.is_empty() => {}
-                // Its directory went while it was read: everything in it is delivered.
-                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-                answer => return answer,
-            }
-        }
-        let entries = self.0.catalog.read(&self.0.dir, cursor.position, limit);
-        if self.0.catalog.has_damage() {
-            self.0.shared.wake();
-        }
-        entries
-    }
-
     /// Where a sink begins. `sequence` is 0 where a chain starts: a new sink, a new epoch. One that was never
     /// configured begins at the end.
     pub fn cursor(&self, sink: &SinkName) -> Cursor {

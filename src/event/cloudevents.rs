@@ -6,9 +6,11 @@
 //! The attributes are the same in every form; only `datacontenttype` follows the encoding, because the CBOR format
 //! takes `data` as it is only if that says so.
 
-use serde::Serialize;
+use std::{fmt, io};
 
-use super::{Data, Entry, Event, Sequence, Severity, Transition};
+use serde::{Serialize, Serializer};
+
+use super::{Data, Entry, Epoch, Event, Sequence, Severity, Transition};
 use crate::time::{ClockQuality, EngineTime, Timestamp};
 use data::Body;
 pub use topic::topic;
@@ -69,6 +71,13 @@ pub struct Message {
 /// The event as a sink of this form gets it. `previous` is the sequence that this sink was given before it.
 #[must_use]
 pub fn message(entry: &Entry, previous: Sequence, form: Form) -> Message {
+    message_in(Vec::with_capacity(USUAL), entry, previous, form)
+}
+
+/// The same, with its payload in a buffer that has been used before.
+#[must_use]
+pub fn message_in(mut buffer: Vec<u8>, entry: &Entry, previous: Sequence, form: Form) -> Message {
+    buffer.clear();
     let Form { encoding, mode } = form;
     let mut event = attributes(entry, previous, encoding);
     let data = Body::of(&entry.event);
@@ -81,13 +90,13 @@ pub fn message(entry: &Entry, previous: Sequence, form: Form) -> Message {
                     Encoding::Cbor => "application/cloudevents+cbor",
                 },
                 attributes: Vec::new(),
-                payload: encoding.encode(&event),
+                payload: encoding.encode(&event, buffer),
             }
         }
         Mode::Binary => Message {
             content_type: encoding.data_content_type(),
             attributes: properties(&event),
-            payload: encoding.encode(&data),
+            payload: encoding.encode(&data, buffer),
         },
     }
 }
@@ -114,10 +123,9 @@ impl Encoding {
         }
     }
 
-    fn encode(self, value: &impl Serialize) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(USUAL);
+    fn encode(self, value: &impl Serialize, mut bytes: Vec<u8>) -> Vec<u8> {
         match self {
-            Self::Json => serde_json::to_writer(&mut bytes, value)
+            Self::Json => serde_json::to_writer(Pieces(&mut bytes), value)
                 .expect("maps with string keys and numbers always serialise"),
             Self::Cbor => {
                 ciborium::into_writer(value, &mut bytes).expect("and memory takes all that is written");
@@ -127,18 +135,40 @@ impl Encoding {
     }
 }
 
+/// What takes an encoder's pieces: most are a quote, a colon or a comma, and a copy of one byte is no call.
+struct Pieces<'a>(&'a mut Vec<u8>);
+
+impl io::Write for Pieces<'_> {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        self.write_all(piece).map(|()| piece.len())
+    }
+
+    #[inline]
+    fn write_all(&mut self, piece: &[u8]) -> io::Result<()> {
+        match piece {
+            [byte] => self.0.push(*byte),
+            _ => self.0.extend_from_slice(piece),
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 fn attributes(entry: &Entry, previous: Sequence, encoding: Encoding) -> Attributes<'_> {
     let event = &*entry.event;
     let draft = &event.draft;
     let (severitytext, severitynumber) = severity(draft.severity);
     Attributes {
         specversion: "1.0",
-        id: format!("{}-{}", entry.epoch, entry.sequence),
+        id: Shown(Id(entry.epoch, entry.sequence)),
         source: &event.origin.source,
         kind: &draft.kind,
         subject: &draft.subject,
         time: wall(event, draft.at),
-        recordedtime: event.recorded.wall.to_string(),
+        recordedtime: Shown(event.recorded.wall),
         clockquality: event.recorded.quality,
         datacontenttype: encoding.data_content_type(),
         dataschema: match draft.data {
@@ -146,9 +176,9 @@ fn attributes(entry: &Entry, previous: Sequence, encoding: Encoding) -> Attribut
             Data::Gateway(_) => GATEWAY_SCHEMA,
         },
         gateway: &event.origin.gateway,
-        epoch: entry.epoch.to_string(),
-        sequence: entry.sequence.to_string(),
-        previoussequence: previous.to_string(),
+        epoch: Shown(entry.epoch),
+        sequence: Shown(entry.sequence),
+        previoussequence: Shown(previous),
         partitionkey: &event.origin.gateway,
         severitytext,
         severitynumber,
@@ -185,28 +215,45 @@ pub fn severity(severity: Severity) -> (&'static str, u8) {
     }
 }
 
-fn wall(event: &Event, at: EngineTime) -> String {
-    event.recorded.wall_of(at).max(Timestamp(0)).to_string()
+fn wall(event: &Event, at: EngineTime) -> Shown<Timestamp> {
+    Shown(event.recorded.wall_of(at).max(Timestamp(0)))
+}
+
+/// A string in the form that it is displayed in.
+struct Shown<T>(T);
+
+impl<T: fmt::Display> Serialize for Shown<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+struct Id(Epoch, Sequence);
+
+impl fmt::Display for Id {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}-{}", self.0, self.1)
+    }
 }
 
 /// In the order of the contract's example.
 #[derive(Serialize)]
 struct Attributes<'a> {
     specversion: &'static str,
-    id: String,
+    id: Shown<Id>,
     source: &'a str,
     #[serde(rename = "type")]
     kind: &'a str,
     subject: &'a str,
-    time: String,
-    recordedtime: String,
+    time: Shown<Timestamp>,
+    recordedtime: Shown<Timestamp>,
     clockquality: ClockQuality,
     datacontenttype: &'static str,
     dataschema: &'static str,
     gateway: &'a str,
-    epoch: String,
-    sequence: String,
-    previoussequence: String,
+    epoch: Shown<Epoch>,
+    sequence: Shown<Sequence>,
+    previoussequence: Shown<Sequence>,
     partitionkey: &'a str,
     severitytext: &'static str,
     severitynumber: u8,

@@ -5,22 +5,25 @@
 //! event leans on what stands elsewhere: a frame that is lost takes no other event with it.
 //!
 //! Maps with the names of the fields, which were written before, are read as well.
+//!
+//! Reading is by hand (`stored/cbor.rs`): a backlog is read as fast as an uplink takes it, and a decoder for any type took
+//! four times as long as what is left.
 
-use std::{borrow::Cow, fmt, marker::PhantomData, sync::Arc};
+use std::{borrow::Cow, sync::Arc};
 
-use serde::{
-    Deserialize, Deserializer, Serialize, Serializer,
-    de::{
-        self, Error,
-        value::{MapAccessDeserializer, SeqAccessDeserializer},
-    },
-};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 use super::{
-    ConditionFacts, Data, Draft, EpisodeFacts, EpisodeId, Event, Origin, Reason, RuleData, RuleFacts,
-    Severity, Transition, WindowFacts, gateway,
+    ConditionFacts, Data, Draft, EpisodeFacts, EpisodeId, Epoch, Event, Labels, Origin, Reason, RuleData,
+    RuleFacts, Severity, Transition, WindowFacts, gateway,
 };
-use crate::time::{ClockQuality, EngineTime, Moment};
+use crate::{
+    reading::{DeviceId, Metric, Value},
+    time::{BootId, ClockQuality, EngineTime, Moment, Timestamp},
+};
+use cbor::Cbor;
+
+mod cbor;
 
 /// The first number of the array. Another form's array cannot be read: a later version wrote it. What stands in which
 /// place is the form: whoever adds, removes or moves anything, at any level, gives it another number and reads this one too.
@@ -29,40 +32,14 @@ const FORM: u8 = 2;
 const RULE_PREFIX: &str = "io.tidegate.rule.";
 
 /// What follows from other fields unless it is given: an array of it then, null otherwise.
-type Unless<T> = Option<Exactly<(T,)>>;
+type Unless<T> = Option<(T,)>;
 
 fn unless<T>(follows: bool, is: T) -> Unless<T> {
-    (!follows).then_some(Exactly((is,)))
+    (!follows).then_some((is,))
 }
 
 fn or<T>(given: Unless<T>, follows: impl FnOnce() -> T) -> T {
-    given.map_or_else(follows, |Exactly((is,))| is)
-}
-
-/// An array that ends with the last element of the tuple. A tuple alone leaves what stands behind, and it is taken for
-/// what comes after the array.
-#[derive(Serialize)]
-#[serde(transparent)]
-struct Exactly<T>(T);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Exactly<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Array<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> de::Visitor<'de> for Array<T> {
-            type Value = Exactly<T>;
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("an array")
-            }
-            fn visit_seq<A: de::SeqAccess<'de>>(self, mut elements: A) -> Result<Exactly<T>, A::Error> {
-                let tuple = T::deserialize(SeqAccessDeserializer::new(&mut elements))?;
-                match elements.next_element::<de::IgnoredAny>()? {
-                    Some(_) => Err(A::Error::custom("more elements than this form has")),
-                    None => Ok(Exactly(tuple)),
-                }
-            }
-        }
-        deserializer.deserialize_seq(Array(PhantomData))
-    }
+    given.map_or_else(follows, |(is,)| is)
 }
 
 /// What follows from what the event is about.
@@ -74,15 +51,15 @@ struct Follows<'a> {
 impl<'a> Follows<'a> {
     fn kind(&self, name: &str) -> String {
         match self.data {
-            Data::Rule(_) => format!("{RULE_PREFIX}{name}"),
-            Data::Gateway(_) => format!("{}{name}", gateway::PREFIX),
+            Data::Rule(_) => [RULE_PREFIX, name].concat(),
+            Data::Gateway(_) => [gateway::PREFIX, name].concat(),
         }
     }
 
     fn subject(&self) -> Cow<'a, str> {
         match self.data {
             Data::Rule(rule) => match &rule.metric {
-                Some(metric) => format!("{}/{metric}", rule.device).into(),
+                Some(metric) => [rule.device.as_str(), "/", metric.as_str()].concat().into(),
                 None => rule.device.as_str().into(),
             },
             Data::Gateway(_) => self.gateway.into(),
@@ -256,31 +233,21 @@ impl Serialize for Rule<'_> {
     }
 }
 
+impl Event {
+    /// Of what the journal stored; none: it is of a later version, or no event.
+    #[must_use]
+    pub fn decode(stored: &[u8]) -> Option<Self> {
+        Reader::default().event(stored)
+    }
+}
+
 impl<'de> Deserialize<'de> for Event {
+    /// Where one is part of something else, which is seldom.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either;
-        impl<'de> de::Visitor<'de> for Either {
-            type Value = Event;
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("an event")
-            }
-            fn visit_seq<A: de::SeqAccess<'de>>(self, fields: A) -> Result<Event, A::Error> {
-                read(SeqAccessDeserializer::new(fields))
-            }
-            fn visit_map<A: de::MapAccess<'de>>(self, fields: A) -> Result<Event, A::Error> {
-                let Named {
-                    draft,
-                    origin,
-                    recorded,
-                } = Named::deserialize(MapAccessDeserializer::new(fields))?;
-                Ok(Event {
-                    draft,
-                    origin,
-                    recorded,
-                })
-            }
-        }
-        deserializer.deserialize_any(Either)
+        let value = ciborium::Value::deserialize(deserializer)?;
+        let mut stored = Vec::new();
+        ciborium::into_writer(&value, &mut stored).map_err(D::Error::custom)?;
+        Self::decode(&stored).ok_or_else(|| D::Error::custom("no event, or one of a later version"))
     }
 }
 
@@ -292,98 +259,155 @@ struct Named {
     recorded: Moment,
 }
 
-fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Event, D::Error> {
-    let Exactly((form, names, happened, origin, stored, rule, own)) = Deserialize::deserialize(deserializer)?;
-    let (form, rule): (u8, Option<StoredRule>) = (form, rule);
-    if form != FORM {
-        return Err(D::Error::custom("another form"));
+/// Reads many events. Most have their gateway, their rule and their names in common with one shortly before them: such a
+/// part is known by its bytes, read once, and shared.
+#[derive(Debug, Default)]
+pub struct Reader {
+    names: Seen<Names>,
+    origins: Seen<Arc<Origin>>,
+    measured: Seen<(Option<Metric>, Option<Arc<str>>)>,
+    rules: Seen<Arc<RuleFacts>>,
+}
+
+/// How many different parts of a kind are known.
+const SEEN: usize = 8;
+
+/// Parts of a kind, with the bytes they were read from.
+#[derive(Debug)]
+struct Seen<T> {
+    parts: Vec<(Box<[u8]>, T)>,
+    /// Which of them goes when another one comes.
+    oldest: usize,
+}
+
+impl<T> Default for Seen<T> {
+    fn default() -> Self {
+        Self {
+            parts: Vec::new(),
+            oldest: 0,
+        }
     }
-    let Exactly((name, kind, subject, about)) = names;
-    let Exactly((Number(severity), at, transition, correlation)) = happened;
-    let Exactly((gateway, from, labels, version)) = origin;
-    let (name, gateway, at): (Arc<str>, Arc<str>, Ago) = (name, gateway, at);
-    let Exactly((boot_id, boot, wall, Number(quality))) = stored;
-    let recorded = Moment {
-        boot_id,
-        boot,
-        wall,
-        quality,
-    };
-    let transition: Option<Number<_>> = transition;
-    let transition = transition.map(|Number(transition)| transition);
-    let data = match (rule, own) {
-        (Some(rule), None) => Data::Rule(Box::new(rule.data(&name, transition, &recorded))),
-        (None, Some(own)) => Data::Gateway(own),
-        _ => return Err(D::Error::custom("a rule's event is not the gateway's own")),
-    };
-    let follows = Follows {
-        data: &data,
-        gateway: &gateway,
-    };
-    let kind = or(kind, || follows.kind(&name).into());
-    let subject = or(subject, || follows.subject().into());
-    let about = or(about, || follows.about().into());
-    let correlation = or(correlation, || follows.correlation().map(Into::into));
-    let source = or(from, || source(&gateway).into());
-    Ok(Event {
-        draft: Draft {
-            kind,
+}
+
+impl<T: Clone> Seen<T> {
+    fn read<'b>(&mut self, bytes: &'b [u8], read: impl FnOnce(&mut Cbor<'b>) -> Option<T>) -> Option<T> {
+        if let Some((_, part)) = self.parts.iter().find(|(seen, _)| **seen == *bytes) {
+            return Some(part.clone());
+        }
+        let part = Cbor::all(bytes, read)?;
+        let seen = (bytes.into(), part.clone());
+        match self.parts.get_mut(self.oldest) {
+            Some(oldest) => *oldest = seen,
+            None => self.parts.push(seen),
+        }
+        self.oldest = (self.oldest + 1) % SEEN;
+        Some(part)
+    }
+}
+
+/// What an event is called, and what of it does not follow from the rest.
+#[derive(Clone, Debug)]
+struct Names {
+    name: Arc<str>,
+    kind: Unless<Arc<str>>,
+    subject: Unless<Arc<str>>,
+    about: Unless<Arc<str>>,
+}
+
+impl Reader {
+    /// The same as [`Event::decode`].
+    pub fn event(&mut self, stored: &[u8]) -> Option<Event> {
+        if Cbor::is_array(stored) {
+            return Cbor::all(stored, |cbor| self.array(cbor));
+        }
+        let Named {
+            draft,
+            origin,
+            recorded,
+        } = ciborium::from_reader(stored).ok()?;
+        Some(Event {
+            draft,
+            origin,
+            recorded,
+        })
+    }
+
+    fn array(&mut self, cbor: &mut Cbor<'_>) -> Option<Event> {
+        cbor.array(7)?;
+        if cbor.u64()? != u64::from(FORM) {
+            return None;
+        }
+        let names = self.names.read(cbor.item()?, names)?;
+        cbor.array(4)?;
+        let severity = number(cbor)?;
+        let at = Ago(cbor.i64()?);
+        let transition = cbor.option(number)?;
+        let correlation = given(cbor, |cbor| cbor.option(text))?;
+        let origin = self.origins.read(cbor.item()?, origin)?;
+        let recorded = moment(cbor)?;
+        let rule = cbor.option(|cbor| self.rule(cbor, &names.name, transition, &recorded))?;
+        let own = cbor.option(|cbor| ciborium::from_reader(cbor.item()?).ok())?;
+        let data = match (rule, own) {
+            (Some(rule), None) => Data::Rule(Box::new(rule)),
+            (None, Some(own)) => Data::Gateway(own),
+            _ => return None,
+        };
+        let Names {
             name,
+            kind,
             subject,
             about,
-            severity,
-            at: at.at(&recorded),
-            transition,
-            correlation,
-            data,
-        },
-        origin: Arc::new(Origin {
-            gateway,
-            source,
-            labels,
-            version,
-        }),
-        recorded,
-    })
-}
-
-/// What [`Rule`] wrote.
-struct StoredRule {
-    data: RuleData,
-    since: Ago,
-    raised_at: Ago,
-    raised_as: Unless<Option<Arc<str>>>,
-}
-
-impl<'de> Deserialize<'de> for StoredRule {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Exactly((summary, device, measured, rule, episode, window, conditions, raised_as)) =
-            Deserialize::deserialize(deserializer)?;
-        let (window, conditions): (Option<_>, Vec<_>) = (window, conditions);
-        let Exactly((device, device_name, device_labels)) = device;
-        let Exactly((metric, unit, value)) = measured;
-        let Exactly((name, kind, params, labels, runbook)) = rule;
-        let Exactly((epoch, number, times, min, max, readings, reminder, flaps, reason)) = episode;
-        let Exactly((since, raised_at, duration_ms)) = times;
-        let reason: Option<Number<Reason>> = reason;
-        let window = window.map(
-            |Exactly((of, over_ms, count, span_ms, approximate))| WindowFacts {
-                of,
-                over_ms,
-                count,
-                span_ms,
-                approximate,
+        } = names;
+        let follows = Follows {
+            data: &data,
+            gateway: &origin.gateway,
+        };
+        let kind = or(kind, || follows.kind(&name).into());
+        let subject = or(subject, || follows.subject().into());
+        let about = or(about, || follows.about().into());
+        let correlation = or(correlation, || follows.correlation().map(Into::into));
+        Some(Event {
+            draft: Draft {
+                kind,
+                name,
+                subject,
+                about,
+                severity,
+                at: at.at(&recorded),
+                transition,
+                correlation,
+                data,
             },
-        );
-        let conditions = conditions.into_iter();
-        let conditions = conditions.map(|Exactly((device, metric, value, unit, holds))| ConditionFacts {
-            device,
-            metric,
-            value,
-            unit,
-            holds,
-        });
-        let data = RuleData {
+            origin,
+            recorded,
+        })
+    }
+
+    /// What [`Rule`] wrote.
+    fn rule(
+        &mut self,
+        cbor: &mut Cbor<'_>,
+        name: &str,
+        transition: Option<Transition>,
+        recorded: &Moment,
+    ) -> Option<RuleData> {
+        cbor.array(8)?;
+        let summary = cbor.text()?.to_owned();
+        cbor.array(3)?;
+        let device = device(cbor)?;
+        let device_name = cbor.option(text)?;
+        let device_labels = Arc::new(labels(cbor)?);
+        cbor.array(3)?;
+        let (metric, unit) = self.measured.read(cbor.items(2)?, |cbor| {
+            Some((cbor.option(metric)?, cbor.option(text)?))
+        })?;
+        let value = cbor.option(value)?;
+        let rule = self.rules.read(cbor.item()?, facts)?;
+        let episode = episode(cbor, recorded)?;
+        let window = cbor.option(window)?;
+        let conditions = cbor.list(condition)?;
+        let raise = given(cbor, |cbor| cbor.option(text))?;
+        Some(RuleData {
             summary,
             device,
             device_name,
@@ -391,47 +415,140 @@ impl<'de> Deserialize<'de> for StoredRule {
             metric,
             unit,
             value,
-            rule: Arc::new(RuleFacts {
-                name,
-                kind,
-                params,
-                labels,
-                runbook,
-            }),
-            episode: EpisodeFacts {
-                id: EpisodeId { epoch, number },
-                // When the event was stored is not known here.
-                since: EngineTime::default(),
-                raised_at: EngineTime::default(),
-                duration_ms,
-                min,
-                max,
-                readings,
-                reminder,
-                flaps,
-                reason: reason.map(|Number(reason)| reason),
-            },
+            rule,
+            episode,
             window,
-            conditions: conditions.collect(),
-            raised_as: None,
-        };
-        Ok(Self {
-            data,
-            since,
-            raised_at,
-            raised_as,
+            conditions,
+            raised_as: or(raise, || raised_as(name, transition).map(Into::into)),
         })
     }
 }
 
-impl StoredRule {
-    fn data(self, name: &str, transition: Option<Transition>, recorded: &Moment) -> RuleData {
-        let mut data = self.data;
-        data.episode.since = self.since.at(recorded);
-        data.episode.raised_at = self.raised_at.at(recorded);
-        data.raised_as = or(self.raised_as, || raised_as(name, transition).map(Into::into));
-        data
+fn given<'b, T>(cbor: &mut Cbor<'b>, read: impl FnOnce(&mut Cbor<'b>) -> Option<T>) -> Option<Unless<T>> {
+    cbor.option(|cbor| {
+        cbor.array(1)?;
+        Some((read(cbor)?,))
+    })
+}
+
+fn number<T: Numbered>(cbor: &mut Cbor<'_>) -> Option<T> {
+    T::of(cbor.u64()?)
+}
+
+fn text(cbor: &mut Cbor<'_>) -> Option<Arc<str>> {
+    cbor.text().map(Into::into)
+}
+
+fn device(cbor: &mut Cbor<'_>) -> Option<DeviceId> {
+    DeviceId::new(cbor.text()?).ok()
+}
+
+fn metric(cbor: &mut Cbor<'_>) -> Option<Metric> {
+    Metric::new(cbor.text()?).ok()
+}
+
+fn labels(cbor: &mut Cbor<'_>) -> Option<Labels> {
+    let count = cbor.map()?;
+    let mut labels = Labels::new();
+    for _ in 0..count {
+        labels.insert(cbor.text()?.to_owned(), cbor.text()?.to_owned());
     }
+    Some(labels)
+}
+
+fn value(cbor: &mut Cbor<'_>) -> Option<Value> {
+    // As it is told apart in names, too: what is neither is a number.
+    if let Some(value) = cbor.bool() {
+        return Some(Value::Bool(value));
+    }
+    let number = cbor.f64().map(Value::Number);
+    number.or_else(|| Some(Value::Text(cbor.text()?.into())))
+}
+
+fn names(cbor: &mut Cbor<'_>) -> Option<Names> {
+    cbor.array(4)?;
+    Some(Names {
+        name: text(cbor)?,
+        kind: given(cbor, text)?,
+        subject: given(cbor, text)?,
+        about: given(cbor, text)?,
+    })
+}
+
+fn origin(cbor: &mut Cbor<'_>) -> Option<Arc<Origin>> {
+    cbor.array(4)?;
+    let gateway = text(cbor)?;
+    let from = given(cbor, text)?;
+    Some(Arc::new(Origin {
+        source: or(from, || source(&gateway).into()),
+        gateway,
+        labels: labels(cbor)?,
+        version: text(cbor)?,
+    }))
+}
+
+fn moment(cbor: &mut Cbor<'_>) -> Option<Moment> {
+    cbor.array(4)?;
+    Some(Moment {
+        boot_id: BootId(cbor.u128()?),
+        boot: EngineTime(cbor.i64()?),
+        wall: Timestamp(cbor.i64()?),
+        quality: number(cbor)?,
+    })
+}
+
+fn facts(cbor: &mut Cbor<'_>) -> Option<Arc<RuleFacts>> {
+    cbor.array(5)?;
+    Some(Arc::new(RuleFacts {
+        name: text(cbor)?,
+        kind: text(cbor)?,
+        params: ciborium::from_reader(cbor.item()?).ok()?,
+        labels: labels(cbor)?,
+        runbook: cbor.option(|cbor| cbor.text().map(str::to_owned))?,
+    }))
+}
+
+fn episode(cbor: &mut Cbor<'_>, recorded: &Moment) -> Option<EpisodeFacts> {
+    cbor.array(9)?;
+    let id = EpisodeId {
+        epoch: Epoch(cbor.u64()?),
+        number: cbor.u64()?,
+    };
+    cbor.array(3)?;
+    Some(EpisodeFacts {
+        id,
+        since: Ago(cbor.i64()?).at(recorded),
+        raised_at: Ago(cbor.i64()?).at(recorded),
+        duration_ms: cbor.u64()?,
+        min: cbor.option(Cbor::f64)?,
+        max: cbor.option(Cbor::f64)?,
+        readings: cbor.u64()?,
+        reminder: cbor.u64()?.try_into().ok()?,
+        flaps: cbor.u64()?.try_into().ok()?,
+        reason: cbor.option(number)?,
+    })
+}
+
+fn window(cbor: &mut Cbor<'_>) -> Option<WindowFacts> {
+    cbor.array(5)?;
+    Some(WindowFacts {
+        of: text(cbor)?,
+        over_ms: cbor.u64()?,
+        count: cbor.u64()?,
+        span_ms: cbor.u64()?,
+        approximate: cbor.bool()?,
+    })
+}
+
+fn condition(cbor: &mut Cbor<'_>) -> Option<ConditionFacts> {
+    cbor.array(5)?;
+    Some(ConditionFacts {
+        device: device(cbor)?,
+        metric: metric(cbor)?,
+        value: cbor.option(value)?,
+        unit: cbor.option(text)?,
+        holds: cbor.option(Cbor::bool)?,
+    })
 }
 
 /// How long before it was stored, in microseconds; less than none if later. Round and round, so that every time has one.
@@ -452,6 +569,20 @@ impl Ago {
 /// One of an enumeration, as its number.
 pub(crate) struct Number<T>(pub(crate) T);
 
+/// What a [`Number`] can be read as.
+pub(crate) trait Numbered: Sized {
+    fn of(number: u64) -> Option<Self>;
+}
+
+impl<'de, T: Numbered> Deserialize<'de> for Number<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = T::of(u64::deserialize(deserializer)?);
+        number
+            .map(Self)
+            .ok_or_else(|| D::Error::custom("a number that stands for nothing"))
+    }
+}
+
 macro_rules! numbered {
     ($($type:ident { $($variant:ident = $number:literal),+ $(,)? })+) => {
         $(
@@ -463,11 +594,11 @@ macro_rules! numbered {
                 }
             }
 
-            impl<'de> Deserialize<'de> for Number<$type> {
-                fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                    match u8::deserialize(deserializer)? {
-                        $($number => Ok(Self($type::$variant)),)+
-                        _ => Err(D::Error::custom(concat!("no ", stringify!($type)))),
+            impl Numbered for $type {
+                fn of(number: u64) -> Option<Self> {
+                    match number {
+                        $($number => Some(Self::$variant),)+
+                        _ => None,
                     }
                 }
             }

@@ -34,6 +34,11 @@ impl Bucket {
         }
     }
 
+    /// Whether there is no rate.
+    pub fn is_free(&self) -> bool {
+        self.each.is_zero()
+    }
+
     /// How long the next event has to wait; zero: it may go.
     pub fn wait(&self, now: Duration) -> Duration {
         // One event may always be saved up, however slow the rate is.

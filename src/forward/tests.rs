@@ -130,10 +130,15 @@ impl MemoryLog {
 }
 
 impl Log for MemoryLog {
-    async fn read_after(&self, cursor: Cursor, limit: Limit) -> Result<Vec<Entry>, journal::Error> {
+    fn read_after(
+        &self,
+        cursor: Cursor,
+        limit: Limit,
+    ) -> impl Future<Output = Result<Vec<Entry>, journal::Error>> + Send + 'static {
         let entries = self.0.entries.lock().unwrap();
         let after = entries.iter().filter(|entry| entry.position > cursor.position);
-        Ok(after.take(limit.entries).cloned().collect())
+        let found = after.take(limit.entries).cloned().collect();
+        std::future::ready(Ok(found))
     }
     fn durable(&self) -> watch::Receiver<Position> {
         self.0.durable.subscribe()
@@ -418,6 +423,22 @@ async fn the_cursor_never_passes_a_hole_and_a_new_connection_starts_there() {
     bench.log.acknowledges(3).await;
     let status = bench.status(|status| status.acked == 4).await;
     assert_eq!((status.sent, status.redelivered, status.connections), (5, 2, 2));
+}
+
+#[tokio::test]
+async fn more_than_is_read_in_one_go_comes_in_order_and_so_does_what_was_stored_meanwhile() {
+    let batch = u64::try_from(AHEAD.entries).unwrap();
+    // Two whole batches and nothing behind them: the third read, begun while the second goes out, finds nothing.
+    let mut bench = Bench::new(2 * batch, 1, &[true], pace());
+    for number in 1..=2 * batch + 2 {
+        if number == 2 * batch {
+            bench.log.append(2);
+        }
+        bench.gets(&[(1, number, number - 1)]).await;
+        bench.delivered(0, number).await;
+    }
+    bench.log.acknowledges(2 * batch + 2).await;
+    assert!(bench.got.try_recv().is_err());
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ use crate::{
 
 use super::{
     Boots, Cursor, DeadLetter, Error, Trays,
-    frame::{self, Header, Kind},
+    frame::{Header, Kind},
     identity::{self, Identity},
     opening::VERSION,
     recovery::{Damage, Image, at, before, recover},
@@ -287,7 +287,7 @@ impl Inspection {
                             return ControlFlow::Continue(());
                         }
                         // A good frame with an event that cannot be read was written by a later version.
-                        let Some(event) = frame::decode::<Event>(payload) else {
+                        let Some(event) = Event::decode(payload) else {
                             return ControlFlow::Continue(());
                         };
                         let mut entry = Entry {
@@ -408,7 +408,7 @@ impl Inspection {
             let mut since = header.begun;
             kept.walk(segment, |seen| match seen {
                 Seen::Frame(_, header, payload) if header.kind == Kind::EVENT => {
-                    if let Some(event) = frame::decode::<Event>(payload) {
+                    if let Some(event) = Event::decode(payload) {
                         since = self.boots.corrected(event.recorded).wall;
                     }
                     ControlFlow::Break(())

@@ -13,12 +13,12 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::event::{Data, Entry, Epoch, Event, Position, SinkName};
+use crate::event::{Data, Entry, Epoch, Event, Position, Reader, SinkName};
 
 use super::{
-    Error, Limit,
+    Cursor, Error, Journal, Limit,
     discards::Range,
-    frame::{self, Header, Kind},
+    frame::{Header, Kind},
     recovery::{Damage, at, before},
     segment::{FRAMES, Segment, Step},
 };
@@ -207,6 +207,7 @@ impl Catalog {
             limit,
             bytes: 0,
             entries: Vec::new(),
+            reader: Reader::default(),
         };
         let mut place = self.place(after);
         while let Some((segment, offset)) = place {
@@ -362,6 +363,55 @@ impl Catalog {
     }
 }
 
+type Entries = Result<Vec<Entry>, Error>;
+
+impl Journal {
+    /// Events after `cursor`, in order, never past `durable`; empty if there is none. An old epoch's
+    /// undelivered events come first, under their own epoch, and never together with a newer epoch's. Their times
+    /// are as right as they are known to be by now. The reading begins at once, whether anybody waits for it or not.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the disk cannot be read. What is damaged is no error: it is passed over and told.
+    pub fn read_after(&self, cursor: Cursor, limit: Limit) -> impl Future<Output = Entries> + use<> {
+        let journal = self.clone();
+        let read = tokio::task::spawn_blocking(move || journal.read_after_blocking(cursor, limit));
+        async {
+            read.await
+                .unwrap_or_else(|error| Err(Error::Stopped(error.to_string())))
+        }
+    }
+
+    /// The same, for a thread that may block.
+    ///
+    /// # Errors
+    ///
+    /// As [`Journal::read_after`].
+    pub fn read_after_blocking(&self, cursor: Cursor, limit: Limit) -> Entries {
+        let mut entries = self.read_stored(cursor, limit)?;
+        for entry in &mut entries {
+            self.0.shared.boots.correct(entry);
+        }
+        Ok(entries)
+    }
+
+    fn read_stored(&self, cursor: Cursor, limit: Limit) -> Entries {
+        for archive in self.0.shared.archives() {
+            match archive.catalog.read(&archive.dir, cursor.position, limit) {
+                Ok(entries) if entries.is_empty() => {}
+                // Its directory went while it was read: everything in it is delivered.
+                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                answer => return answer,
+            }
+        }
+        let entries = self.0.catalog.read(&self.0.dir, cursor.position, limit);
+        if self.0.catalog.has_damage() {
+            self.0.shared.wake();
+        }
+        entries
+    }
+}
+
 /// What a segment holds that somebody has not yet read.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
@@ -382,7 +432,7 @@ fn told(payload: &[u8], sink: &SinkName) -> Vec<(Epoch, Range)> {
     if !begin.windows(NAME.len()).any(|bytes| bytes == NAME) {
         return Vec::new();
     }
-    let Some(event) = frame::decode::<Event>(payload) else {
+    let Some(event) = Event::decode(payload) else {
         return Vec::new();
     };
     let Data::Gateway(data) = event.draft.data else {
@@ -414,6 +464,7 @@ struct Reading {
     limit: Limit,
     bytes: usize,
     entries: Vec<Entry>,
+    reader: Reader,
 }
 
 impl Reading {
@@ -427,7 +478,7 @@ impl Reading {
 
     /// `false`: it cannot be read.
     fn take(&mut self, epoch: Epoch, header: &Header, payload: &[u8]) -> bool {
-        let Some(event) = frame::decode::<Event>(payload) else {
+        let Some(event) = self.reader.event(payload) else {
             return false;
         };
         self.bytes += header.whole();

@@ -146,7 +146,7 @@ pub(super) fn recover(
         .is_none_or(|first| first.header.number <= 1);
     let (known, no_snapshot) = (image.known(), snapshot.is_none());
     image.replay(snapshot.unwrap_or_default(), stray)?;
-    let newest = frame::decode::<Event>(&std::mem::take(&mut image.newest_event));
+    let newest = Event::decode(&std::mem::take(&mut image.newest_event));
     image.stored.extend(newest.map(|newest| newest.recorded));
     image.miss_oldest();
     let missing = image.damages.iter().filter(|damage| damage.to == 0);

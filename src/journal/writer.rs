@@ -85,7 +85,7 @@ impl Commit {
     pub fn restamp(&mut self, recorded: Moment) {
         for (kind, payload) in &mut self.frames {
             if *kind == Kind::EVENT
-                && let Some(event) = frame::decode::<Event>(payload)
+                && let Some(event) = Event::decode(payload)
             {
                 *payload = frame::encode(&Event { recorded, ..event });
             }

@@ -3,10 +3,13 @@
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
-use super::wall;
+use super::{Shown, wall};
 use crate::{
-    event::{ConditionFacts, Data, EpisodeFacts, Event, Labels, Reason, RuleData, RuleFacts, gateway},
+    event::{
+        ConditionFacts, Data, EpisodeFacts, EpisodeId, Event, Labels, Reason, RuleData, RuleFacts, gateway,
+    },
     reading::{Metric, Value},
+    time::Timestamp,
 };
 
 #[derive(Serialize)]
@@ -23,13 +26,31 @@ pub(super) struct RuleBody<'a> {
     device: DeviceBody<'a>,
     metric: Option<&'a str>,
     unit: Option<&'a str>,
-    #[serde(flatten)]
-    value: ValueBody<'a>,
+    #[serde(skip_serializing_if = "Number::is_no_number")]
+    value: Number,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value_bool: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value_text: Option<&'a str>,
     rule: &'a RuleFacts,
     episode: EpisodeBody,
     window: Option<WindowBody<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     conditions: Vec<ConditionBody<'a>>,
+}
+
+/// `value`: a number or null, and absent where the value is none.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Number {
+    Is(Option<f64>),
+    IsNone,
+}
+
+impl Number {
+    fn is_no_number(&self) -> bool {
+        matches!(self, Self::IsNone)
+    }
 }
 
 #[derive(Serialize)]
@@ -78,9 +99,9 @@ enum ValueBody<'a> {
 
 #[derive(Serialize)]
 struct EpisodeBody {
-    id: String,
-    since: String,
-    raised_at: String,
+    id: Shown<EpisodeId>,
+    since: Shown<Timestamp>,
+    raised_at: Shown<Timestamp>,
     duration_ms: u64,
     min: Option<f64>,
     max: Option<f64>,
@@ -95,7 +116,9 @@ impl<'a> Body<'a> {
     pub(super) fn of(event: &'a Event) -> Self {
         match &event.draft.data {
             Data::Rule(data) => Self::Rule(Box::new(rule_body(event, data))),
-            Data::Gateway(map) => Self::Gateway(gateway::with_times(map, &|at| wall(event, at))),
+            Data::Gateway(map) => {
+                Self::Gateway(gateway::with_times(map, &|at| wall(event, at).0.to_string()))
+            }
         }
     }
 }
@@ -115,7 +138,19 @@ fn rule_body<'a>(event: &'a Event, data: &'a RuleData) -> RuleBody<'a> {
         },
         metric: data.metric.as_ref().map(Metric::as_str),
         unit: data.unit.as_deref(),
-        value: value_body(data.value.as_ref()),
+        value: match &data.value {
+            None => Number::Is(None),
+            Some(Value::Number(number)) => Number::Is(Some(*number)),
+            Some(_) => Number::IsNone,
+        },
+        value_bool: match &data.value {
+            Some(Value::Bool(value)) => Some(*value),
+            _ => None,
+        },
+        value_text: match &data.value {
+            Some(Value::Text(value)) => Some(value),
+            _ => None,
+        },
         rule: &data.rule,
         episode: episode_body(event, &data.episode),
         window: data.window.as_ref().map(|window| WindowBody {
@@ -159,7 +194,7 @@ fn seconds(millis: u64) -> Json {
 
 fn episode_body(event: &Event, episode: &EpisodeFacts) -> EpisodeBody {
     EpisodeBody {
-        id: episode.id.to_string(),
+        id: Shown(episode.id),
         since: wall(event, episode.since),
         raised_at: wall(event, episode.raised_at),
         duration_ms: episode.duration_ms,

@@ -76,8 +76,12 @@ fn push_level(topic: &mut String, level: &str) {
     if level.is_empty() {
         topic.push('_');
     }
+    let is_illegal = |character: char| character.is_control() || matches!(character, '/' | '+' | '#');
+    if !level.contains(is_illegal) {
+        topic.push_str(level);
+        return;
+    }
     for character in level.chars() {
-        let illegal = character.is_control() || matches!(character, '/' | '+' | '#');
-        topic.push(if illegal { '_' } else { character });
+        topic.push(if is_illegal(character) { '_' } else { character });
     }
 }

@@ -31,7 +31,7 @@ fn encoded(value: &impl Serialize) -> Vec<u8> {
 }
 
 fn decoded(bytes: &[u8]) -> Option<Event> {
-    ciborium::from_reader(bytes).ok()
+    Event::decode(bytes)
 }
 
 fn labels(of: &[(&str, &str)]) -> Labels {
@@ -185,6 +185,44 @@ fn events_that_were_written_with_names_are_read() {
     for event in [high_temperature(), unusual(), own()] {
         assert_eq!(decoded(&named(&event)), Some(event));
     }
+}
+
+#[test]
+fn an_event_within_something_else_is_read() {
+    for event in [high_temperature(), unusual(), own()] {
+        for stored in [encoded(&(&event, 7)), encoded(&(ciborium::Value::from(0), 7))] {
+            let read = ciborium::from_reader(&*stored).ok();
+            let whole = stored.len() > 3;
+            assert_eq!(read, whole.then(|| (event.clone(), 7)));
+        }
+    }
+}
+
+#[test]
+fn events_read_one_after_the_other_are_what_they_are_alone_and_share_what_is_the_same() {
+    let mut reader = Reader::default();
+    // More rules than are remembered, each seen again at once and once more after all others.
+    let rules = 0..2 * SEEN;
+    let mut events: Vec<Event> = Vec::new();
+    for number in rules.clone().flat_map(|number| [number, number]).chain(rules) {
+        for mut event in [high_temperature(), unusual(), own()] {
+            event.draft.name = format!("Event{number}").into();
+            if let Data::Rule(data) = &mut event.draft.data {
+                Arc::make_mut(&mut data.rule).name = format!("rule-{number}").into();
+                data.unit = Some(format!("unit-{number}").into());
+            }
+            let read = reader.event(&encoded(&event));
+            assert_eq!(read.as_ref(), Some(&event));
+            events.extend(read);
+        }
+    }
+    let rule = |index: usize| match &events[index].draft.data {
+        Data::Rule(data) => Arc::clone(&data.rule),
+        Data::Gateway(_) => unreachable!("every third one is the gateway's own"),
+    };
+    assert!(Arc::ptr_eq(&rule(0), &rule(3)), "the same rule twice");
+    assert!(Arc::ptr_eq(&events[0].origin, &events[2].origin), "one gateway");
+    assert!(reader.rules.parts.len() <= SEEN, "and no more are kept");
 }
 
 #[test]

@@ -49,7 +49,7 @@ const UNASKED: u32 = 1000;
 const READ: usize = 2048;
 
 /// What a buffer keeps when it is empty: one large packet shall not be paid for ever after.
-const KEPT: usize = 64 * 1024;
+pub(super) const KEPT: usize = 64 * 1024;
 
 /// All that a connection needs.
 #[derive(Clone, Debug)]
@@ -145,7 +145,7 @@ impl Connection {
 
     /// Takes a publish at QoS 1 on its way; answers its packet id. They go round all that there are: the window, and
     /// what the broker takes, are far smaller.
-    pub fn publish(&mut self, topic: &str, message: Message, retain: bool) -> u16 {
+    pub fn publish(&mut self, topic: &str, message: &Message, retain: bool) -> u16 {
         self.pkid = self.pkid.checked_add(1).unwrap_or(1);
         wire::publish(
             self.version,

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::{
     Settings, Tls,
-    connection::{Connection, MAX_PACKET, Plan, Signal},
+    connection::{Connection, KEPT, MAX_PACKET, Plan, Signal},
     wire,
 };
 use crate::{
@@ -139,6 +139,7 @@ impl Sink for Broker {
             unanswered: VecDeque::new(),
             odd_topic: None,
             verdicts: VecDeque::new(),
+            buffer: Vec::new(),
         };
         if let Some(presence) = presence {
             let birth = link.announce(&presence.topic, presence.online);
@@ -176,6 +177,8 @@ pub(super) struct MqttLink {
     odd_topic: Option<(Position, String)>,
     /// What is known without asking the broker.
     verdicts: VecDeque<Verdict>,
+    /// Where the last event was rendered, for the next one.
+    buffer: Vec<u8>,
 }
 
 /// What was published.
@@ -194,7 +197,7 @@ impl MqttLink {
             attributes: Vec::new(),
             payload,
         };
-        let pkid = self.connection.publish(topic, message, true);
+        let pkid = self.connection.publish(topic, &message, true);
         self.unanswered.push_back((pkid, Publish::Presence));
         loop {
             match self.connection.next().await {
@@ -265,7 +268,8 @@ impl Link for MqttLink {
 
     fn send(&mut self, entry: &Entry, previous: Sequence) {
         let topic = cloudevents::topic(&self.topic, entry);
-        let message = cloudevents::message(entry, previous, self.form);
+        let buffer = std::mem::take(&mut self.buffer);
+        let message = cloudevents::message_in(buffer, entry, previous, self.form);
         let size = topic.len() + size(&message) + OVERHEAD;
         if size > self.max_packet || topic.len() > usize::from(u16::MAX) {
             // Sent, it would end the connection, again and again.
@@ -276,7 +280,10 @@ impl Link for MqttLink {
             self.verdicts.push_back(Verdict::Refused(entry.position, reason));
             return;
         }
-        let pkid = self.connection.publish(&topic, message, false);
+        let pkid = self.connection.publish(&topic, &message, false);
+        if message.payload.capacity() <= KEPT {
+            self.buffer = message.payload;
+        }
         self.unanswered.push_back((pkid, Publish::Event(entry.position)));
         if topic.contains(['.', ' ']) {
             self.odd_topic = Some((entry.position, topic));

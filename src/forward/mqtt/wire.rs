@@ -3,7 +3,7 @@
 //! The only file of the uplink that names the codec (rumqttc's). What a broker answers a publish with is read here: the
 //! codec knows only some reasons, and an answer that it does not know would end the connection.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use rumqttc::{
     QoS,
     mqttbytes::{self, v4},
@@ -21,8 +21,8 @@ pub(super) const PINGREQ: [u8; 2] = [0xC0, 0];
 /// And of the last one, after which the broker forgets the will.
 pub(super) const DISCONNECT: [u8; 2] = [0xE0, 0];
 
-/// What every packet of ours is: of few bytes, with an id that is not 0.
-const ENCODES: &str = "a packet within the limit, with an id";
+/// What every packet of ours is: within the limit, of texts that are not too long, with an id that is not 0.
+const ENCODES: &str = "a packet within the limit, of short texts, with an id";
 
 /// What a broker said.
 #[derive(Debug, PartialEq, Eq)]
@@ -97,42 +97,69 @@ pub(super) fn connect(plan: &Plan, keep_alive: u16, out: &mut BytesMut) {
     assert!(written, "{ENCODES}");
 }
 
-/// PUBLISH at QoS 1.
+/// PUBLISH at QoS 1. Written here, because the codec wants copies of what is not kept.
 pub(super) fn publish(
     version: Version,
     pkid: u16,
     topic: &str,
-    message: Message,
+    message: &Message,
     retain: bool,
     out: &mut BytesMut,
 ) {
-    let payload = Bytes::from(message.payload);
-    let written = match version {
-        Version::V5 => {
-            let properties = v5::PublishProperties {
-                content_type: Some(message.content_type.to_owned()),
-                user_properties: message.attributes,
-                ..v5::PublishProperties::default()
-            };
-            let publish = v5::Publish {
-                qos: QoS5::AtLeastOnce,
-                retain,
-                topic: Bytes::copy_from_slice(topic.as_bytes()),
-                pkid,
-                payload,
-                properties: Some(properties),
-                dup: false,
-            };
-            publish.write(out).is_ok()
-        }
-        Version::V311 => {
-            let mut publish = v4::Publish::from_bytes(topic, QoS::AtLeastOnce, payload);
-            publish.retain = retain;
-            publish.pkid = pkid;
-            publish.write(out).is_ok()
-        }
+    let Message {
+        content_type,
+        attributes,
+        payload,
+    } = message;
+    let user = attributes.iter();
+    let user: usize = user.map(|(name, value)| 5 + name.len() + value.len()).sum();
+    let properties = 3 + content_type.len() + user;
+    let is_v5 = version == Version::V5;
+    let of_v5 = if is_v5 {
+        length_of_length(properties) + properties
+    } else {
+        0
     };
-    assert!(written, "{ENCODES}");
+    let remaining = 2 + topic.len() + 2 + of_v5 + payload.len();
+    out.reserve(1 + length_of_length(remaining) + remaining);
+    out.put_u8(0x32 | u8::from(retain));
+    put_length(remaining, out);
+    put_text(topic, out);
+    out.put_u16(pkid);
+    if is_v5 {
+        put_length(properties, out);
+        out.put_u8(0x03);
+        put_text(content_type, out);
+        for (name, value) in attributes {
+            out.put_u8(0x26);
+            put_text(name, out);
+            put_text(value, out);
+        }
+    }
+    out.extend_from_slice(payload);
+}
+
+fn put_text(text: &str, out: &mut BytesMut) {
+    out.put_u16(text.len().try_into().expect(ENCODES));
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// Seven bits a byte, the lowest first; the highest bit says that more come.
+fn put_length(mut length: usize, out: &mut BytesMut) {
+    while let more @ 1.. = length >> 7 {
+        out.put_u8(0x80 | u8::try_from(length & 0x7F).unwrap_or_default());
+        length = more;
+    }
+    out.put_u8(length.try_into().unwrap_or_default());
+}
+
+fn length_of_length(length: usize) -> usize {
+    match length {
+        0..0x80 => 1,
+        0x80..0x4000 => 2,
+        0x4000..0x20_0000 => 3,
+        _ => 4,
+    }
 }
 
 /// Takes the next packet from the front of `input`; none: it is not whole yet.
@@ -423,7 +450,7 @@ mod tests {
                 payload: payload.clone(),
             };
             let mut out = BytesMut::new();
-            publish(Version::V5, pkid, &topic, message(), retain, &mut out);
+            publish(Version::V5, pkid, &topic, &message(), retain, &mut out);
             let Ok(v5::Packet::Publish(read)) = v5::Packet::read(&mut out, None) else {
                 return Err(TestCaseError::fail("no publish"));
             };
@@ -433,7 +460,7 @@ mod tests {
             prop_assert_eq!(properties.user_properties, message().attributes);
             prop_assert!(out.is_empty());
 
-            publish(Version::V311, pkid, &topic, message(), retain, &mut out);
+            publish(Version::V311, pkid, &topic, &message(), retain, &mut out);
             let Ok(v4::Packet::Publish(read)) = v4::Packet::read(&mut out, usize::MAX) else {
                 return Err(TestCaseError::fail("no publish"));
             };

@@ -9,7 +9,7 @@ use crate::event::{Event, Sequence};
 use super::{
     super::{
         Error,
-        frame::{self, Kind, Told},
+        frame::{Kind, Told},
         recovery::{Spare, at},
         segment::{FRAMES, LENGTH, Segment, SegmentHeader, Step, TRAILER},
         snapshot::{self, Slot},
@@ -195,7 +195,7 @@ impl Inspection {
                         });
                     }
                     last = header.sequence;
-                    later += u64::from(is_event && frame::decode::<Event>(payload).is_none());
+                    later += u64::from(is_event && Event::decode(payload).is_none());
                     check.frames += 1;
                     check.events += u64::from(is_event);
                     check.bytes += header.whole() as u64;

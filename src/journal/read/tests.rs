@@ -1,4 +1,4 @@
-use super::*;
+use super::{super::frame, *};
 use crate::journal::{
     Cursor,
     storage::{Storage, simulated::Simulated},

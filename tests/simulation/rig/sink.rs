@@ -277,8 +277,12 @@ impl forward::Link for Connection {
 pub struct Log(pub Journal);
 
 impl forward::Log for Log {
-    async fn read_after(&self, cursor: Cursor, limit: Limit) -> Result<Vec<Entry>, Error> {
-        self.0.read_after_blocking(cursor, limit)
+    fn read_after(
+        &self,
+        cursor: Cursor,
+        limit: Limit,
+    ) -> impl Future<Output = Result<Vec<Entry>, Error>> + Send + 'static {
+        std::future::ready(self.0.read_after_blocking(cursor, limit))
     }
     fn durable(&self) -> watch::Receiver<Position> {
         self.0.durable()

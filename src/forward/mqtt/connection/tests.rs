@@ -46,7 +46,7 @@ const CONNACK: [u8; 5] = [0x20, 3, 0, 0, 0];
 async fn what_is_cancelled_half_written_goes_on_where_it_was() {
     let (mut connection, mut theirs) = up(&CONNACK, 64).await;
     let sent: Vec<u16> = (0..10)
-        .map(|number| connection.publish("events", message(100 * number), false))
+        .map(|number| connection.publish("events", &message(100 * number), false))
         .collect();
     assert_eq!(sent, (1..=10).collect::<Vec<_>>());
     let mut received = BytesMut::new();
@@ -111,7 +111,7 @@ async fn a_broker_that_only_chatters_is_left() {
 #[tokio::test]
 async fn room_for_a_large_event_is_given_back() {
     let (mut connection, mut theirs) = up(&CONNACK, 4096).await;
-    connection.publish("events", message(1_000_000), false);
+    connection.publish("events", &message(1_000_000), false);
     let mut received = vec![0; 1_000_000];
     tokio::select! {
         signal = connection.next() => panic!("{signal:?}"),
@@ -126,7 +126,7 @@ async fn room_for_a_large_event_is_given_back() {
 #[tokio::test]
 async fn room_for_a_large_packet_that_nobody_asked_for_is_given_back() {
     let (mut connection, mut theirs) = up(&CONNACK, 4096).await;
-    connection.publish("events", message(1), false);
+    connection.publish("events", &message(1), false);
     // A publish at QoS 0 to the topic "a", of 3 + 1,000,000 bytes.
     let mut large = vec![0x30, 0xC3, 0x84, 0x3D, 0, 1, b'a'];
     large.resize(5 + 1_000_000 + 2, 0);
@@ -185,7 +185,7 @@ async fn what_the_broker_said_before_it_cut_us_is_heard_though_nothing_can_be_wr
     let (mut connection, _theirs) = up(&CONNACK, 64).await;
     let said = [None, Some(&[0x40, 2, 0, 1][..]), None, Some(&[0xE0, 1, 0x95][..])];
     connection.pipe = Pipe::new(Box::new(Cut(said.into())));
-    connection.publish("events", message(10), false);
+    connection.publish("events", &message(10), false);
     let answered = Signal::Answered { pkid: 1, reason: 0 };
     assert_eq!(connection.next().await, answered);
     assert_eq!(connection.next().await, Signal::Poisoned(0x95));
