@@ -373,6 +373,10 @@ impl Journal {
     /// # Errors
     ///
     /// [`Error::Io`] if the disk cannot be read. What is damaged is no error: it is passed over and told.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
     pub fn read_after(&self, cursor: Cursor, limit: Limit) -> impl Future<Output = Entries> + use<> {
         let journal = self.clone();
         let read = tokio::task::spawn_blocking(move || journal.read_after_blocking(cursor, limit));

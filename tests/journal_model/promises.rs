@@ -30,7 +30,7 @@ fn what_is_durable_is_read_in_order_with_consecutive_sequences() {
     assert_eq!(texts(&two.unwrap()), ["a", "b"]);
     assert!(open.read(cursor_at(&entries[2])).is_empty());
     assert_eq!(
-        texts(&block_on(open.journal.read_after(Cursor::default(), ALL)).unwrap()),
+        texts(&block_on(async { open.journal.read_after(Cursor::default(), ALL).await }).unwrap()),
         ["a", "b", "c"]
     );
     open.close();
