@@ -106,7 +106,7 @@ pub struct Engine {
     retry_at: EngineTime,
     unsaved: VecDeque<checkpoint::Unsaved>,
     bases: Bases,
-    /// Something of this boot was saved by a wall clock that was right.
+    /// The moment on the disk is of this boot and a right clock.
     vouched: bool,
     counts: Counts,
     /// All that was kept was taken in.

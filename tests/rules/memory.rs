@@ -201,6 +201,55 @@ fn an_open_alarm_is_told_apart_from_its_boot_once_the_clock_is_right() {
 }
 
 #[test]
+fn an_open_alarm_is_told_apart_from_its_boot_whatever_else_was_saved_by_a_right_clock() {
+    let right = Story::of([]).moment;
+    let t_2 = DeviceId::new("t-2").unwrap();
+    for is_forgotten in [true, false] {
+        let mut story = Story::of([above_30()]);
+        story.started(Moment {
+            quality: ClockQuality::Unknown,
+            wall: Timestamp(right.wall.0 - 3_600_000_000),
+            ..right
+        });
+        story.read(0.0, 31.0).wait(400.0);
+        let believe = |story: &mut Story, quality| {
+            story.moment = Moment { quality, ..right };
+            let moment = story.moment;
+            story.done(|engine, _| engine.set_moment(moment));
+        };
+        believe(&mut story, ClockQuality::Synchronised);
+        if is_forgotten {
+            // It was the only one that the right clock had saved.
+            story.tell("t-2", 401.0, Value::Number(31.0), false).0.unwrap();
+            story.done(|engine, out| assert!(engine.forget(&t_2, out)));
+        } else {
+            assert_eq!(moments(&mut story, [410]), [410]);
+            believe(&mut story, ClockQuality::Corrected);
+            // Something else waits meanwhile.
+            story.done(|engine, out| {
+                engine.mute(MuteTarget::Device(t_2.clone()), lasting(100), "", out);
+            });
+            story.wait(420.0).checkpointed().wait(600.0);
+            believe(&mut story, ClockQuality::Synchronised);
+        }
+        story.wait(1_000.0).checkpointed();
+        // Off for an hour, in another boot.
+        story.started(Moment {
+            boot_id: BootId(1),
+            boot: seconds(10.0),
+            wall: Timestamp(right.wall_of(seconds(1_000.0)).0 + 3_600_000_000),
+            ..right
+        });
+        story.read(11.0, 20.0);
+        assert_eq!(
+            story.last().1.episode.duration_ms,
+            (1_000 + 3_600 + 1) * 1_000,
+            "forgotten: {is_forgotten}"
+        );
+    }
+}
+
+#[test]
 fn another_metric_or_kind_starts_anew() {
     let below = at_once(Test::Below {
         threshold: 50.0,

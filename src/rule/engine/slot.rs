@@ -365,7 +365,6 @@ impl Engine {
     /// Adds all of a slot to what is committed; whether it `begins` to be there with it.
     pub(super) fn put_slot(&mut self, index: u32, begins: bool, out: &mut Outcome) {
         let saved = self.keep_slot(index);
-        self.vouched |= saved.at.quality == ClockQuality::Synchronised;
         let slot = &self.slots[index];
         let (plan, device) = (slot.plan, slot.device);
         let is_of_plan = Arc::ptr_eq(&saved.basis, &self.plans[plan].basis);
