@@ -1,12 +1,14 @@
 //! What the engine remembers: over restarts, edits, reboots and new epochs.
 
+use std::sync::Arc;
+
 use super::story::*;
 
 use tidegate::{
     event::{Epoch, Position},
     reading::{DeviceId, Metric, Value},
     rule::{
-        Condition, Rule, Test,
+        Aggregate, Condition, Period, Rule, Sliding, Test, Watched,
         engine::{MuteTarget, Skipped},
         state::Outcome,
     },
@@ -150,6 +152,28 @@ fn an_open_alarm_writes_nothing_while_it_waits_for_nothing_but_a_reading() {
             ..above_30()
         },
         rule(Condition::All(vec![part("temperature", above(30.0, 28.0))])),
+        // A hold that its periods stand against: the story begins at 08:00.
+        Rule {
+            during: vec![Arc::new(Period {
+                name: "noon".into(),
+                season: None,
+                days: None,
+                between: Some(("12:00".parse().unwrap(), "13:00".parse().unwrap())),
+                zone: jiff::tz::TimeZone::UTC,
+            })],
+            ..above_30()
+        },
+        // A window that has run empty.
+        rule(Condition::Value(Watched {
+            metric: metric("temperature"),
+            window: Some(Sliding {
+                of: Aggregate::Mean,
+                over: lasting(30),
+                min: 1,
+                max: 1024,
+            }),
+            test: above(30.0, 28.0),
+        })),
     ];
     for rule in waits {
         let is_cleared = !rule.clear_hold.is_zero();
