@@ -49,12 +49,15 @@ use bucket::Bucket;
 use filter::Chain;
 use window::Window;
 
-/// Entries read in one go, ahead of what is sent. While a whole batch goes out the next one is read, so that neither the
+/// Entries read in one go, ahead of what is sent. While a large batch goes out the next one is read, so that neither the
 /// disk nor a fast link is idle: two batches are all that is in memory.
 const AHEAD: Limit = Limit {
     entries: 256,
     bytes: 256 * 1024,
 };
+
+/// So many in a batch are a backlog: more come behind them.
+const BACKLOG: usize = 32;
 
 /// One entry: to send one again.
 const ONE: Limit = Limit {
@@ -595,21 +598,25 @@ impl<L: Log, S: Sink> Forwarder<L, S> {
         Ok(())
     }
 
-    /// Gets the next batch, and begins to read the one behind it if there may be one.
+    /// Gets the next batch, and begins to read the one behind it if there seems to be one, and no rate to wait for.
     async fn read_ahead(
         &self,
         flow: &mut Flow,
         durable: &mut watch::Receiver<Position>,
     ) -> Result<(), journal::Error> {
-        let reading = flow.reading.take().unwrap_or_else(|| {
+        if let Some(reading) = flow.reading.take() {
+            flow.ahead = reading.await?.into();
+        }
+        // What was read a while ago says what there is, never that there is nothing more.
+        if flow.ahead.is_empty() {
             // Seen before the read: what becomes durable during it is told again.
             durable.borrow_and_update();
-            Box::pin(self.log.read_after(flow.read_to, AHEAD))
-        });
-        flow.ahead = reading.await?.into();
+            flow.ahead = self.log.read_after(flow.read_to, AHEAD).await?.into();
+        }
         flow.more = !flow.ahead.is_empty();
-        if let Some(last) = flow.ahead.back().filter(|_| flow.ahead.len() >= AHEAD.entries) {
-            durable.borrow_and_update();
+        if let Some(last) = flow.ahead.back().filter(|_| flow.ahead.len() >= BACKLOG)
+            && self.bucket.is_free()
+        {
             let behind = Cursor::start(last.position);
             flow.reading = Some(Box::pin(self.log.read_after(behind, AHEAD)));
         }

@@ -457,7 +457,7 @@ fn labels(cbor: &mut Cbor<'_>) -> Option<Labels> {
 }
 
 fn value(cbor: &mut Cbor<'_>) -> Option<Value> {
-    // As it is told apart in names, too: what is neither is a number.
+    // As it is told apart in names, too: what is neither is a text.
     if let Some(value) = cbor.bool() {
         return Some(Value::Bool(value));
     }

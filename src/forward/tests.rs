@@ -19,6 +19,7 @@ use crate::{
 mod dead;
 mod filtered;
 mod flapping;
+mod stopping;
 
 /// Longer than anything here takes on the slowest machine.
 pub(super) const PATIENCE: Duration = Duration::from_secs(120);
@@ -691,48 +692,6 @@ async fn an_event_refused_first_after_a_refused_one_was_discarded_is_not_sent_ag
         "{:?}",
         before.elapsed()
     );
-}
-
-#[tokio::test]
-async fn a_stop_drains_what_is_durable_and_then_ends() {
-    let mut bench = Bench::new(2, 1, &[true], pace());
-    bench.gets(&[(1, 1, 0)]).await;
-    bench.stop.cancel();
-    bench.delivered(0, 1).await;
-    bench.gets(&[(1, 2, 1)]).await;
-    bench.delivered(0, 2).await;
-    bench.ends().await;
-    assert_eq!(bench.log.acknowledged(), Sequence(2));
-    assert!(!bench.status.borrow().connected);
-}
-
-#[tokio::test]
-async fn a_stop_waits_for_no_sink_that_is_away() {
-    let slow = Pace {
-        base: PATIENCE * 10,
-        cap: PATIENCE * 10,
-        ..pace()
-    };
-    let mut bench = Bench::new(1, 1, &[false], slow);
-    bench.status(|status| status.last_error.is_some()).await;
-    bench.stop.cancel();
-    bench.ends().await;
-}
-
-#[tokio::test]
-async fn a_stop_waits_for_no_event_that_is_refused() {
-    let slow = Pace {
-        base: PATIENCE * 10,
-        cap: PATIENCE * 10,
-        ..pace()
-    };
-    let mut bench = Bench::new(1, 1, &[true], slow);
-    bench.gets(&[(1, 1, 0)]).await;
-    bench.refused(0, 1).await;
-    bench.status(|status| status.refused == 1).await;
-    bench.stop.cancel();
-    bench.ends().await;
-    assert_eq!(bench.log.acknowledged(), Sequence(0));
 }
 
 #[tokio::test]

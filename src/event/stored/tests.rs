@@ -303,6 +303,22 @@ fn maybe() -> impl Strategy<Value = Option<Arc<str>>> {
 
 proptest! {
     #[test]
+    fn a_changed_byte_makes_another_event_or_none(
+        which in 0..3_usize, changes in proptest::collection::vec(any::<(prop::sample::Index, u8)>(), 1..4),
+    ) {
+        let mut bytes = encoded(&[high_temperature(), unusual(), own()][which]);
+        for (place, byte) in changes {
+            let place = place.index(bytes.len());
+            bytes[place] = byte;
+        }
+        if let Some(event) = decoded(&bytes) {
+            let again = encoded(&event);
+            // Its bytes: not every number is equal to itself.
+            prop_assert_eq!(decoded(&again).map(|event| encoded(&event)), Some(again));
+        }
+    }
+
+    #[test]
     fn whatever_stands_in_an_event_is_read_as_it_was_written(
         which in 0..3_usize,
         [kind, name, subject, about, gateway, source] in [text(), text(), text(), text(), text(), text()],

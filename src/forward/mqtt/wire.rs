@@ -442,11 +442,14 @@ mod tests {
 
         #[test]
         fn a_publish_is_read_as_it_was_written(
-            topic in "[a-z/]{1,40}", payload: Vec<u8>, pkid in 1..=u16::MAX, retain: bool,
+            topic in "[a-z/]{1,40}", pkid in 1..=u16::MAX, retain: bool, value in ".{0,300}",
+            // About where a length takes a byte more.
+            about in prop_oneof![Just(0_usize), Just(127), Just(16_383), Just(2_097_151)], less in 0..400_usize,
         ) {
+            let payload = vec![b'x'; (about + 40).saturating_sub(less)];
             let message = || Message {
                 content_type: "application/cloudevents+json",
-                attributes: vec![("id".to_owned(), "7".to_owned())],
+                attributes: vec![("id".to_owned(), value.clone())],
                 payload: payload.clone(),
             };
             let mut out = BytesMut::new();

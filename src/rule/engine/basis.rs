@@ -173,7 +173,8 @@ impl Bases {
     }
 
     fn settle(&mut self, is: Kept) {
-        for plan in self.offered.drain(..) {
+        // Thousands at once are rare: their room is given back.
+        for plan in std::mem::take(&mut self.offered) {
             if let Some((_, kept)) = self.plans.get_mut(plan as usize) {
                 *kept = is;
             }
