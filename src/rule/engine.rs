@@ -106,7 +106,7 @@ pub struct Engine {
     retry_at: EngineTime,
     unsaved: VecDeque<checkpoint::Unsaved>,
     bases: Bases,
-    /// Something of this boot was saved by a wall clock that was right.
+    /// The moment on the disk is of this boot and a right clock.
     vouched: bool,
     counts: Counts,
     /// All that was kept was taken in.
@@ -208,10 +208,9 @@ impl Engine {
     pub fn restore(setup: Setup, saved: &[(Vec<u8>, Vec<u8>)], now: Moment, out: &mut Outcome) -> Self {
         let mut engine = Self::new(setup, now);
         let (kept, bases) = engine.read(saved, &now, out);
-        engine.take_bases(bases.bytes());
+        engine.take_bases(bases.rested(out));
         engine.take(kept, out);
         engine.settle(out);
-        engine.drop_bases(&bases.rested, out);
         engine
     }
 

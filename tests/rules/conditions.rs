@@ -445,9 +445,13 @@ fn nothing_to_remember_leaves_nothing_behind() {
         (0, 1),
         "others of the rule will"
     );
-    story.setup.rules.clear();
     story.killed(2.0);
-    assert!(story.saved.is_empty());
+    assert!(story.saved.is_empty(), "{:?}", story.saved.keys());
+    story.read(3.0, 31.0).killed(4.0).wait(40.0);
+    assert_eq!(
+        (story.told().as_str(), story.engine.counts().unreadable),
+        ("raised@33 e1", 0)
+    );
 }
 
 #[test]

@@ -9,6 +9,7 @@
     reason = "a story that cannot be told fails its test"
 )]
 
+mod bases;
 mod composed;
 mod conditions;
 #[path = "../contract/mod.rs"]

@@ -1,13 +1,15 @@
 //! What the engine remembers: over restarts, edits, reboots and new epochs.
 
+use std::sync::Arc;
+
 use super::story::*;
 
 use tidegate::{
     event::{Epoch, Position},
-    reading::{DeviceId, Metric, Reading, Value},
+    reading::{DeviceId, Metric, Value},
     rule::{
-        Condition, Rule, Test,
-        engine::{MuteTarget, Refused, Skipped},
+        Aggregate, Condition, Period, Rule, Sliding, Test, Watched,
+        engine::{MuteTarget, Skipped},
         state::Outcome,
     },
     time::{BootId, ClockQuality, Moment, Timestamp},
@@ -150,6 +152,28 @@ fn an_open_alarm_writes_nothing_while_it_waits_for_nothing_but_a_reading() {
             ..above_30()
         },
         rule(Condition::All(vec![part("temperature", above(30.0, 28.0))])),
+        // A hold that its periods stand against: the story begins at 08:00.
+        Rule {
+            during: vec![Arc::new(Period {
+                name: "noon".into(),
+                season: None,
+                days: None,
+                between: Some(("12:00".parse().unwrap(), "13:00".parse().unwrap())),
+                zone: jiff::tz::TimeZone::UTC,
+            })],
+            ..above_30()
+        },
+        // A window that has run empty.
+        rule(Condition::Value(Watched {
+            metric: metric("temperature"),
+            window: Some(Sliding {
+                of: Aggregate::Mean,
+                over: lasting(30),
+                min: 1,
+                max: 1024,
+            }),
+            test: above(30.0, 28.0),
+        })),
     ];
     for rule in waits {
         let is_cleared = !rule.clear_hold.is_zero();
@@ -198,6 +222,55 @@ fn an_open_alarm_is_told_apart_from_its_boot_once_the_clock_is_right() {
     });
     story.read(11.0, 20.0);
     assert_eq!(story.last().1.episode.duration_ms, (1_000 + 3_600 + 1) * 1_000);
+}
+
+#[test]
+fn an_open_alarm_is_told_apart_from_its_boot_whatever_else_was_saved_by_a_right_clock() {
+    let right = Story::of([]).moment;
+    let t_2 = DeviceId::new("t-2").unwrap();
+    for is_forgotten in [true, false] {
+        let mut story = Story::of([above_30()]);
+        story.started(Moment {
+            quality: ClockQuality::Unknown,
+            wall: Timestamp(right.wall.0 - 3_600_000_000),
+            ..right
+        });
+        story.read(0.0, 31.0).wait(400.0);
+        let believe = |story: &mut Story, quality| {
+            story.moment = Moment { quality, ..right };
+            let moment = story.moment;
+            story.done(|engine, _| engine.set_moment(moment));
+        };
+        believe(&mut story, ClockQuality::Synchronised);
+        if is_forgotten {
+            // It was the only one that the right clock had saved.
+            story.tell("t-2", 401.0, Value::Number(31.0), false).0.unwrap();
+            story.done(|engine, out| assert!(engine.forget(&t_2, out)));
+        } else {
+            assert_eq!(moments(&mut story, [410]), [410]);
+            believe(&mut story, ClockQuality::Corrected);
+            // Something else waits meanwhile.
+            story.done(|engine, out| {
+                engine.mute(MuteTarget::Device(t_2.clone()), lasting(100), "", out);
+            });
+            story.wait(420.0).checkpointed().wait(600.0);
+            believe(&mut story, ClockQuality::Synchronised);
+        }
+        story.wait(1_000.0).checkpointed();
+        // Off for an hour, in another boot.
+        story.started(Moment {
+            boot_id: BootId(1),
+            boot: seconds(10.0),
+            wall: Timestamp(right.wall_of(seconds(1_000.0)).0 + 3_600_000_000),
+            ..right
+        });
+        story.read(11.0, 20.0);
+        assert_eq!(
+            story.last().1.episode.duration_ms,
+            (1_000 + 3_600 + 1) * 1_000,
+            "forgotten: {is_forgotten}"
+        );
+    }
 }
 
 #[test]
@@ -330,115 +403,6 @@ fn a_jump_of_the_wall_clock_neither_fires_nor_starves_a_timer() {
     assert_eq!(story.told(), "");
     story.wait(30.0);
     assert_eq!(story.told(), "raised@30 e1");
-}
-
-#[test]
-fn what_a_rule_says_is_kept_once_however_many_alarms_it_has() {
-    let mut story = Story::of([Rule {
-        runbook: Some("https://example.com/a-long-way-to-what-is-to-be-done".to_owned()),
-        ..above_30()
-    }]);
-    for device in ["t-1", "t-2", "t-3"] {
-        story.tell(device, 1.0, Value::Number(31.25), false).0.unwrap();
-    }
-    let lengths = |prefix: &[u8]| -> Vec<usize> {
-        let of_these = story.saved.iter().filter(|(key, _)| key.starts_with(prefix));
-        of_these.map(|(_, value)| value.len()).collect()
-    };
-    assert_eq!(lengths(b"engine/basis/").len(), 1);
-    let slots = lengths(b"r/");
-    assert!(
-        slots.len() == 3 && slots.iter().all(|bytes| *bytes <= 100),
-        "{slots:?}"
-    );
-    // It is all that a removed rule's alarms have.
-    story.setup.rules.clear();
-    story.killed(2.0);
-    assert_eq!(
-        story
-            .said
-            .iter()
-            .filter(|draft| &*draft.name == "HighTemperatureCleared")
-            .count(),
-        3
-    );
-    assert!(data(&story.said[5]).rule.runbook.is_some());
-    story.killed(3.0);
-    assert_eq!(
-        story.saved.len(),
-        1,
-        "and then nothing rests on it: {:?}",
-        story.saved.keys()
-    );
-}
-
-#[test]
-fn an_alarm_outlives_the_refusal_of_the_one_before_it_that_rests_on_the_same() {
-    let mut story = Story::of([above_30()]);
-    let mut out = Outcome::default();
-    for device in ["t-1", "t-2"] {
-        let reading = Reading {
-            device: DeviceId::new(device).unwrap(),
-            metric: metric("temperature"),
-            value: Value::Number(31.0),
-            unit: None,
-            at: seconds(1.0),
-            stamped: false,
-        };
-        story.engine.observe(&reading, &mut out).unwrap();
-    }
-    let mut parts = out.smallest().filter(|part| !part.state.is_empty());
-    let mut refused = Refused::default();
-    refused.add(&parts.next().unwrap());
-    let accepted: Vec<Outcome> = parts.collect();
-    assert!(accepted.len() == 1 && !accepted.iter().any(|part| refused.concerns(part)));
-    let mut back = Outcome::default();
-    story.engine.take_back(&refused, &mut back);
-    for part in accepted {
-        story.commit(part);
-    }
-    story.killed(2.0);
-    assert_eq!((story.engine.counts().unreadable, story.engine.active()), (0, 1));
-    // What was refused alone is offered again.
-    let mut story = Story::of([above_30()]);
-    let mut out = Outcome::default();
-    let reading = Reading {
-        device: DeviceId::new("t-1").unwrap(),
-        metric: metric("temperature"),
-        value: Value::Number(31.0),
-        unit: None,
-        at: seconds(1.0),
-        stamped: false,
-    };
-    story.engine.observe(&reading, &mut out).unwrap();
-    let mut refused = Refused::default();
-    refused.add(&out);
-    story.engine.take_back(&refused, &mut Outcome::default());
-    story.engine.committed(Position(1));
-    story.read(2.0, 31.0).killed(3.0);
-    assert_eq!((story.engine.counts().unreadable, story.engine.active()), (0, 1));
-}
-
-#[test]
-fn an_alarm_that_is_older_than_an_edit_outlives_any_number_of_starts() {
-    let mut story = Story::of([above_30()]);
-    let edited = Rule {
-        severity: tidegate::event::Severity::Critical,
-        runbook: Some("https://x".to_owned()),
-        ..above_30()
-    };
-    story.read(0.0, 31.0).edited(edited).killed(1.0).killed(2.0);
-    // One of the edited rule, then the first goes on under it.
-    story.tell("t-2", 3.0, Value::Number(31.0), false).0.unwrap();
-    story.restarted(4.0).killed(5.0);
-    assert_eq!((story.engine.counts().unreadable, story.engine.active()), (0, 2));
-    story.read(6.0, 20.0);
-    let (cleared, _) = story.last();
-    assert_eq!(
-        cleared.severity,
-        tidegate::event::Severity::Warning,
-        "as it was raised"
-    );
 }
 
 #[test]

@@ -1,17 +1,21 @@
 //! What a slot rests on and no reading changes: the rule as it decides, and as what its episodes are raised. A slot is
 //! written at every change and these are most of it, so the disk has them once, in the commit of the first raise or hold
-//! that rests on them, and the slots have their name.
+//! that rests on them or of the start that found them missing, and the slots have their name. A start forgets those on
+//! which no slot rests.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
     Engine,
-    latch::Names,
+    latch::{Names, Slot},
     plan::Plan,
-    saved::{decode, encode, forget},
+    saved::{decode, encode},
 };
 use crate::{
     event::RuleFacts,
@@ -42,30 +46,33 @@ pub(super) struct Basis {
     /// As what its episode was raised; without one, as what it would be.
     pub names: Arc<Names>,
     pub bytes: Vec<u8>,
-    pub name: Name,
 }
 
 impl Basis {
     pub(super) fn new(metric: Option<Metric>, rule: Decides, names: Arc<Names>) -> Self {
-        let bytes = encode(&(&metric, &rule, &*names));
-        Self::of(bytes, (metric, rule, names))
-    }
-
-    fn of(bytes: Vec<u8>, (metric, rule, names): (Option<Metric>, Decides, Arc<Names>)) -> Self {
         Self {
+            bytes: encode(&(&metric, &rule, &*names)),
             metric,
             rule,
             names,
-            name: digest(&bytes),
-            bytes,
         }
     }
 
     /// What was written.
     pub(super) fn read(bytes: &[u8]) -> Option<Self> {
         let (metric, rule, names): (_, _, Names) = decode(bytes)?;
-        // As it stands there: a later version may write more.
-        Some(Self::of(bytes.to_vec(), (metric, rule, Arc::new(names))))
+        Some(Self {
+            metric,
+            rule,
+            names: Arc::new(names),
+            // As it stands there: a later version may write more.
+            bytes: bytes.to_vec(),
+        })
+    }
+
+    /// What tells it.
+    pub(super) fn name(&self) -> Name {
+        digest(&self.bytes)
     }
 
     /// The same of an episode that was raised as something else.
@@ -116,7 +123,8 @@ fn digest<const LEN: usize>(bytes: &[u8]) -> [u8; LEN] {
     std::array::from_fn(|place| whole.get(place).copied().unwrap_or_default())
 }
 
-fn key(name: Name) -> Vec<u8> {
+/// The key of the one with this name.
+pub(super) fn key(name: Name) -> Vec<u8> {
     let digits = name.iter().map(|byte| format!("{byte:02x}"));
     digits.fold(PREFIX.to_owned(), |key, digits| key + &digits).into()
 }
@@ -125,11 +133,11 @@ fn key(name: Name) -> Vec<u8> {
 #[derive(Debug, Default)]
 pub(super) struct Bases {
     /// Of each plan, by its number.
-    plans: Vec<Kept>,
+    plans: Vec<(Name, Kept)>,
     /// Plans whose basis is decided and not committed.
     offered: Vec<u32>,
     /// Of no plan that there is: slots may rest on them that nothing has changed since, or the plan is yet to come.
-    others: HashMap<Name, Vec<u8>>,
+    others: HashSet<Name>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -140,19 +148,18 @@ enum Kept {
     Yes,
 }
 
+impl Kept {
+    fn of(is_kept: bool) -> Self {
+        if is_kept { Self::Yes } else { Self::No }
+    }
+}
+
 impl Bases {
     /// Takes note of the next plan.
     pub(super) fn add(&mut self, plan: &Plan) {
-        let kept = self.claim(&plan.basis);
-        self.plans.push(kept);
-    }
-
-    fn claim(&mut self, basis: &Basis) -> Kept {
-        if self.others.get(&basis.name) != Some(&basis.bytes) {
-            return Kept::No;
-        }
-        self.others.remove(&basis.name);
-        Kept::Yes
+        let name = plan.basis.name();
+        let kept = Kept::of(self.others.remove(&name));
+        self.plans.push((name, kept));
     }
 
     /// All that was decided is on its way to the disk.
@@ -168,7 +175,7 @@ impl Bases {
     fn settle(&mut self, is: Kept) {
         // Thousands at once are rare: their room is given back.
         for plan in std::mem::take(&mut self.offered) {
-            if let Some(kept) = self.plans.get_mut(plan as usize) {
+            if let Some((_, kept)) = self.plans.get_mut(plan as usize) {
                 *kept = is;
             }
         }
@@ -176,64 +183,65 @@ impl Bases {
 }
 
 impl Engine {
-    /// Whether a slot of this plan may name its basis in this commit. Where it `begins` there the basis is added to it, if
-    /// need be. What goes on has it whole until then: no more room is needed than is known to be there.
-    pub(super) fn offers_basis(&mut self, plan: u32, begins: bool, out: &mut Outcome) -> bool {
-        let Some(kept) = self.bases.plans.get_mut(plan as usize) else {
-            return false;
-        };
-        let basis = &self.plans[plan].basis;
+    /// What a slot of this plan may name its basis by in this commit; none if the slot must have it whole. Where it `begins`
+    /// there, the basis is added to the commit, if need be: no slot that goes on shall be refused for want of its room.
+    pub(super) fn offers_basis(&mut self, plan: u32, begins: bool, out: &mut Outcome) -> Option<Name> {
+        let (name, kept) = self.bases.plans.get_mut(plan as usize)?;
         if *kept == Kept::Yes {
-            return true;
+            return Some(*name);
         }
-        // Another's, by a chance that nobody will meet.
-        if !begins || self.bases.others.contains_key(&basis.name) {
-            return false;
+        if !begins {
+            return None;
         }
         if *kept == Kept::No {
             *kept = Kept::Offered;
             self.bases.offered.push(plan);
         }
-        let key = key(basis.name);
+        let (name, key) = (*name, key(*name));
         // Offered is not accepted: each commit that needs it has it.
         let (_, begun) = out.cuts.last().copied().unwrap_or_default();
-        if !out.state.iter().skip(begun).any(|change| change.key == key) {
-            let value = Some(basis.bytes.clone());
+        let has_it = |change: &StateChange| change.key == key && change.value.is_some();
+        if !out.state.iter().skip(begun).any(has_it) {
+            let value = Some(self.plans[plan].basis.bytes.clone());
             out.state.push(StateChange { key, value });
         }
-        true
+        Some(name)
     }
 
-    /// The disk has these.
-    pub(super) fn take_bases(&mut self, bases: HashMap<Name, Vec<u8>>) {
+    /// What goes on rests on bases that the disk lacks after an edit, an upgrade or damage. They are added, each apart
+    /// from all else: where there is no room for one, its slots have it whole.
+    pub(super) fn offer_bases(&mut self, out: &mut Outcome) {
+        let goes_on = |slot: &&Slot| !slot.is_plain(self.now) && self.rests_on_plan(slot);
+        let plans: BTreeSet<u32> = self.slots.iter().filter(goes_on).map(|slot| slot.plan).collect();
+        out.may_end();
+        for plan in plans {
+            self.offers_basis(plan, true, out);
+            out.may_end();
+        }
+    }
+
+    /// Whether its plan's basis is the slot's: its episode, if it has one, was raised as the plan would raise it.
+    pub(super) fn rests_on_plan(&self, slot: &Slot) -> bool {
+        let of_plan = &self.plans[slot.plan].basis.names;
+        slot.episode()
+            .is_none_or(|episode| Arc::ptr_eq(&episode.names, of_plan))
+    }
+
+    /// The disk has these, and slots rest on them.
+    pub(super) fn take_bases(&mut self, bases: HashSet<Name>) {
         self.bases.others = bases;
-        for number in 0..self.plans.len() {
-            let claimed = self.bases.claim(&self.plans[number].basis);
-            if let Some(kept) = self.bases.plans.get_mut(number as usize) {
-                *kept = claimed;
-            }
+        for (name, kept) in &mut self.bases.plans {
+            *kept = Kept::of(self.bases.others.remove(name));
         }
     }
 
     /// What the disk has of them; what is not committed yet may be missing on it, and is taken for so.
-    pub(super) fn kept_bases(&mut self) -> HashMap<Name, Vec<u8>> {
+    pub(super) fn kept_bases(&mut self) -> HashSet<Name> {
         self.bases.refused();
         let mut all = std::mem::take(&mut self.bases.others);
-        for (plan, kept) in self.plans.iter().zip(&self.bases.plans) {
-            if *kept == Kept::Yes {
-                all.insert(plan.basis.name, plan.basis.bytes.clone());
-            }
-        }
+        let kept = self.bases.plans.iter().filter(|(_, kept)| *kept == Kept::Yes);
+        all.extend(kept.map(|(name, _)| *name));
         all
-    }
-
-    /// Forgets those that are no plan's and on which no slot rested: `rested` are the others.
-    pub(super) fn drop_bases(&mut self, rested: &std::collections::HashSet<Name>, out: &mut Outcome) {
-        let gone = self.bases.others.extract_if(|name, _| !rested.contains(name));
-        for (name, _) in gone {
-            out.state.push(forget(&key(name)));
-            out.may_end();
-        }
     }
 }
 

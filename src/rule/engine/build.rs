@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{
     Engine, Setup,
-    basis::Bases,
+    basis::{Bases, Basis},
     checkpoint::Unsaved,
     devices::Devices,
     hush::Hushes,
@@ -226,14 +226,10 @@ impl Engine {
 
     /// A rule on a device. `since` is what a silence counts from.
     fn slot(&mut self, rule: u32, device: u32, watch: u32, since: EngineTime) {
-        let Some(overrides) = self
-            .rules
-            .get(rule as usize)
-            .map(|rule| Plan::overrides(rule, &self.devices[device].about.device))
-        else {
+        let about = Arc::clone(&self.devices[device].about);
+        let Some(number) = self.plan_for(rule, &about.device) else {
             return;
         };
-        let number = self.plan(rule, overrides);
         let plan = Arc::clone(&self.plans[number]);
         let wide = self.wide(&plan, device);
         let mut looks_at: Vec<(u32, Keep)> = Vec::new();
@@ -341,6 +337,18 @@ impl Engine {
             self.plans[slot.plan].number,
             &self.devices[slot.device].about.device,
         )
+    }
+
+    /// What a slot of the rule on the device rests on if it is written now.
+    pub(super) fn basis_of(&mut self, rule: &str, device: &DeviceId) -> Option<Arc<Basis>> {
+        let rule = self.rule_numbers.get(rule).copied()?;
+        let plan = self.plan_for(rule, device)?;
+        Some(Arc::clone(&self.plans[plan].basis))
+    }
+
+    fn plan_for(&mut self, rule: u32, device: &DeviceId) -> Option<u32> {
+        let overrides = Plan::overrides(self.rules.get(rule as usize)?, device);
+        Some(self.plan(rule, overrides))
     }
 
     /// The rule under these overrides.

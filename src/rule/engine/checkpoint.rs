@@ -38,7 +38,7 @@ impl Engine {
     pub fn save_windows(&mut self, out: &mut Outcome) {
         let mut budget = CHECKPOINT_BYTES;
         if self.rests_on_time() {
-            self.vouched |= self.moment.quality == ClockQuality::Synchronised;
+            self.vouched = self.moment.quality == ClockQuality::Synchronised;
             out.state.push(StateChange {
                 key: MOMENT.to_vec(),
                 value: Some(encode(&self.saved_at())),

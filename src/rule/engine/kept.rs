@@ -184,7 +184,8 @@ impl Engine {
             }
             _ if key.starts_with(b"r/") => {
                 let (rule, device) = parse_slot_key(key)?;
-                let slot = SavedSlot::read(bytes, &mut read.bases)?;
+                let of_plan = || self.basis_of(rule, &device);
+                let slot = SavedSlot::read(bytes, &mut read.bases, of_plan)?;
                 read.boots.note(slot.at);
                 read.slots.push((rule.into(), device, slot));
             }

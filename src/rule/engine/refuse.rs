@@ -84,7 +84,7 @@ impl Engine {
                 let paid = slot.paid.shifted(cost.saturating_neg());
                 slot.paid = if paid > slot.entered { paid } else { NEVER };
             }
-            // If the disk has something older of it, that is larger.
+            // If the disk has something older of it, that is larger, unless the basis of an edited rule was refused, too.
             self.save(index, out);
             out.may_end();
             self.refused.insert(index);

@@ -41,6 +41,7 @@ impl Engine {
             out.may_end();
         }
         self.trust_holds(&crashed, out);
+        self.offer_bases(out);
     }
 
     /// After all was taken in: judges periods, mutes and what speaks against a rule, and fires what fell due while nobody ran.

@@ -3,7 +3,7 @@
 //! changes is its [`Basis`].
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Engine,
-    basis::{Basis, Fingerprint, Name},
+    basis::{self, Basis, Fingerprint, Name},
     latch::{Episode, Latch, Run, Slot, Terms},
-    saved::{WatchState, decode, encode, move_by, shift, slot_key},
+    saved::{WatchState, decode, encode, forget, move_by, shift, slot_key},
 };
 use crate::{
     event::{Ago, Epoch, Number},
@@ -104,36 +104,47 @@ mod bytes {
 /// The bases that were read, and on which of them slots rest.
 #[derive(Debug, Default)]
 pub(super) struct ReadBases {
-    named: HashMap<Name, Arc<Basis>>,
-    pub rested: HashSet<Name>,
+    named: BTreeMap<Name, Arc<Basis>>,
+    rested: HashSet<Name>,
 }
 
 impl ReadBases {
     /// Takes note of one; none if it cannot be read.
     pub(super) fn add(&mut self, name: Name, bytes: &[u8]) -> Option<()> {
         // It is told by its name: one that was damaged has another.
-        let basis = Basis::read(bytes).filter(|basis| basis.name == name)?;
+        let basis = Basis::read(bytes).filter(|basis| basis.name() == name)?;
         self.named.insert(name, Arc::new(basis));
         Some(())
     }
 
-    pub(super) fn bytes(&self) -> HashMap<Name, Vec<u8>> {
-        let bytes = |(name, basis): (&Name, &Arc<Basis>)| (*name, basis.bytes.clone());
-        self.named.iter().map(bytes).collect()
+    /// Those on which slots rest. The others are forgotten: a rule may never raise again, and writes its own if it does.
+    pub(super) fn rested(mut self, out: &mut Outcome) -> HashSet<Name> {
+        self.rested.retain(|name| self.named.contains_key(name));
+        for name in self.named.into_keys().filter(|name| !self.rested.contains(name)) {
+            out.state.push(forget(&basis::key(name)));
+            out.may_end();
+        }
+        self.rested
     }
 
-    fn find(&mut self, name_or_bytes: &[u8]) -> Option<Arc<Basis>> {
+    fn find(
+        &mut self,
+        name_or_bytes: &[u8],
+        of_plan: impl FnOnce() -> Option<Arc<Basis>>,
+    ) -> Option<Arc<Basis>> {
         let Ok(name) = Name::try_from(name_or_bytes) else {
             return Basis::read(name_or_bytes).map(Arc::new);
         };
         self.rested.insert(name);
-        self.named.get(&name).cloned()
+        // Many slots rest on one: it is not lost with a bad byte while the rule still says it.
+        let named = self.named.get(&name).cloned();
+        named.or_else(|| of_plan().filter(|basis| basis.name() == name))
     }
 }
 
 impl SavedSlot {
-    /// As CBOR.
-    fn encoded(&self, names_basis: bool) -> Vec<u8> {
+    /// As CBOR, with the name of its basis or with all of it.
+    fn encoded(&self, basis: Option<Name>) -> Vec<u8> {
         let ago = |time| Ago::of(time, &self.at);
         let (state, run, open) = match &self.latch {
             Latch::Normal => (NORMAL, None, None),
@@ -142,11 +153,7 @@ impl SavedSlot {
             Latch::Clearing(episode, terms) => (CLEARING, Some(&episode.run), Some((episode, terms))),
         };
         let last = last_number(self.watch.as_ref());
-        let basis = if names_basis {
-            self.basis.name.to_vec()
-        } else {
-            self.basis.bytes.clone()
-        };
+        let basis = basis.map_or_else(|| self.basis.bytes.clone(), |name| name.to_vec());
         encode(&Stored(
             FORM,
             (
@@ -194,17 +201,25 @@ impl SavedSlot {
         ))
     }
 
-    /// What was written, by this version or one before.
-    pub(super) fn read(bytes: &[u8], bases: &mut ReadBases) -> Option<Self> {
+    /// What was written, by this version or one before. `of_plan` is what it would rest on if it were written now.
+    pub(super) fn read(
+        bytes: &[u8],
+        bases: &mut ReadBases,
+        of_plan: impl FnOnce() -> Option<Arc<Basis>>,
+    ) -> Option<Self> {
         match bytes.get(1) {
-            Some(&FORM) => Self::of(decode(bytes)?, bases),
+            Some(&FORM) => {
+                let stored: Stored = decode(bytes)?;
+                let basis = bases.find(&stored.3, of_plan)?;
+                Self::of(stored, basis)
+            }
             Some(&form2::FORM) => form2::read(bytes),
             _ => None,
         }
     }
 
-    fn of(stored: Stored, bases: &mut ReadBases) -> Option<Self> {
-        let Stored(_, at, epoch, basis, life, run, open, watch, heard, unless) = stored;
+    fn of(stored: Stored, basis: Arc<Basis>) -> Option<Self> {
+        let Stored(_, at, epoch, _, life, run, open, watch, heard, unless) = stored;
         let (boot_id, boot, wall, Number(quality)) = at;
         let at = Moment {
             boot_id,
@@ -213,7 +228,6 @@ impl SavedSlot {
             quality,
         };
         let time = |ago: Ago| ago.at(&at);
-        let basis = bases.find(&basis)?;
         let (state, paid, entered) = life;
         let watch = watch.map(|(seen, value, number, unit, stamp)| WatchState {
             seen: time(seen),
@@ -330,15 +344,12 @@ impl Engine {
         let slot = &self.slots[index];
         let plan = &self.plans[slot.plan];
         let wide = slot.wide.as_ref();
-        let of_plan = &plan.basis.names;
-        let names = slot.episode().map_or(of_plan, |episode| &episode.names);
         SavedSlot {
             at: self.saved_at(),
             epoch: self.epoch,
-            basis: if Arc::ptr_eq(names, of_plan) {
-                Arc::clone(&plan.basis)
-            } else {
-                Arc::new(plan.basis.with(names))
+            basis: match slot.episode() {
+                Some(episode) if !self.rests_on_plan(slot) => Arc::new(plan.basis.with(&episode.names)),
+                _ => Arc::clone(&plan.basis),
             },
             latch: slot.latch.clone(),
             paid: slot.paid,
@@ -354,14 +365,13 @@ impl Engine {
     /// Adds all of a slot to what is committed; whether it `begins` to be there with it.
     pub(super) fn put_slot(&mut self, index: u32, begins: bool, out: &mut Outcome) {
         let saved = self.keep_slot(index);
-        self.vouched |= saved.at.quality == ClockQuality::Synchronised;
         let slot = &self.slots[index];
         let (plan, device) = (slot.plan, slot.device);
         let is_of_plan = Arc::ptr_eq(&saved.basis, &self.plans[plan].basis);
-        let names_basis = is_of_plan && self.offers_basis(plan, begins, out);
+        let basis = is_of_plan.then(|| self.offers_basis(plan, begins, out)).flatten();
         out.state.push(StateChange {
             key: slot_key(&self.plans[plan].rule.name, &self.devices[device].about.device),
-            value: Some(saved.encoded(names_basis)),
+            value: Some(saved.encoded(basis)),
         });
     }
 }
